@@ -1,0 +1,9 @@
+"""The one exception for bad input: the command line prints it as one line and exits with 2."""
+
+
+class InputError(ValueError):
+    """What the caller gave cannot be used.
+
+    The message is one line that names the file, flag or field, says what was wrong with it and
+    what would be right.
+    """
