@@ -1,0 +1,1 @@
+"""Measurements on denoisers and their samples."""

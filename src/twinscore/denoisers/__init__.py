@@ -1,0 +1,21 @@
+"""Functions from a noisy image to its clean estimate."""
+
+from twinscore.denoisers.base import Denoiser, check, psnr, score
+from twinscore.denoisers.bf_cnn import BFCNN
+from twinscore.denoisers.checkpoint import Checkpoint, load, save
+from twinscore.denoisers.spec import NetworkSpec, build
+from twinscore.denoisers.unet import UNet
+
+__all__ = [
+    "BFCNN",
+    "Checkpoint",
+    "Denoiser",
+    "NetworkSpec",
+    "UNet",
+    "build",
+    "check",
+    "load",
+    "psnr",
+    "save",
+    "score",
+]

@@ -1,0 +1,1 @@
+"""One module a study or tool: a ``Spec`` and ``run(spec, out)``."""

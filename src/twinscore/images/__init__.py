@@ -1,0 +1,17 @@
+"""Pictures come in here: sources, near-duplicates, and the split into twins."""
+
+from twinscore.images.duplicates import near_duplicates
+from twinscore.images.imageset import ImageSet, from_pixels
+from twinscore.images.sources import load, parse
+from twinscore.images.splits import Twins, largest_n, twins
+
+__all__ = [
+    "ImageSet",
+    "Twins",
+    "from_pixels",
+    "largest_n",
+    "load",
+    "near_duplicates",
+    "parse",
+    "twins",
+]

@@ -1,0 +1,6 @@
+"""Fit a network to images."""
+
+from twinscore.training.fit import TrainingError, fit
+from twinscore.training.spec import TrainingSpec
+
+__all__ = ["TrainingError", "TrainingSpec", "fit"]

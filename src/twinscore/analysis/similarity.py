@@ -1,0 +1,59 @@
+"""How alike images are: cosine similarity with the mean removed, nearest neighbours, diversity."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CHUNK_VALUES = 2**24
+"""Entries of a block of similarities held at once (64 MiB of float32)."""
+
+
+def unit(images: Tensor) -> Tensor:
+    """Each image flattened, its mean removed, at unit norm: (N, C, H, W) to (N, d).
+
+    A constant image gives zeros, so that it is similar to nothing.
+    """
+    flat = images.flatten(1)
+    return F.normalize(flat - flat.mean(1, keepdim=True), dim=1)
+
+
+def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Similarity of each pair ``a[i], b[i]``, mean removed, in [-1, 1]: (N, C, H, W) to (N,).
+
+    The measure of [GAHB] figure 2.
+    """
+    return (unit(a) * unit(b)).sum(1).clamp(-1, 1)
+
+
+def nearest(queries: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+    """Most similar reference of each query.
+
+    Parameters
+    ----------
+    queries, references : Tensor
+        (M, C, H, W) and (N, C, H, W).
+
+    Returns
+    -------
+    similarity : Tensor
+        (M,), cosine similarity with the mean removed.
+    index : Tensor
+        (M,) int64 into ``references``.
+
+    Cost: M N d products; memory bounded by ``CHUNK_VALUES``.
+    """
+    q, r = unit(queries), unit(references)
+    rows = max(1, CHUNK_VALUES // len(r))
+    best = [(block @ r.T).max(1) for block in q.split(rows)]
+    similarity = torch.cat([b.values for b in best]).clamp(-1, 1)
+    return similarity, torch.cat([b.indices for b in best])
+
+
+def diversity(samples: Tensor) -> Tensor:
+    """Mean similarity of each image to all the others; high means little diversity.
+
+    Shapes (N, C, H, W) to (N,), N >= 2. By the sum of all unit vectors, at cost N d.
+    """
+    u = unit(samples)
+    total = u.sum(0)
+    return (u @ total - u.square().sum(1)) / (len(u) - 1)

@@ -1,0 +1,86 @@
+"""Intervals for every number: the bootstrap, and where two curves cross."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 2000
+LEVEL = 0.95
+_CHUNK_VALUES = 2**24
+
+Statistic = Callable[..., NDArray[np.float64]]
+"""A function of ``(values, axis=)`` such as ``numpy.median``."""
+
+
+def resampled(
+    values: NDArray, statistic: Statistic, *, seed: int, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """Bootstrap distribution of a statistic.
+
+    Parameters
+    ----------
+    values : array
+        (R, S, ...): R replicates of S samples. Replicates are drawn with replacement first, then
+        the samples within each; with R = 1 the interval covers the samples only. What stands in
+        further axes belongs to one sample and is drawn together.
+    statistic : callable
+        Of (B, R * S, ...) values with ``axis=1``, giving (B,).
+    seed : int
+        Seed of the draws.
+    resamples : int
+        Number of draws B.
+
+    Returns
+    -------
+    array
+        (B,). Memory is bounded by chunks of draws.
+    """
+    replicates, samples = values.shape[:2]
+    generator = np.random.default_rng(seed)
+    out = np.empty(resamples)
+    chunk = max(1, _CHUNK_VALUES // values.size)
+    for start in range(0, resamples, chunk):
+        count = min(chunk, resamples - start)
+        rows = generator.integers(replicates, size=(count, replicates, 1))
+        columns = generator.integers(samples, size=(count, replicates, samples))
+        drawn = values[rows, columns].reshape(count, replicates * samples, *values.shape[2:])
+        out[start : start + count] = statistic(drawn, axis=1)
+    return out
+
+
+def interval(draws: NDArray, level: float = LEVEL) -> tuple[float, float]:
+    """Percentile interval of bootstrap draws."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def crossing(sizes: Sequence[int], gaps: NDArray) -> NDArray[np.float64]:
+    """Size N at which a gap turns positive for good, linear in log N between the sizes.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Increasing sizes N, (L,).
+    gaps : array
+        (B, L): the gap at each size, for B bootstrap draws.
+
+    Returns
+    -------
+    array
+        (B,): the crossing; 0 where every gap is positive (it lies below the smallest size), inf
+        where the last one is not (it lies above the largest).
+    """
+    logs = np.log(np.asarray(sizes, dtype=np.float64))
+    negative = gaps <= 0
+    out = np.empty(len(gaps))
+    for i, row in enumerate(gaps):
+        if negative[i, -1]:
+            out[i] = np.inf
+        elif not negative[i].any():
+            out[i] = 0.0
+        else:
+            last = int(np.flatnonzero(negative[i])[-1])
+            share = -row[last] / (row[last + 1] - row[last])
+            out[i] = np.exp(logs[last] + share * (logs[last + 1] - logs[last]))
+    return out

@@ -1,0 +1,316 @@
+"""The command line: one subcommand per job, no logic; every complaint is one line."""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, make_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from twinscore import __version__
+from twinscore.errors import InputError
+
+COMMANDS = {
+    "transition": "train twins at several sizes: where does memorising end?",
+    "train": "train one denoiser",
+    "sample": "draw samples from a model",
+    "report": "draw the report of a run folder",
+}
+
+
+@dataclass(frozen=True)
+class Single:
+    """Options of a command that runs one thing; none of them is part of a hash."""
+
+    out: Path | None = None
+    """Where the result goes."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the network runs."""
+    print_spec: bool = False
+    """Print the spec as YAML and stop."""
+
+
+@dataclass(frozen=True)
+class Sweep(Single):
+    """Options of a command that runs many trials and draws a report."""
+
+    workers: int | None = None
+    """Trials trained side by side (default: one per core on a CPU, else one)."""
+    no_images: bool = False
+    """Leave training images and samples out of the report."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Draw the report of a run folder; an unfinished run is drawn as far as it goes."""
+
+    run: Path
+    """Run folder."""
+    no_images: bool = False
+    """Leave training images and samples out of page and figures."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``twinscore`` with ``argv`` and return its exit code.
+
+    0; 2 for bad input; 1 when the run failed; 130 after Ctrl-C, with the command that resumes.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in {"-h", "--help"}:
+        print(_help())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"twinscore {__version__}")
+        return 0
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if words[0] not in COMMANDS:
+            known = ", ".join(COMMANDS)
+            raise InputError(f"{words[0]}: no such command; give one of {known}")
+        globals()[f"_{words[0]}"](words[1:])
+    except InputError as error:
+        print(f"twinscore: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"twinscore: stopped; continue with: twinscore {_quoted(words)}", file=sys.stderr)
+        return 130
+    except (RuntimeError, ValueError) as error:
+        if os.environ.get("TWINSCORE_DEBUG"):
+            raise
+        print(f"twinscore: failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _quoted(words: Sequence[str]) -> str:
+    import shlex
+
+    return shlex.join(words)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:{width}}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: twinscore COMMAND [--spec NAME|file.yaml] [options]",
+            "",
+            "Did your diffusion model learn the distribution, or the training set?",
+            "",
+            *lines,
+            "",
+            "twinscore COMMAND --help shows the options of a command; --version the version.",
+        ]
+    )
+
+
+def parse(argv: Sequence[str], options: type, spec_type: type | None, command: str) -> Any:
+    """Read a command's options; defaults come from ``--spec``, flags override them.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        Words after the command.
+    options : type
+        Dataclass of the options; its field ``spec``, if ``spec_type`` is given, holds the spec.
+    spec_type : type or None
+        Pydantic model of the study's spec.
+    command : str
+        Name of the command, for help.
+
+    Returns
+    -------
+    options
+        An instance.
+
+    Raises
+    ------
+    InputError
+        One line per complaint of tyro or pydantic.
+    """
+    import tyro
+    from pydantic import ValidationError
+
+    words = list(argv)
+    name, words = _take_spec(words)
+    default = None
+    if spec_type is not None:
+        try:
+            default = options(spec=spec_type(**_read_spec(name)) if name else spec_type())
+        except ValidationError as error:
+            raise InputError(f"{name}: {_first_complaint(error)}") from None
+    elif name:
+        raise InputError(f"--spec: {command} takes none")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), _wide(words):
+            return tyro.cli(
+                options,
+                args=words,
+                default=default,
+                prog=f"twinscore {command}",
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
+            )
+    except ValidationError as error:
+        raise InputError(f"--{_first_complaint(error)}") from None
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise InputError(_one_line(said.getvalue())) from None
+
+
+def _options(spec_type: type, base: type) -> type:
+    """``base`` with the fields of a spec, unprefixed, before its own."""
+    import tyro
+
+    spec = ("spec", Annotated[spec_type, tyro.conf.arg(name="")], field(default=None, kw_only=True))
+    made = make_dataclass(base.__name__, [spec], bases=(base,), frozen=True)
+    made.__doc__ = spec_type.__doc__
+    return made
+
+
+def _take_spec(words: list[str]) -> tuple[str | None, list[str]]:
+    """Split ``--spec NAME`` off."""
+    for i, word in enumerate(words):
+        if word.startswith("--spec="):
+            return word.removeprefix("--spec="), words[:i] + words[i + 1 :]
+        if word == "--spec":
+            if i + 1 == len(words):
+                raise InputError("--spec: give a name or a .yaml file after it")
+            return words[i + 1], words[:i] + words[i + 2 :]
+    return None, words
+
+
+def _read_spec(name: str) -> dict[str, Any]:
+    """Content of a shipped spec or a YAML file."""
+    import yaml
+
+    shipped = resources.files("twinscore") / "recipes"
+    names = sorted(p.name.removesuffix(".yaml") for p in shipped.iterdir() if ".yaml" in p.name)
+    path = shipped / f"{name}.yaml" if name in names else Path(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(
+            f"--spec: {name} is neither a file nor a shipped spec; shipped: {', '.join(names)}"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{name}: must hold fields and values, like --print-spec prints")
+    return content
+
+
+def _first_complaint(error: Any) -> str:
+    """``field: what is wrong`` of the first of a pydantic error's complaints."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    text = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        text = "no such field; --print-spec shows all of them"
+    else:
+        text = f"{text}, got {first['input']!r}" if "ctx" in first and first["loc"] else text
+    return f"{field}: {text}" if field else text
+
+
+@contextlib.contextmanager
+def _wide(words: Sequence[str]) -> Any:
+    """Keep tyro from wrapping a complaint (but not its help) over several lines."""
+    if "--help" in words or "-h" in words:
+        yield
+        return
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "2000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
+
+
+def _one_line(text: str) -> str:
+    """Boil a complaint of tyro down to one line."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    rows = [re.sub(r"^[│|\s]+|[│|\s]+$", "", row) for row in plain.splitlines()]
+    rules = [i for i, row in enumerate(rows) if re.match(r"^[-─╭╰├]{3,}", row)]
+    start = rules[0] + 1 if rules else 0
+    body = " ".join(rows[start : rules[1] if len(rules) > 1 else None]).strip()
+    inner = re.match(
+        r"Error parsing (?:spec\.?)?(\S*): \d+ validation errors? for \w+ (.*?) \[type=", body
+    )
+    if inner:
+        field, complaint = inner.groups()
+        name, _, rest = complaint.partition(" ")
+        value = re.search(r"input_value=(.*?), input_type", body)
+        if complaint.startswith("Value error, "):
+            return f"--{field}: {complaint.removeprefix('Value error, ')}"
+        return f"--{field}.{name}: {rest}, got {value.group(1) if value else '?'}"
+    body = body.removeprefix("Error parsing ")
+    unknown = re.match(r"Unrecognized options: (\S+?),?(?: |$)", body)
+    if unknown:
+        near = re.findall(r"^(--[\w.-]+)", "\n".join(rows[start + 1 :]), flags=re.M)
+        hint = f"did you mean {near[0]}?" if near else "--help lists the options"
+        return f"{unknown.group(1)}: no such option; {hint}"
+    choice = re.match(r"invalid choice '(.*)' for argument '(.*)'\. (.*)", body)
+    if choice:
+        value, flag, expected = choice.groups()
+        return f"{flag}: invalid choice {value!r}; {expected[0].lower()}{expected[1:]}"
+    return body or "the options cannot be read; --help lists them"
+
+
+def _print_spec(spec: Any) -> None:
+    import yaml
+
+    print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), end="")
+
+
+def _transition(words: list[str]) -> None:
+    from twinscore.experiments import transition
+    from twinscore.report import page
+
+    options = parse(words, _options(transition.Spec, Sweep), transition.Spec, "transition")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    done = transition.run(options.spec, options.out, device=options.device, workers=options.workers)
+    html = page.write(done.folder, images=not options.no_images)
+    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
+    return None
+
+
+def _train(words: list[str]) -> None:
+    from twinscore.experiments import train
+
+    options = parse(words, _options(train.Spec, Single), train.Spec, "train")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    result = train.run(options.spec, options.out, device=options.device)
+    print(result.table(), f"model: {result.folder}", sep="\n")
+    return None
+
+
+def _sample(words: list[str]) -> None:
+    from twinscore.experiments import sample
+
+    options = parse(words, _options(sample.Spec, Single), sample.Spec, "sample")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    result = sample.run(options.spec, options.out, device=options.device)
+    if result.unfinished:
+        print(f"{result.unfinished} samples did not converge", file=sys.stderr)
+    print(f"samples: {result.path}")
+    return None
+
+
+def _report(words: list[str]) -> None:
+    from twinscore.report import page
+
+    options = parse(words, Drawing, None, "report")
+    print(f"report: {page.write(options.run, images=not options.no_images)}")

@@ -1,0 +1,90 @@
+"""The contract of every denoiser, and what follows from it: the check, the score, PSNR."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Maps a noisy image to its clean estimate, ``x_hat = denoiser(y, sigma)``.
+
+    ``y = x + sigma z`` has shape (B, C, H, W), and so has the result. ``sigma`` is a float or a
+    ``(B,)`` tensor in image units (1 = the whole intensity range); a blind denoiser ignores it.
+    """
+
+    def __call__(self, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
+        """Clean estimate of ``y``."""
+        ...
+
+
+def check(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
+    """Denoise ``y`` once and refuse whatever breaks the contract.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Any denoiser.
+    y : Tensor
+        Noisy images, (B, C, H, W).
+    sigma : float or Tensor or None
+        Noise level, scalar or (B,), image units.
+
+    Returns
+    -------
+    Tensor
+        The clean estimate, (B, C, H, W), so that a caller need not evaluate twice.
+
+    Raises
+    ------
+    ValueError
+        If the denoiser is in training mode (its batch statistics would leak between images), if
+        ``y`` is not a finite 4-d floating-point tensor, if ``sigma`` is not positive or of another
+        length, or if the result has another shape or dtype or is not finite.
+    """
+    if getattr(denoiser, "training", False):
+        raise ValueError(
+            "the denoiser is in training mode, where images of a batch share statistics; "
+            "call denoiser.eval() first"
+        )
+    if y.ndim != 4 or not y.is_floating_point():
+        raise ValueError(f"y must be a floating-point (B, C, H, W) tensor, got {_what(y)}")
+    if not torch.isfinite(y).all():
+        raise ValueError("y holds NaN or infinity")
+    if sigma is not None:
+        level = torch.as_tensor(sigma)
+        if level.ndim and level.shape != (len(y),):
+            raise ValueError(f"sigma must be a float or of shape ({len(y)},), got {_what(level)}")
+        if not (level > 0).all() or not torch.isfinite(level).all():
+            raise ValueError("sigma must be positive and finite")
+    x_hat = denoiser(y, sigma)
+    if not isinstance(x_hat, Tensor) or x_hat.shape != y.shape or x_hat.dtype != y.dtype:
+        raise ValueError(f"the denoiser must return {_what(y)}, got {_what(x_hat)}")
+    if not torch.isfinite(x_hat).all():
+        raise ValueError("the denoiser returned NaN or infinity")
+    return x_hat
+
+
+def score(denoiser: Denoiser, y: Tensor, sigma: float | Tensor) -> Tensor:
+    """Score of the noisy density that the denoiser implies, ``(x_hat - y) / sigma^2``.
+
+    Robbins 1956, Miyasawa 1961; [GAHB] eq. 3. Shapes as in :func:`check`.
+    """
+    level = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).reshape(-1, 1, 1, 1)
+    return (denoiser(y, sigma) - y) / level**2
+
+
+def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each image in dB, ``-10 log10(MSE)``, peak 1.
+
+    The MSE is per pixel. Shapes (B, C, H, W) to (B,). Averaging the result over images is the
+    published convention; slopes and KL bounds need the PSNR of the mean MSE instead.
+    """
+    return -10 * torch.log10((x_hat - x).square().flatten(1).mean(1))
+
+
+def _what(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    return type(value).__name__

@@ -1,0 +1,121 @@
+"""Trained denoisers on disk: one safetensors file that says how to rebuild its network."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from twinscore.denoisers.spec import NetworkSpec, build
+from twinscore.errors import InputError
+from twinscore.runs import write_atomic
+
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained denoiser and what a sampler must know about its images.
+
+    Attributes
+    ----------
+    denoiser : nn.Module
+        In evaluation mode, on the CPU.
+    shape : tuple of int
+        (C, H, W) of its training images.
+    mean : tuple of float
+        Mean intensity per channel of its data, image units: where reverse diffusion starts.
+    sigma_max : float
+        Largest noise level of its training, image units.
+    """
+
+    denoiser: nn.Module
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    sigma_max: float
+
+
+def save(path: Path, checkpoint: Checkpoint, network: NetworkSpec | str) -> None:
+    """Write weights and description atomically.
+
+    Parameters
+    ----------
+    path : Path
+        File to write, ``.safetensors``.
+    checkpoint : Checkpoint
+        The denoiser and its description.
+    network : NetworkSpec or str
+        What rebuilds it: a spec, or the name of the user's own factory.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    header = {
+        "network": network if isinstance(network, str) else network.model_dump(),
+        "shape": checkpoint.shape,
+        "mean": checkpoint.mean,
+        "sigma_max": checkpoint.sigma_max,
+    }
+    state = {k: v.detach().cpu().contiguous() for k, v in checkpoint.denoiser.state_dict().items()}
+    metadata = {"twinscore": json.dumps(header)}
+    write_atomic(path, lambda temporary: save_file(state, temporary, metadata))
+
+
+def load(path: str | Path, *, network: Callable[[int], nn.Module] | None = None) -> Checkpoint:
+    """Read a denoiser; no class is needed for the networks of this package.
+
+    Parameters
+    ----------
+    path : str or Path
+        A trial folder or its weights file.
+    network : callable, optional
+        For a network of the user's own: the factory that made it, ``network(channels)``.
+
+    Returns
+    -------
+    Checkpoint
+        With the denoiser in evaluation mode, ready for every sampler and analysis.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is not a checkpoint of twinscore, or its weights do not fit.
+    """
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        what = "has no weights yet: its training is unfinished" if path.is_dir() else "not found"
+        raise InputError(f"{path}: {what}; give a finished trial folder or a weights file")
+    try:
+        with safe_open(file, framework="pt") as content:
+            header = json.loads((content.metadata() or {})["twinscore"])
+            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+        shape, mean = tuple(header["shape"]), tuple(header["mean"])
+        denoiser = _rebuild(header["network"], shape[0], network)
+        denoiser.load_state_dict(state)
+        sigma_max = float(header["sigma_max"])
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{file}: not a checkpoint that twinscore wrote: {reason}") from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{file}: the weights do not fit their network: {reason}") from None
+    return Checkpoint(denoiser.eval(), shape, mean, sigma_max)
+
+
+def _rebuild(
+    description: dict | str, channels: int, network: Callable[[int], nn.Module] | None
+) -> nn.Module:
+    if isinstance(description, str):
+        if network is None:
+            raise InputError(f"the weights belong to your own network {description}; pass network=")
+        with torch.random.fork_rng(devices=[]):
+            return network(channels)
+    return build(NetworkSpec(**description), channels, seed=0)

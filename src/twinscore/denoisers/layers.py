@@ -1,0 +1,163 @@
+"""Layers without additive terms, with the gradients written out where autograd is slow.
+
+Everything here is homogeneous in evaluation: scaling the input by ``a > 0`` scales the output.
+In training on a CPU, two hand-written gradients replace the library's: the weight gradient of a
+3x3 convolution as matrix products (oneDNN's runs at half the rate of its forward pass), and the
+normalisation fused with its ReLU (``Tensor.var`` costs as much as a convolution). The mathematics
+is the same; `benchmarks/training.py` measures the gain.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+EPSILON = 1e-5
+MOMENTUM = 0.1
+PIXELS = (0, 2, 3)
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """CPU generator seeded with ``seed``."""
+    return torch.Generator().manual_seed(seed)
+
+
+class BiasFreeNorm(nn.Module):
+    """Batch normalisation that never adds, then ReLU: ``relu(x * gain / sd)``, per channel.
+
+    No mean is subtracted and no shift is added. The standard deviation itself is taken about the
+    channel's mean, over batch and pixels (biased estimate, ``EPSILON`` inside the root); in
+    evaluation it is the running one (momentum ``MOMENTUM``). [GAHB] appendix.
+
+    Parameters
+    ----------
+    channels : int
+        Number of channels C of the (B, C, H, W) input.
+    """
+
+    running_sd: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.register_buffer("running_sd", torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise and rectify ``x``; in training mode also update the running deviation."""
+        if not self.training:
+            return F.relu(x * (self.gain / self.running_sd))
+        y, sd = _NormRelu.apply(x, self.gain)
+        with torch.no_grad():
+            self.running_sd.lerp_(sd, MOMENTUM)
+        return y
+
+
+class _NormRelu(Function):
+    """``relu(x * gain / sd(x))`` and ``sd(x)``; the gradient runs through the deviation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x.mean(PIXELS, keepdim=True)
+        sd = (x - mean).square_().mean(PIXELS, keepdim=True).add_(EPSILON).sqrt_()
+        y = (x * (gain / sd)).relu_()
+        ctx.save_for_backward(x, y, gain, mean, sd)
+        ctx.mark_non_differentiable(sd)
+        return y, sd
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        x, y, gain, mean, sd = ctx.saved_tensors
+        grad = torch.ops.aten.threshold_backward(grad, y, 0)
+        along_x = (grad * x).sum(PIXELS, keepdim=True)
+        pull = along_x * gain / (sd**3 * (x.numel() / x.shape[1]))
+        return (grad * (gain / sd)).addcmul_(x - mean, pull, value=-1), along_x / sd
+
+
+class Convolution(nn.Module):
+    """3x3 convolution with zero padding and no bias, He-normal initial weights.
+
+    Parameters
+    ----------
+    c_in, c_out : int
+        Channels in and out.
+    generator : torch.Generator
+        Draws the initial weights; the global random state is left alone.
+    """
+
+    def __init__(self, c_in: int, c_out: int, generator: torch.Generator) -> None:
+        super().__init__()
+        scale = math.sqrt(2 / (9 * c_in))
+        self.weight = nn.Parameter(torch.randn(c_out, c_in, 3, 3, generator=generator) * scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, H, W) to (B, c_out, H, W)."""
+        if self.training and x.device.type == "cpu":
+            return _Conv3x3.apply(x, self.weight)
+        return F.conv2d(x, self.weight, padding=1)
+
+
+class _Conv3x3(Function):
+    """3x3 convolution, stride 1, zero padding 1, weight gradient by matrix products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, padding=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor]:
+        x, weight = ctx.saved_tensors
+        one, zero = [1, 1], [0, 0]
+        wanted = [ctx.needs_input_grad[0], False, False]
+        grad_x = None
+        if wanted[0]:
+            grad_x = torch.ops.aten.convolution_backward(
+                grad, x, weight, None, one, one, one, False, zero, 1, wanted
+            )[0]
+        return grad_x, weight_gradient(x, grad)
+
+
+# Below this many pixels one product over unfolded patches wins; above, nine over shifted images.
+UNFOLD_PIXELS = 64
+
+
+def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    """Gradient of a 3x3 convolution (stride 1, padding 1) with respect to its weight.
+
+    Parameters
+    ----------
+    x : Tensor
+        The input, (B, c_in, H, W).
+    grad : Tensor
+        Gradient of the output, (B, c_out, H, W).
+
+    Returns
+    -------
+    Tensor
+        (c_out, c_in, 3, 3). Cost: 18 B H W c_in c_out flops in matrix products; memory: 9 copies
+        of ``x`` for images below ``UNFOLD_PIXELS``, one padded copy of each input above.
+    """
+    batch, c_in, height, width = x.shape
+    c_out = grad.shape[1]
+    x, grad = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
+    padded = F.pad(x, (0, 0, 1, 1, 1, 1))
+    if height * width <= UNFOLD_PIXELS:
+        b, h, w, c = padded.stride()
+        shape = (batch, height, width, 3, 3, c_in)
+        patches = padded.as_strided(shape, (b, h, w, h, w, c)).reshape(-1, 9 * c_in)
+        product = grad.reshape(-1, c_out).t() @ patches
+        return product.view(c_out, 3, 3, c_in).permute(0, 3, 1, 2)
+    # With the gradient zero-padded to the same pitch, a shift of the image is an offset in memory.
+    pitch = width + 2
+    flat = padded.reshape(-1, c_in)
+    grad = F.pad(grad, (0, 0, 0, 2, 0, 2)).view(-1, c_out)
+    count = len(grad) - 2 * pitch - 2
+    transposed = grad[:count].t()
+    taps = [transposed @ flat[(o := i * pitch + j) : o + count] for i in range(3) for j in range(3)]
+    return torch.stack(taps, dim=-1).view(c_out, c_in, 3, 3)

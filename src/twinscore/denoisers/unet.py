@@ -1,0 +1,111 @@
+"""The bias-free UNet of the main study: a universal blind denoiser."""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from twinscore.denoisers.layers import BiasFreeNorm, Convolution, generator_of
+
+
+class UNet(nn.Module):
+    """Bias-free UNet that predicts the noise and returns the clean estimate.
+
+    ``levels`` encoder blocks, one middle block and ``levels`` decoder blocks, each of
+    ``convolutions`` 3x3 convolutions with :class:`BiasFreeNorm` and ReLU; average pooling 2x2 on
+    the way down, transposed convolution 2x2 up, skip concatenation, channels doubling per level.
+    No additive term anywhere, no normalisation after the first convolution, the last one maps
+    straight to the image. With its defaults it is the network of [GAHB]: 7,659,264 parameters.
+    Blind: ``sigma`` is accepted and ignored.
+
+    Parameters
+    ----------
+    channels : int
+        Image channels C.
+    width : int
+        Channels of the first block.
+    levels : int
+        Number of poolings, at least 1.
+    convolutions : int
+        Convolutions per block, at least 2.
+    seed : int
+        Seed of the initial weights (He normal); the global random state is left alone.
+
+    Raises
+    ------
+    ValueError
+        If a size is below its minimum.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        width: int = 64,
+        levels: int = 3,
+        convolutions: int = 2,
+        seed: int = 0,
+    ) -> None:
+        if min(channels, width, levels) < 1 or convolutions < 2:
+            raise ValueError(
+                "UNet needs channels, width, levels >= 1 and convolutions >= 2; got "
+                f"{channels}, {width}, {levels}, {convolutions}"
+            )
+        super().__init__()
+        self.levels = levels
+        generator = generator_of(seed)
+        w = [width * 2**b for b in range(levels + 1)]
+
+        def block(c_in: int, c_out: int, count: int = convolutions) -> nn.Sequential:
+            layers: list[nn.Module] = []
+            for a, b in pairwise([c_in] + [c_out] * count):
+                layers += [Convolution(a, b, generator), BiasFreeNorm(b)]
+            return nn.Sequential(*layers)
+
+        self.first = Convolution(channels, width, generator)
+        self.encoder = nn.ModuleList([block(width, width, convolutions - 1)])
+        self.encoder.extend(block(w[b - 1], w[b]) for b in range(1, levels))
+        self.middle = block(w[levels - 1], w[levels])
+        self.up = nn.ModuleList(_Upsample(w[b + 1], w[b], generator) for b in range(levels))
+        self.decoder = nn.ModuleList(
+            block(2 * w[b], w[b], convolutions if b else convolutions - 1) for b in range(levels)
+        )
+        self.last = Convolution(width, channels, generator)
+
+    def forward(self, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
+        """Clean estimate of ``y``, (B, C, H, W).
+
+        Where ``2**levels`` does not divide H or W, the image is padded inside by repeating its
+        last row and column, and the result is cropped.
+        """
+        height, width = y.shape[-2:]
+        step = 2**self.levels
+        pad_h, pad_w = -height % step, -width % step
+        if not pad_h and not pad_w:
+            return y - self._noise(y)
+        padded = F.pad(y, (0, pad_w, 0, pad_h), mode="replicate")
+        return y - self._noise(padded)[..., :height, :width]
+
+    def _noise(self, y: Tensor) -> Tensor:
+        x = F.relu(self.first(y))
+        skips = []
+        for block in self.encoder:
+            skips.append(block(x))
+            x = F.avg_pool2d(skips[-1], 2)
+        x = self.middle(x)
+        for b in reversed(range(self.levels)):
+            x = self.decoder[b](torch.cat([self.up[b](x), skips[b]], dim=1))
+        return self.last(x)
+
+
+class _Upsample(nn.Module):
+    """Transposed convolution 2x2, stride 2, no bias: (B, c_in, H, W) to (B, c_out, 2H, 2W)."""
+
+    def __init__(self, c_in: int, c_out: int, generator: torch.Generator) -> None:
+        super().__init__()
+        scale = math.sqrt(2 / c_in)
+        self.weight = nn.Parameter(torch.randn(c_in, c_out, 2, 2, generator=generator) * scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, self.weight, stride=2)

@@ -1,0 +1,96 @@
+"""The machine side of a run: settings fixed at its start, versions, wall time."""
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from twinscore import runs
+
+PACKAGES = ("twinscore", "torch", "numpy", "scipy", "scikit-image", "scikit-learn")
+COMPILE_STEPS = 50_000
+"""Steps of one trial from which compiling pays back on a CPU (benchmarks/training.py)."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run uses the machine; not part of any hash.
+
+    ``threads`` and ``compile`` are fixed when the run starts, since weights depend on them in
+    the last bit; ``device`` and ``workers`` may change when it continues.
+    """
+
+    device: str
+    workers: int
+    threads: int
+    compile: bool
+
+
+def available_cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start(folder: Path, *, device: str, workers: int | None, trials: int, steps: int) -> Execution:
+    """Settings of a run: those it was started with, or new ones, recorded in the folder.
+
+    On a CPU the default is one trial per core with one thread each: two twins side by side on two
+    cores finish sooner than one after the other with both (benchmarks/training.py). On other
+    devices trials run one at a time.
+    """
+    path = folder / "environment.json"
+    cores = available_cores()
+    on_cpu = device == "cpu" or (device == "auto" and not _accelerated())
+    side_by_side = workers or (min(cores, trials) if on_cpu else 1)
+    if path.exists():
+        known = runs.read_json(path)
+        execution = Execution(device, side_by_side, known["threads"], known["compile"])
+        started, seconds = known["started"], known["wall_seconds"]
+    else:
+        compiling = steps >= COMPILE_STEPS and has_compiler()
+        execution = Execution(device, side_by_side, max(1, cores // side_by_side), compiling)
+        started, seconds = runs.now(), 0.0
+    content = {"started": started, "finished": None, "wall_seconds": seconds}
+    runs.write_json(path, vars(execution) | content | description())
+    return execution
+
+
+def finish(folder: Path, seconds: float) -> None:
+    """Record that the run ended, after ``seconds`` more of work."""
+    path = folder / "environment.json"
+    content = runs.read_json(path)
+    content |= {"finished": runs.now(), "wall_seconds": content["wall_seconds"] + seconds}
+    runs.write_json(path, content)
+
+
+def has_compiler() -> bool:
+    """Whether ``torch.compile`` finds the C++ compiler that it needs on a CPU."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+
+
+def description() -> dict[str, Any]:
+    """Versions, processor and system."""
+    versions = {name: version(name) for name in PACKAGES}
+    return {
+        "versions": {"python": platform.python_version()} | versions,
+        "processor": _processor(),
+        "system": platform.platform(),
+    }
+
+
+def _accelerated() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,113 @@
+"""Train one denoiser: the result is a trial folder that every command takes as a model."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from twinscore import environment, runs
+from twinscore.denoisers import NetworkSpec
+from twinscore.errors import InputError
+from twinscore.experiments.trials import Trial, open_images
+from twinscore.experiments.trials import train as train_trial
+from twinscore.progress import Reporter
+from twinscore.training import TrainingSpec
+from twinscore.training.history import SIGMAS, read
+
+__all__ = ["Result", "Spec", "run"]
+
+
+class Spec(BaseModel):
+    """One universal blind denoiser."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = "digits"
+    """Images: a name (digits, photos), a folder, a .npy or .npz, then ,key=value."""
+    n: int | None = Field(default=None, ge=1)
+    """Training images; by default all but the test images."""
+    test: int = Field(default=128, ge=1)
+    """Held-out images on which progress is measured."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the split, the weights and the noise."""
+    network: NetworkSpec = NetworkSpec()
+    """The denoiser."""
+    training: TrainingSpec = TrainingSpec()
+    """How it is trained."""
+
+
+class Result(BaseModel):
+    """The last row of the history."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: Path
+    row: dict[str, float]
+
+    def table(self) -> str:
+        """Train and test PSNR at each noise level."""
+        lines = ["sigma  train dB  test dB"]
+        lines += [
+            f"{s:5g}  {self.row[f'train_psnr_{s:g}']:8.2f}  {self.row[f'test_psnr_{s:g}']:7.2f}"
+            for s in SIGMAS
+        ]
+        return "\n".join(lines)
+
+
+def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
+    """Train, or continue, and write ``weights.safetensors`` and ``history.csv``.
+
+    Parameters
+    ----------
+    spec : Spec
+        What to train.
+    out : Path, optional
+        Trial folder; default ``runs/train-<hash>``.
+    device : str
+        lightning-fabric's accelerator: auto, cpu, cuda, mps.
+
+    Raises
+    ------
+    InputError
+        For too few images, or a folder of another run or in use.
+    TrainingError
+        If the loss is not finite.
+    """
+    images = open_images(spec.data)
+    n = len(images) - spec.test if spec.n is None else spec.n
+    if n < 1 or n + spec.test > len(images):
+        raise InputError(
+            f"n: {n} training and {spec.test} test images are more than the {len(images)} of "
+            f"{spec.data}; the largest n is {max(0, len(images) - spec.test)}"
+        )
+    content = {"study": "train"} | spec.model_dump(mode="json") | {"data_digest": images.digest}
+    folder = out or runs.default_folder(content)
+    runs.make_folder(folder)
+    order = np.random.default_rng(np.random.SeedSequence([spec.seed])).permutation(len(images))
+    with Reporter() as report:
+        with runs.locked(folder):
+            runs.claim(folder, content)
+            how = environment.start(
+                folder, device=device, workers=1, trials=1, steps=spec.training.steps
+            )
+        trial = Trial(
+            path=folder,
+            source=spec.data,
+            data_digest=images.digest,
+            indices=order[spec.test :][:n],
+            test=order[: spec.test],
+            mean=tuple(images.mean()),
+            n=n,
+            twin="a",
+            replicate=0,
+            seed=spec.seed,
+            network=spec.network,
+            training=spec.training,
+            device=how.device,
+            compiled=how.compile,
+        )
+        started = time.monotonic()
+        train_trial(trial, report)
+        environment.finish(folder, time.monotonic() - started)
+    return Result(folder=folder, row=read(folder / "history.csv")[-1])

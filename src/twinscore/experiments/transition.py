@@ -1,0 +1,300 @@
+"""The transition from memorisation to generalisation ([GAHB] section 2.2): twins at several N."""
+
+import csv
+import io
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from safetensors.numpy import save_file
+
+from twinscore import environment, runs
+from twinscore import images as image_sets
+from twinscore.denoisers import NetworkSpec
+from twinscore.environment import Execution
+from twinscore.execution import Report, run_tasks
+from twinscore.experiments import results
+from twinscore.experiments.results import Result
+from twinscore.experiments.trials import (
+    Factory,
+    Measures,
+    SamplingSpec,
+    Trial,
+    factory_name,
+    measure,
+    open_images,
+    train,
+)
+from twinscore.images import ImageSet, Twins
+from twinscore.progress import Reporter
+from twinscore.training import TrainingSpec
+
+__all__ = ["Result", "Spec", "run"]
+
+STUDY = "transition"
+
+
+class Spec(BaseModel):
+    """Twins on growing subsets, their samples, and where they stop memorising."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = "digits"
+    """Images: a name (digits, photos), a folder, a .npy or .npz, then ,key=value."""
+    sizes: tuple[int, ...] = (10, 100, 800)
+    """Training set sizes N; each trains two twins on disjoint subsets."""
+    test: int = Field(default=128, ge=2)
+    """Held-out test images, the same for every N."""
+    samples: int = Field(default=256, ge=2)
+    """Samples drawn from each twin, from shared noise."""
+    replicates: int = Field(default=1, ge=1)
+    """Times to repeat with other splits and seeds; with 1, intervals cover samples only."""
+    duplicate_threshold: float = Field(default=0.95, gt=0, le=1)
+    """Drop an image whose correlation with an earlier one exceeds this; 1 drops none."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of splits, weights, noise and samples."""
+    network: NetworkSpec = NetworkSpec()
+    """The denoiser."""
+    training: TrainingSpec = TrainingSpec()
+    """How it is trained."""
+    sampling: SamplingSpec = SamplingSpec()
+    """How samples are drawn."""
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if not sizes or min(sizes) < 1:
+            raise ValueError(f"give one or more sizes of at least 1, got {list(sizes)}")
+        return tuple(sorted(set(sizes)))
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished run: its folder and its numbers."""
+
+    folder: Path
+    result: Result
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A run before anything is trained: its images, their roles, its trials."""
+
+    spec: Spec
+    images: ImageSet
+    keep: np.ndarray
+    folder: Path
+    trials: list[Trial]
+    seeds: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A trial and what is measured on it; runs in a worker."""
+
+    trial: Trial
+    seeds: np.ndarray
+    sampling: SamplingSpec
+    batch: int
+
+
+def run(
+    spec: Spec,
+    out: Path | None = None,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    network: Factory | None = None,
+) -> Done:
+    """Train all twins, sample, compare, and write the run folder.
+
+    Running again with the same ``out`` continues what is unfinished and reuses what is done; more
+    ``sizes`` extend the run.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+    out : Path, optional
+        Run folder; default ``runs/transition-<hash>``.
+    device : str
+        lightning-fabric's accelerator: auto, cpu, cuda, mps.
+    workers : int, optional
+        Trials trained side by side, sharing the cores; default one per core on a CPU, else one.
+    network : callable, optional
+        The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``; its dotted
+        name goes into the hash. Trials then run in this process.
+
+    Returns
+    -------
+    Done
+        The folder and the result, also written there as ``result.json``.
+
+    Raises
+    ------
+    InputError
+        For data that do not suffice, or a folder of another run or in use.
+    TrainingError
+        If a loss is not finite.
+    """
+    images, keep = _prepare(spec)
+    for replicate in range(spec.replicates):
+        _split(spec, images, keep, max(spec.sizes), replicate)  # refuse sizes before any work
+    content = _content(spec, images, network)
+    folder = out or runs.default_folder(content)
+    runs.make_folder(folder)
+    with runs.locked(folder), Reporter() as report:
+        runs.claim(folder, content, extendable=("sizes",))
+        if network:
+            workers = 1
+        how = environment.start(
+            folder,
+            device=device,
+            workers=workers,
+            trials=2 * len(spec.sizes) * spec.replicates,
+            steps=spec.training.steps,
+        )
+        plan = _plan(spec, images, keep, folder, how, network)
+        _write_images(plan)
+        started = time.monotonic()
+        result = _execute(plan, how, report)
+        environment.finish(folder, time.monotonic() - started)
+    return Done(folder, result)
+
+
+def _prepare(spec: Spec) -> tuple[ImageSet, np.ndarray]:
+    images = open_images(spec.data)
+    if spec.duplicate_threshold >= 1:
+        return images, np.arange(len(images))
+    drop = image_sets.near_duplicates(images, threshold=spec.duplicate_threshold)
+    return images, np.flatnonzero(~drop)
+
+
+def _content(spec: Spec, images: ImageSet, network: Factory | None) -> dict[str, Any]:
+    """What ``spec.json`` holds."""
+    content = {"study": STUDY} | spec.model_dump(mode="json") | {"data_digest": images.digest}
+    return content | ({"network": factory_name(network)} if network else {})
+
+
+def _split(spec: Spec, images: ImageSet, keep: np.ndarray, n: int, replicate: int) -> Twins:
+    return image_sets.twins(
+        images, n, test=spec.test, seed=spec.seed, replicate=replicate, among=keep
+    )
+
+
+def _plan(
+    spec: Spec,
+    images: ImageSet,
+    keep: np.ndarray,
+    folder: Path,
+    how: Execution,
+    network: Factory | None,
+) -> _Plan:
+    mean = tuple(images.take(keep).mean())
+    trials = []
+    for n in sorted(spec.sizes, reverse=True):
+        for replicate in range(spec.replicates):
+            split = _split(spec, images, keep, n, replicate)
+            trials += [
+                Trial(
+                    path=folder,
+                    source=spec.data,
+                    data_digest=images.digest,
+                    indices=indices,
+                    test=split.test,
+                    mean=mean,
+                    n=n,
+                    twin=twin,
+                    replicate=replicate,
+                    seed=spec.seed,
+                    network=spec.network,
+                    training=spec.training,
+                    device=how.device,
+                    compiled=how.compile,
+                    custom=network,
+                )
+                for twin, indices in (("a", split.a), ("b", split.b))
+            ]
+    trials = [replace(trial, path=folder / "trials" / trial.name) for trial in trials]
+    seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(spec.samples)])
+    return _Plan(spec, images, keep, folder, trials, seeds)
+
+
+def _write_images(plan: _Plan) -> None:
+    """Record the order of the images, their content and their role in each replicate."""
+    roles = np.full((plan.spec.replicates, len(plan.images)), "", dtype=object)
+    roles[:, np.setdiff1d(np.arange(len(plan.images)), plan.keep)] = "near-duplicate"
+    for trial in sorted(plan.trials, key=lambda t: -t.n):
+        if trial.n == max(plan.spec.sizes):
+            roles[trial.replicate, trial.test] = "test"
+            roles[trial.replicate, trial.indices] = [
+                f"{trial.twin}{rank}" for rank in range(trial.n)
+            ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "name", "sha256", *(f"role_{r}" for r in range(len(roles)))])
+    rows = zip(plan.images.names, plan.images.digests, *roles, strict=True)
+    writer.writerows((index, *row) for index, row in enumerate(rows))
+    runs.write_text(plan.folder / "images.csv", text.getvalue())
+
+
+def _work(task: _Task, report: Report) -> Measures:
+    checkpoint = train(task.trial, report)
+    report(task.trial.name, {"text": "trained; measuring"})
+    return measure(task.trial, checkpoint, task.seeds, task.sampling, task.batch)
+
+
+def _execute(plan: _Plan, how: Execution, report: Report) -> Result:
+    spec = plan.spec
+    tasks = [_Task(t, plan.seeds, spec.sampling, spec.training.batch) for t in plan.trials]
+    measured: dict[tuple[int, int, str], Measures] = {}
+    for task, outcome in run_tasks(
+        _work, tasks, workers=how.workers, threads=how.threads, report=report
+    ):
+        trial = task.trial
+        measured[trial.n, trial.replicate, trial.twin] = outcome
+        if sum(n == trial.n for n, _, _ in measured) == 2 * spec.replicates:
+            result = _write_result(plan, measured)
+    return result
+
+
+def _write_result(plan: _Plan, measured: dict[tuple[int, int, str], Measures]) -> Result:
+    """Assemble every level whose twins are all measured, and write it."""
+    spec, replicates = plan.spec, range(plan.spec.replicates)
+    done = [
+        n for n in spec.sizes if all((n, r, twin) in measured for r in replicates for twin in "ab")
+    ]
+    levels, arrays, gaps = [], {}, {}
+    for n in done:
+        pairs = [(measured[n, r, "a"], measured[n, r, "b"]) for r in replicates]
+        splits = [_split(spec, plan.images, plan.keep, n, r) for r in replicates]
+        level, kept, gaps[n] = results.compare(plan.images, pairs, splits, spec.seed)
+        levels.append(level)
+        seeds = {"noise_seeds": plan.seeds[: len(kept["samples_a"])]}
+        arrays |= {f"n{n:05d}/{name}": value for name, value in (seeds | kept).items()}
+    critical, phrase = results.critical_n(gaps, spec.seed)
+    missing = [f"N = {n}" for n in spec.sizes if n not in done]
+    result = Result(
+        complete=not missing,
+        missing=missing,
+        verdict=results.sentence(levels, phrase, spec.data),
+        critical_n=critical,
+        closest_pairs=levels[-1].closest_pairs,
+        held_out_nearest=levels[-1].held_out_nearest,
+        data=results.Data(
+            source=spec.data,
+            images=len(plan.images),
+            dropped=len(plan.images) - len(plan.keep),
+            threshold=spec.duplicate_threshold,
+            shape=plan.images.shape,
+            test=spec.test,
+        ),
+        levels=levels,
+    )
+    runs.write_atomic(plan.folder / "arrays.safetensors", lambda path: save_file(arrays, path))
+    runs.write_text(plan.folder / "levels.csv", results.table(levels))
+    runs.write_text(plan.folder / "result.json", result.model_dump_json(indent=2) + "\n")
+    return result

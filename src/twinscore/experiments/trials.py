@@ -1,0 +1,276 @@
+"""One trial: a denoiser trained on one subset, then measured; addressed by the hash of its spec."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from twinscore import images as image_sets
+from twinscore.analysis.denoising import psnr_table
+from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, save
+from twinscore.denoisers.checkpoint import WEIGHTS
+from twinscore.errors import InputError
+from twinscore.execution import Report
+from twinscore.images import ImageSet
+from twinscore.runs import (
+    SCHEMA_VERSION,
+    derive_seed,
+    digest,
+    locked,
+    make_folder,
+    write_atomic,
+    write_json,
+)
+from twinscore.sampling import noise, probability_flow, reverse_diffusion
+from twinscore.training import TrainingSpec, fit
+from twinscore.training.fit import RESUME
+from twinscore.training.history import SIGMAS
+from twinscore.training.spec import RECIPE_VERSION
+
+ORPHAN_SECONDS = 30.0
+"""How long to wait for a trial that a dying worker of a killed run may still hold."""
+
+Factory = Callable[[int], nn.Module]
+
+
+class SamplingSpec(BaseModel):
+    """How samples are drawn from a denoiser."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["flow", "stochastic"] = "flow"
+    """Deterministic probability flow, or the stochastic reverse diffusion of the main study."""
+    steps: int = Field(default=60, ge=1)
+    """flow: evaluations of the denoiser."""
+    sigma_min: float = Field(default=0.01, gt=0)
+    """Noise level at which sampling ends, image units."""
+    h0: float = Field(default=0.01, gt=0, le=1)
+    """stochastic: first step size."""
+    beta: float = Field(default=0.1, gt=0, le=1)
+    """stochastic: 1 adds no noise, less adds more."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a worker needs to train and measure one denoiser; it reads the images itself.
+
+    ``path`` is the trial's folder.
+    ``custom`` replaces the network of the spec: the user's factory, known by its name.
+    """
+
+    path: Path
+    source: str
+    data_digest: str
+    indices: np.ndarray
+    test: np.ndarray
+    mean: tuple[float, ...]
+    n: int
+    twin: str
+    replicate: int
+    seed: int
+    network: NetworkSpec
+    training: TrainingSpec
+    device: str
+    compiled: bool
+    custom: Factory | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the weights depend on; its hash addresses the trial."""
+        return {
+            "recipe_version": RECIPE_VERSION,
+            "data_digest": self.data_digest,
+            "indices_digest": digest(self.indices.tolist()),
+            "n": self.n,
+            "twin": self.twin,
+            "replicate": self.replicate,
+            "seed": self.seed,
+            "network": factory_name(self.custom) or self.network.model_dump(),
+            "training": self.training.model_dump(),
+        }
+
+    @property
+    def name(self) -> str:
+        """Name of the trial's folder, e.g. ``n00100-a-3f2c9d1e``."""
+        return f"n{self.n:05d}-{self.twin}-{digest(self.identity)[:8]}"
+
+    @property
+    def trained(self) -> bool:
+        """Whether its weights are there."""
+        return (self.path / WEIGHTS).exists()
+
+
+def factory_name(factory: Factory | None) -> str | None:
+    """Dotted name of a user's network factory; it stands for the network in hashes."""
+    return None if factory is None else f"{factory.__module__}.{factory.__qualname__}"
+
+
+@lru_cache(maxsize=1)
+def open_images(source: str) -> ImageSet:
+    """``images.load``, kept for the next trial of this process."""
+    return image_sets.load(source)
+
+
+def train(trial: Trial, report: Report) -> Checkpoint:
+    """Train the trial, or continue it, or read it if it is finished.
+
+    Raises
+    ------
+    InputError
+        If another process holds the trial, or its data have changed since the run began.
+    TrainingError
+        If the loss is not finite.
+    """
+    make_folder(trial.path)
+    with locked(trial.path, ORPHAN_SECONDS):
+        if trial.trained:
+            return load(trial.path, network=trial.custom)
+        images = open_images(trial.source)
+        if images.digest != trial.data_digest:
+            raise InputError(f"{trial.source}: its images changed while the run was going on")
+        write_json(
+            trial.path / "spec.json",
+            {"schema_version": SCHEMA_VERSION, "data": trial.source, **trial.identity},
+        )
+        denoiser = fit(
+            _network(trial, images.shape[0]),
+            images.take(trial.indices),
+            trial.training,
+            seed=derive_seed(trial.seed, "training", trial.n, trial.twin, trial.replicate),
+            test=images[trial.test] if len(trial.test) else None,
+            folder=trial.path,
+            fabric=Fabric(accelerator=trial.device, devices=1),
+            compiled=trial.compiled,
+            on_step=_reporter(trial, report),
+        )
+        checkpoint = Checkpoint(denoiser, images.shape, trial.mean, trial.training.sigma_max)
+        network = factory_name(trial.custom) or trial.network
+        save(trial.path / WEIGHTS, checkpoint, network)
+        (trial.path / RESUME).unlink(missing_ok=True)
+        return checkpoint
+
+
+def _network(trial: Trial, channels: int) -> nn.Module:
+    seed = derive_seed(trial.seed, "weights", trial.n, trial.twin, trial.replicate)
+    if trial.custom is None:
+        return build(trial.network, channels, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return trial.custom(channels)
+
+
+def _reporter(trial: Trial, report: Report) -> Callable[[int, dict[str, float] | None], None]:
+    every = max(1, trial.training.steps // 200)
+
+    def on_step(step: int, row: dict[str, float] | None) -> None:
+        event: dict[str, Any] = {"step": step, "steps": trial.training.steps}
+        if row:
+            test = row.get("test_psnr_0.2")
+            event["note"] = f"loss {row['train_loss']:.3g}" + (
+                f", test PSNR {test:.2f} dB at sigma 0.2" if test is not None else ""
+            )
+        if row or step % every == 0:
+            report(trial.name, event)
+
+    return on_step
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured on one trained denoiser.
+
+    Attributes
+    ----------
+    psnr_train, psnr_test : array
+        (K, T) dB at ``SIGMAS``: T images of its own training set (repeated if it is smaller, each
+        time with other noise) and the test set.
+    samples : array
+        (S, C, H, W).
+    unfinished : int
+        Samples whose stochastic path did not converge.
+    """
+
+    psnr_train: np.ndarray
+    psnr_test: np.ndarray
+    samples: np.ndarray
+    unfinished: int
+
+
+def measure(
+    trial: Trial, checkpoint: Checkpoint, seeds: np.ndarray, sampling: SamplingSpec, batch: int
+) -> Measures:
+    """Measure a trained trial, or read what was measured; stored beside its weights."""
+    key = {
+        "seeds": seeds.tolist(),
+        "sampling": sampling.model_dump(),
+        "test": trial.test.tolist(),
+        "sigmas": SIGMAS,
+    }
+    path = trial.path / f"measures-{digest(key)[:8]}.safetensors"
+    if not path.exists():
+        measured = _measure(trial, checkpoint, seeds, sampling, batch)
+        arrays = {k: np.ascontiguousarray(v) for k, v in vars(measured).items()}
+        write_atomic(path, lambda temporary: save_file(arrays, temporary))
+    arrays = load_file(path)
+    return Measures(**(arrays | {"unfinished": arrays["unfinished"].item()}))
+
+
+def _measure(
+    trial: Trial, checkpoint: Checkpoint, seeds: np.ndarray, sampling: SamplingSpec, batch: int
+) -> Measures:
+    device = Fabric(accelerator=trial.device, devices=1).device
+    denoiser = checkpoint.denoiser.to(device)
+    images = open_images(trial.source)
+    rows = np.resize(trial.indices, len(trial.test))
+    parts = {"train": images[rows].to(device), "test": images[trial.test].to(device)}
+    seed = derive_seed(trial.seed, "psnr", trial.replicate)
+    train, test = (
+        psnr_table(denoiser, x, SIGMAS, seed=seed, batch=batch).numpy() for x in parts.values()
+    )
+    samples, unfinished = draw(checkpoint, seeds, sampling, batch=batch, device=device)
+    return Measures(train, test, samples, unfinished)
+
+
+def draw(
+    checkpoint: Checkpoint,
+    seeds: np.ndarray,
+    sampling: SamplingSpec,
+    *,
+    batch: int,
+    device: torch.device | str = "cpu",
+    report: Callable[[int], None] | None = None,
+) -> tuple[np.ndarray, int]:
+    """Draw one sample per seed, ``batch`` at a time.
+
+    Returns
+    -------
+    samples : array
+        (S, C, H, W) float32, not clipped.
+    unfinished : int
+        How many stochastic paths did not converge.
+    """
+    denoiser = checkpoint.denoiser.to(device)
+    mean = torch.tensor(checkpoint.mean, device=device).view(-1, 1, 1)
+    parts, unfinished = [], 0
+    for start in range(0, len(seeds), batch):
+        chunk = seeds[start : start + batch].tolist()
+        z = noise(chunk, checkpoint.shape).to(device)
+        levels = {"mean": mean, "sigma_max": checkpoint.sigma_max, "sigma_min": sampling.sigma_min}
+        if sampling.method == "flow":
+            x = probability_flow(denoiser, z, steps=sampling.steps, **levels)
+        else:
+            kind = {"h0": sampling.h0, "beta": sampling.beta}
+            out = reverse_diffusion(denoiser, z, chunk, **kind, **levels)
+            x, unfinished = out.samples, unfinished + int((~out.converged).sum())
+        parts.append(x.cpu().numpy())
+        if report:
+            report(start + len(chunk))
+    return np.concatenate(parts), unfinished

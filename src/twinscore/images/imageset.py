@@ -1,0 +1,190 @@
+"""A set of images: packed pixels, names, content hashes, and float tensors on request."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from twinscore.errors import InputError
+
+PEAKS = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+"""The value that means intensity 1, for each dtype that pixels are packed in."""
+
+_CHUNK_PIXELS = 2**23
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one shape, in a fixed order.
+
+    ``images[indices]`` takes an integer, a slice, or a sequence, numpy array or tensor of integers
+    or booleans, and gives a float32 tensor ``(n, C, H, W)`` in [0, 1]; a single integer gives a
+    batch of one.
+
+    Attributes
+    ----------
+    pixels : numpy.ndarray
+        ``(N, C, H, W)``, uint8, uint16 or float32; may be a read-only memory map.
+    peak : float
+        The stored value that means intensity 1 (255, 65535, 16 or 1).
+    names : tuple of str
+        One name an image, unique within the set.
+    digests : tuple of str
+        One sha256 an image, of its shape, dtype, peak and pixels: equal exactly when the images
+        are.
+    labels : numpy.ndarray or None
+        ``(N,)`` class labels, where the source has them.
+    groups : tuple of str or None
+        What each image was cut or taken from (a photograph, a person), where the source knows.
+    skipped : tuple of str
+        Names of the corrupt files that ``skip_corrupt`` left out.
+    """
+
+    pixels: np.ndarray = field(repr=False)
+    peak: float
+    names: tuple[str, ...] = field(repr=False)
+    digests: tuple[str, ...] = field(repr=False)
+    labels: np.ndarray | None = field(default=None, repr=False)
+    groups: tuple[str, ...] | None = field(default=None, repr=False)
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, indices: int | slice | Sequence[int] | np.ndarray | torch.Tensor) -> Any:
+        if isinstance(indices, torch.Tensor):
+            indices = indices.cpu().numpy()
+        if not isinstance(indices, slice):
+            indices = np.atleast_1d(np.asarray(indices))
+            if indices.size == 0:
+                indices = indices.astype(np.int64)
+        return torch.from_numpy(
+            np.array(self.pixels[indices], dtype=np.float32, order="C", subok=False)
+        ).div_(self.peak)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one image, ``(C, H, W)``."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    @property
+    def digest(self) -> str:
+        """Sha256 (hex) of the ordered digests: names the content of the whole set."""
+        return hashlib.sha256("".join(self.digests).encode()).hexdigest()
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
+        """The images of ``indices``, in that order, packed as they are here."""
+        rows = np.asarray(indices, dtype=np.int64)
+        return ImageSet(
+            pixels=self.pixels[rows],
+            peak=self.peak,
+            names=tuple(self.names[i] for i in rows),
+            digests=tuple(self.digests[i] for i in rows),
+            labels=None if self.labels is None else self.labels[rows],
+            groups=None if self.groups is None else tuple(self.groups[i] for i in rows),
+        )
+
+    def mean(self) -> list[float]:
+        """Average each channel over all images and pixels.
+
+        Returns
+        -------
+        list of float
+            C means in image units ([0, 1]), summed in float64, in chunks.
+        """
+        total = sum(
+            self.pixels[chunk].sum(axis=(0, 2, 3), dtype=np.float64)
+            for chunk in chunks(self.pixels)
+        )
+        per_channel = self.pixels.size // self.pixels.shape[1]
+        return (total / (per_channel * self.peak)).tolist()
+
+
+def chunks(pixels: np.ndarray) -> Iterator[slice]:
+    """Cut the first axis into slices of at most about 8 million pixels, at least one image.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        ``(N, ...)``.
+
+    Yields
+    ------
+    slice
+        Consecutive, together covering ``range(N)``.
+    """
+    step = max(1, _CHUNK_PIXELS * len(pixels) // max(1, pixels.size))
+    for start in range(0, len(pixels), step):
+        yield slice(start, min(start + step, len(pixels)))
+
+
+def from_pixels(
+    pixels: np.ndarray,
+    *,
+    peak: float | None = None,
+    names: Sequence[str] | None = None,
+    labels: np.ndarray | None = None,
+    groups: Sequence[str] | None = None,
+    skipped: Sequence[str] = (),
+) -> ImageSet:
+    """Make an image set of packed pixels, computing the digests.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        ``(N, C, H, W)``, uint8, uint16 or float32, N at least 1. It is kept, not copied.
+    peak : float, optional
+        The value that means intensity 1; by default 255, 65535 or 1, after the dtype.
+    names : sequence of str, optional
+        N names; by default the image's number.
+    labels : numpy.ndarray, optional
+        ``(N,)``.
+    groups : sequence of str, optional
+        N group names.
+    skipped : sequence of str
+        Names of the files left out.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    InputError
+        When the pixels are no packed image batch, or a list has another length than N.
+    """
+    if pixels.ndim != 4 or pixels.size == 0 or str(pixels.dtype) not in PEAKS:
+        raise InputError(
+            f"pixels: {pixels.dtype} {pixels.shape} is no image batch; "
+            f"give {', '.join(PEAKS)} of shape (N, C, H, W)"
+        )
+    number = len(pixels)
+    for what, values in {"names": names, "labels": labels, "groups": groups}.items():
+        if values is not None and len(values) != number:
+            raise InputError(f"{what}: {len(values)} for {number} images; give one an image")
+    peak = PEAKS[str(pixels.dtype)] if peak is None else float(peak)
+    return ImageSet(
+        pixels=pixels,
+        peak=peak,
+        names=tuple(f"{k:06d}" for k in range(number)) if names is None else tuple(names),
+        digests=_digests(pixels, peak),
+        labels=labels,
+        groups=None if groups is None else tuple(groups),
+        skipped=tuple(skipped),
+    )
+
+
+def _digests(pixels: np.ndarray, peak: float) -> tuple[str, ...]:
+    header = hashlib.sha256(f"{pixels.shape[1:]} {pixels.dtype} {peak:g} ".encode())
+    digests = []
+    for chunk in chunks(pixels):
+        little_endian = pixels.dtype.newbyteorder("<")
+        for image in np.ascontiguousarray(pixels[chunk], dtype=little_endian):
+            digest = header.copy()
+            digest.update(image.data)
+            digests.append(digest.hexdigest())
+    return tuple(digests)

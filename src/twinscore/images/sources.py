@@ -1,0 +1,165 @@
+"""Source strings: ``NAME | path | kind:body``, then ``,key=value``, become image sets.
+
+``digits``, ``photos,size=16``, ``faces/,size=40,gray``, ``pictures.npz,crop=64``. A new kind of
+source is one more line in ``KINDS``.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from twinscore.errors import InputError
+from twinscore.images.embedded import load_digits, load_photos
+from twinscore.images.files import load_path
+from twinscore.images.imageset import ImageSet
+from twinscore.images.transforms import Options
+
+_NUMBERS = ("crop", "size")
+_FLAGS = ("gray", "skip_corrupt")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source.
+
+    Attributes
+    ----------
+    load : callable
+        ``load(body, options) -> ImageSet``; the body is the text after the colon, the whole path,
+        or empty.
+    keys : tuple of str
+        Options it takes besides those of every source, handed over as text in ``options.extra``.
+    """
+
+    load: Callable[[str, Options], ImageSet]
+    keys: tuple[str, ...] = ()
+
+
+KINDS: dict[str, Kind] = {
+    "digits": Kind(load_digits),
+    "photos": Kind(load_photos),
+}
+"""Every source that is no path. A key that ends with a colon takes a body."""
+
+_PATH = Kind(load_path)
+
+
+def load(source: str) -> ImageSet:
+    """Load the images that a source string names.
+
+    Parameters
+    ----------
+    source : str
+        A name (``digits``, ``photos``), or a path to a folder, ``.npy`` or ``.npz``; then options,
+        each after a comma: ``size=S`` (crop to the central square and resize it to SxS,
+        antialiased), ``crop=S`` (keep the central SxS first), ``gray`` (luma), ``skip_corrupt``
+        (leave undecodable files out, and list them in ``ImageSet.skipped``). Names win over
+        paths: ``./digits`` is the folder.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    InputError
+        When the string is no such thing, or what it names cannot be used.
+
+    Examples
+    --------
+    >>> from twinscore import images
+    >>> images.load("digits")[[0, 1, 2]].shape
+    torch.Size([3, 1, 8, 8])
+    """
+    kind, body, options = parse(source)
+    return kind.load(body, options)
+
+
+def parse(source: str) -> tuple[Kind, str, Options]:
+    """Read a source string without loading anything.
+
+    Parameters
+    ----------
+    source : str
+        See :func:`load`. A path may itself hold commas: the longest beginning that exists is taken.
+
+    Returns
+    -------
+    kind : Kind
+        What loads it.
+    body : str
+        The path, the text after ``kind:``, or nothing.
+    options : Options
+        The options given.
+
+    Raises
+    ------
+    InputError
+        When the name, path or an option does not exist, or an option's value is wrong.
+    """
+    kind, body, words = _split(source)
+    return kind, body, _options(source, words, kind.keys)
+
+
+def _split(source: str) -> tuple[Kind, str, list[str]]:
+    head, *words = source.split(",")
+    if head in KINDS and not head.endswith(":"):
+        return KINDS[head], "", words
+    prefix, colon, body = head.partition(":")
+    if colon and prefix + colon in KINDS:
+        kind = KINDS[prefix + colon]
+        if body.partition("=")[0] in kind.keys:
+            return kind, "", [body, *words]
+        return kind, body, words
+    for end in range(len(words), -1, -1):
+        path = ",".join([head, *words[:end]])
+        if _exists(path):
+            return _PATH, path, words[end:]
+    raise InputError(
+        f"{source!r}: {head!r} is neither a source of images nor an existing path; "
+        f"{_choices(head, KINDS, 'sources')}, folders, .npy and .npz files"
+    )
+
+
+def _exists(path: str) -> bool:
+    try:
+        return path != "" and Path(path).exists()
+    except (OSError, ValueError):  # a name too long, or one no file system takes
+        return False
+
+
+def _options(source: str, words: list[str], own_keys: tuple[str, ...]) -> Options:
+    known = sorted({*_NUMBERS, *_FLAGS, *own_keys})
+    values: dict[str, int | bool] = {}
+    extra: dict[str, str] = {}
+    for word in words:
+        key, equals, value = (part.strip() for part in word.partition("="))
+        if key not in known:
+            raise InputError(
+                f"{source!r}: unknown option {key!r}; {_choices(key, known, 'options')}"
+            )
+        if key in values or key in extra:
+            raise InputError(f"{source!r}: option {key!r} is given twice; give it once")
+        if key in own_keys:
+            extra[key] = value
+        elif key in _FLAGS:
+            if equals and value not in ("true", "false"):
+                raise InputError(f"{source!r}: {key}={value!r} is not true or false")
+            values[key] = value != "false"
+        else:
+            values[key] = _number(source, key, value)
+    return Options(**values, extra=extra)
+
+
+def _number(source: str, key: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 5 and int(value) > 0):
+        raise InputError(f"{source!r}: {key}={value!r} is not a side in pixels; give {key}=40")
+    return int(value)
+
+
+def _choices(given: str, known: Iterable[str], what: str) -> str:
+    known = list(known)
+    close = get_close_matches(given, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}{what} are {', '.join(known)}"

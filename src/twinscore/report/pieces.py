@@ -1,0 +1,59 @@
+"""What a study hands to the page: sentences, a table, captions and a viewer of images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: a value, its interval under it, and a word that colours it."""
+
+    text: str
+    detail: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption; the first cell of each row is its heading."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """The words around a figure: its title, how to read it, and its text alternative."""
+
+    title: str
+    text: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Rows of images to scrub through with a slider, in place of a figure that stands still.
+
+    Each strip has a title, a tone, the width and height of a tile in pixels, a sheet (data URI of
+    a PNG with one row of tiles for each label) and `between`: similarities for each label.
+    """
+
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    strips: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything a page says about one run, apart from the figures themselves."""
+
+    title: str
+    verdict: str
+    facts: tuple[tuple[str, str], ...]
+    table: Table | None
+    captions: Mapping[str, Caption]
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    viewers: Mapping[str, Viewer] = field(default_factory=dict)

@@ -1,0 +1,49 @@
+"""The history of a training: one CSV row per evaluation, cut back when training resumes."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from twinscore.denoisers import psnr
+from twinscore.runs import derive_seed, write_text
+
+SIGMAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+"""Noise levels at which progress and results are measured, image units."""
+
+
+def columns() -> list[str]:
+    """Names of the columns of ``history.csv``."""
+    curves = [f"{part}_psnr_{sigma:g}" for part in ("train", "test") for sigma in SIGMAS]
+    return ["step", "train_loss", "learning_rate", "seconds", *curves]
+
+
+def read(path: Path) -> list[dict[str, float]]:
+    """Rows of a ``history.csv``; empty if there is none."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+
+
+def write(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    """Write all rows atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in rows)
+    write_text(path, text.getvalue())
+
+
+@torch.no_grad()
+def psnr_row(denoiser: nn.Module, images: Tensor, part: str) -> dict[str, float]:
+    """Mean PSNR in dB of ``images`` (B, C, H, W) at each of ``SIGMAS``, with fixed noise."""
+    row = {}
+    for sigma in SIGMAS:
+        generator = torch.Generator().manual_seed(derive_seed("history", part, f"{sigma:g}"))
+        z = torch.randn(images.shape, generator=generator).to(images.device)
+        row[f"{part}_psnr_{sigma:g}"] = psnr(denoiser(images + sigma * z), images).mean().item()
+    return row

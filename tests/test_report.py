@@ -1,0 +1,326 @@
+"""The report is drawn from a run folder alone, and shows no images when told not to."""
+
+import base64
+import hashlib
+import html as html_module
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from report_folder import build, write_json, write_trial
+from twinscore.errors import InputError
+from twinscore.report import page, pictures, reading, style, transition
+
+SIZES = (10, 800)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("runs") / "finished", SIZES)
+
+
+@pytest.fixture(scope="module")
+def written(finished):
+    return page.write(finished)
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    drawn = shutil.ignore_patterns("report.html", "figures")
+    return shutil.copytree(finished, tmp_path / "run", ignore=drawn)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the encoding of figures out, which takes seconds, where only the words matter."""
+    monkeypatch.setattr(style, "settle", lambda figure: figure)
+    monkeypatch.setattr(style, "svg", lambda figure, theme: b"svg")
+    monkeypatch.setattr(style, "png", lambda figure: b"png")
+    monkeypatch.setattr(style, "pdf", lambda figure: b"pdf")
+
+
+def change(folder, name="result.json", **fields):
+    value = json.loads((folder / name).read_text())
+    write_json(folder / name, value | fields)
+
+
+def viewer_data(text):
+    found = re.search(r'<script type="application/json" id="viewer-data">(.*?)</script>', text)
+    return json.loads(found[1])
+
+
+def test_denoising_curves_are_those_of_the_result(finished, undrawn):
+    figure = transition.figures(finished)["denoising"]
+    levels = json.loads((finished / "result.json").read_text())["levels"]
+    for axes, part in zip(figure.axes, ("train", "test"), strict=True):
+        for line, level in zip(axes.lines, levels, strict=False):
+            order = np.argsort(level["psnr"]["sigma"])
+            inputs = -20 * np.log10(np.array(level["psnr"]["sigma"])[order])
+            np.testing.assert_allclose(line.get_xdata(), inputs)
+            np.testing.assert_allclose(line.get_ydata(), np.array(level["psnr"][part])[order])
+    identity = figure.axes[0].lines[len(levels)]
+    np.testing.assert_array_equal(identity.get_xdata(), identity.get_ydata())
+
+
+def test_histograms_count_every_sample_also_just_above_one(folder, undrawn):
+    arrays = load_file(folder / "arrays.safetensors")
+    name = "n00010/nearest_similarity_a"
+    arrays[name] = np.full_like(arrays[name], 1 + 1e-6)
+    save_file(arrays, folder / "arrays.safetensors")
+    axes = transition.figures(folder)["histograms"].axes[0]
+    label = "sample of A to nearest in A"
+    outline = next(patch for patch in axes.patches if patch.get_label() == label)
+    assert outline.get_xy()[:, 1].max() == pytest.approx(1)
+
+
+def test_write_leaves_one_page_and_every_figure_as_pdf_and_png(finished, written):
+    assert written == finished / "report.html"
+    names = sorted(path.name for path in (finished / "figures").iterdir())
+    assert names == sorted(f"{n}.{kind}" for n in transition.FIGURES for kind in ("pdf", "png"))
+    assert (finished / "figures/denoising.pdf").read_bytes().startswith(b"%PDF")
+    with Image.open(finished / "figures/denoising.png") as png:
+        assert png.width == 1400
+
+
+def test_page_needs_nothing_else(written):
+    text = written.read_text()
+    links = re.findall(r'(?:src|srcset|href|action)\s*=\s*"([^"]*)"', text)
+    assert len(links) == 8
+    assert all(link.startswith("data:") for link in links)
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "@import" not in text
+    script = re.search(r"<script>(.*?)</script>\n</body>", text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+
+
+def test_page_puts_the_verdict_first_and_a_row_for_each_size(written):
+    text = written.read_text()
+    verdict = "The denoiser memorises its training images at N = 10 and generalises at N = 800."
+    assert f"<h1>{verdict}</h1>" in text
+    assert text.index("<h1>") < text.index("<table")
+    assert re.findall(r'<th scope="row">([\d,]+)</th>', text)[: len(SIZES)] == ["10", "800"]
+    assert page.HOLDS in text
+    assert "8 min 12 s" in text
+    assert "unfinished" not in text.split("</style>")[1]
+
+
+def test_viewer_holds_the_samples_and_their_neighbours(finished, written):
+    strips = viewer_data(written.read_text())["strips"]
+    arrays = load_file(finished / "arrays.safetensors")
+    encoded = strips[1]["sheet"].removeprefix("data:image/png;base64,")
+    sheet = np.array(Image.open(io.BytesIO(base64.b64decode(encoded))))
+    for column, name in enumerate(("nearest_a", "samples_a", "samples_b", "nearest_b")):
+        tile = sheet[8 * 5 : 8 * 6, 8 * column : 8 * column + 8]
+        np.testing.assert_array_equal(tile, np.rint(255 * arrays[f"n00800/{name}"][5, 0]))
+    twins = arrays["n00800/twin_similarity"][0, 5]
+    assert strips[1]["between"][5][1] == f"{twins:.2f}".replace("-", "−")
+
+
+def test_strip_keeps_colours_and_leaves_transparent_gaps():
+    red, blue = np.zeros((2, 3, 2, 2), dtype=np.float32)
+    red[0], blue[2] = 1, 2
+    row = pictures.strip([red, blue], gap=1)[0].tolist()
+    full = [[255, 0, 0, 255]] * 2 + [[0, 0, 0, 0]] + [[0, 0, 255, 255]] * 2
+    assert row == full
+
+
+def test_large_images_get_fewer_seeds(folder, undrawn):
+    arrays = load_file(folder / "arrays.safetensors")
+    grown = {
+        name: np.zeros((*array.shape[:2], 512, 512), np.float32) if array.ndim == 4 else array
+        for name, array in arrays.items()
+        if name.startswith("n00010/")
+    }
+    save_file(grown, folder / "arrays.safetensors")
+    viewer = transition.content(folder).viewers["samples"]
+    assert len(viewer.labels) == 4
+
+
+def test_without_images_none_is_read_nor_left(folder, undrawn, monkeypatch):
+    read = []
+    array = reading.array
+    monkeypatch.setattr(
+        reading, "array", lambda run, name, first=None: read.append(name) or array(run, name, first)
+    )
+    (folder / "figures").mkdir()
+    for stale in ("samples.png", "samples.pdf", ".samples.7.tmp.png"):
+        (folder / "figures" / stale).write_bytes(b"images")
+    text = page.write(folder, images=False).read_text()
+    kept = {"twin_similarity", "nearest_similarity_a", "nearest_similarity_b"}
+    kept |= {"closest_pairs", "held_out_nearest"}
+    assert {name.partition("/")[2] for name in read} == kept
+    assert not any("samples" in path.name for path in (folder / "figures").iterdir())
+    assert page.HOLDS_NOT in text
+    assert page.HOLDS not in text
+    assert "image/png" not in text
+    assert "<canvas" not in text
+
+
+def test_figures_are_the_same_bytes_every_time(finished, written):
+    figure = transition.figures(finished)["similarity"]
+    stored = finished / "figures"
+    assert style.png(figure) == (stored / "similarity.png").read_bytes()
+    assert style.pdf(figure) == (stored / "similarity.pdf").read_bytes()
+
+
+def test_foreign_words_are_escaped(folder, undrawn):
+    evil = "</script><script>alert(1)</script>"
+    change(folder, verdict=evil, data={"source": evil}, missing=[evil])
+    change(folder, "spec.json", data=evil)
+    text = page.write(folder).read_text()
+    assert evil not in text
+    assert html_module.escape(evil) in text
+
+
+def test_before_the_first_result_there_is_the_history(folder, undrawn):
+    for name in ("result.json", "arrays.safetensors"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "trials")
+    rng = np.random.default_rng(0)
+    write_trial(folder / "trials/n00010-a-3f2c9d1e", rng, 10, "a", 4000, stop=1700)
+    with (folder / "trials/n00010-a-3f2c9d1e/history.csv").open("a") as file:
+        file.write("1800,0.0")
+    assert list(transition.figures(folder)) == ["training"]
+    text = page.write(folder).read_text()
+    assert "No verdict yet" in text
+    assert "trial n00010-a-3f2c9d1e: stopped at step 1,700 of 4,000" in text
+    assert "N = 10: no result yet" in text
+    assert "N = 800: no result yet" in text
+
+
+def test_unfinished_run_draws_what_is_there_and_names_the_rest(folder, undrawn):
+    levels = json.loads((folder / "result.json").read_text())["levels"]
+    change(folder, levels=levels[:1], complete=False, critical_n=None, missing=["N = 800: twin B"])
+    assert list(transition.figures(folder)) == [
+        "denoising",
+        "samples",
+        "histograms",
+        "similarity",
+        "training",
+    ]
+    content = transition.content(folder)
+    assert content.missing == ("N = 800: twin B",)
+    assert [row[0].text for row in content.table.rows] == ["10"]
+    assert "This run is unfinished." in page.write(folder).read_text()
+
+
+def test_levels_without_arrays_lose_only_the_figures_that_need_them(folder, undrawn):
+    (folder / "arrays.safetensors").unlink()
+    assert list(transition.figures(folder)) == ["denoising", "similarity", "training"]
+    assert sum("arrays.safetensors" in line for line in transition.content(folder).missing) == 2
+
+
+def test_size_one_has_no_fraction_memorised_and_open_intervals_are_drawn(folder, undrawn):
+    levels = json.loads((folder / "result.json").read_text())["levels"]
+    levels[0]["memorised_fraction"] = {"a": None, "b": None}
+    levels[0]["unfinished_samples"] = {"a": 0, "b": 3}
+    change(folder, levels=levels, critical_n={"value": 300, "low": 100, "high": None})
+    content = transition.content(folder)
+    assert content.table.rows[0][5].text == "–"
+    assert content.facts[0] == ("Critical N", "300 (100 to ?)")
+    assert "N = 10: 3 samples of B did not finish." in content.notes
+    assert "similarity" in transition.figures(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: shutil.rmtree(f), "not a run folder"),
+        (lambda f: (f / "spec.json").unlink(), "lacks spec.json"),
+        (lambda f: (f / "result.json").write_text('{"levels": ['), "result.json: cannot be read"),
+        (lambda f: (f / "spec.json").write_text("[]"), "spec.json: holds no JSON object"),
+        (lambda f: change(f, schema_version=2), "result.json: schema_version 2 is newer"),
+        (lambda f: change(f, study="astrology"), "unknown study 'astrology'.*transition"),
+        (lambda f: change(f, levels=[{"n": 10}]), r"result.json: levels.0.verdict: Field required"),
+        (lambda f: (f / "arrays.safetensors").write_bytes(b"no"), "arrays.safetensors: cannot be"),
+        (
+            lambda f: (f / "trials/n00010-a-3f2c9d1e/history.csv").write_text("step,x\nno,1\n2,2"),
+            "history.csv: cannot be read",
+        ),
+    ],
+)
+def test_damaged_folders_are_named_in_one_line(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        page.write(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "report.html").exists()
+
+
+def test_failure_to_write_leaves_nothing_half_written(folder, undrawn, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(InputError, match="cannot be written: No space left"):
+        page.write(folder)
+    assert list((folder / "figures").iterdir()) == []
+
+
+def test_report_does_without_torch():
+    check = "import sys, twinscore.report.page; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_page_fits_a_phone_and_the_slider_moves(written, tmp_path):
+    probe = """<!doctype html><body><iframe width=390 height=800 srcdoc="%s"></iframe><script>
+    onload = () => setTimeout(() => {
+      const inner = document.querySelector("iframe").contentDocument;
+      const root = inner.documentElement;
+      const label = inner.getElementById("viewer-label");
+      const pixels = () => inner.querySelectorAll("canvas")[1].toDataURL();
+      const first = [label.textContent, pixels()];
+      const press = (key) => inner.body.dispatchEvent(
+        new inner.defaultView.KeyboardEvent("keydown", {key, bubbles: true}));
+      press("ArrowRight"); press("ArrowRight"); press("ArrowLeft"); press("ArrowRight");
+      const moved = label.textContent;
+      const slider = inner.getElementById("viewer-slider");
+      slider.value = 39; slider.dispatchEvent(new Event("input"));
+      document.title = JSON.stringify({overflow: root.scrollWidth - root.clientWidth,
+        first: first[0], moved, last: label.textContent, drawn: pixels() !== first[1]});
+    }, 500);</script>"""
+    wrapper = tmp_path / "phone.html"
+    wrapper.write_text(probe % html_module.escape(written.read_text()))
+    dom = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=4000",
+            "--dump-dom",
+            wrapper.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    found = json.loads(html_module.unescape(re.search(r"<title>(\{.*?\})</title>", dom)[1]))
+    assert found == {
+        "overflow": 0,
+        "first": "1 of 40, noise seed 1000",
+        "moved": "3 of 40, noise seed 1002",
+        "last": "40 of 40, noise seed 1039",
+        "drawn": True,
+    }
