@@ -78,7 +78,6 @@ def environment(sizes):
         "processor": "two-core test machine",
         "threads": 1,
         "workers": 2,
-        "compile": True,
         "seeds": {f"n{n:05d}-{twin}": 7 * n + k for n in sizes for k, twin in enumerate("ab")},
         "started": "2025-01-01T10:00:00+00:00",
         "finished": "2025-01-01T10:08:12+00:00",

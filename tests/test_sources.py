@@ -441,14 +441,15 @@ def test_resized_digits_are_not_rounded_to_their_17_levels():
     assert small.mean()[0] == pytest.approx(images.load("digits").mean()[0], abs=0.02)
 
 
-def test_photos_are_gray_patches_grouped_by_photograph():
+def test_photos_are_gray_patches_grouped_by_half_photograph():
     photos = images.load("photos")
     assert (len(photos), photos.shape, photos.peak) == (1570, (1, 32, 32), 255)
-    assert len(set(photos.groups)) == 17
-    assert photos.groups.count("astronaut") == 8 * 8
+    assert len(set(photos.groups)) == 2 * 17
+    assert photos.groups.count("astronaut/left") == photos.groups.count("astronaut/right") == 32
     assert len(set(photos.names)) == len(photos)
-    assert photos.names[photos.groups.index("astronaut") + 13] == "astronaut/r01c05"
-    assert all(n.startswith(g + "/") for n, g in zip(photos.names, photos.groups, strict=True))
+    assert photos.names[photos.groups.index("astronaut/left") + 10] == "astronaut/r01c02"
+    photograph = [name.partition("/")[0] for name in photos.names]
+    assert photograph == [group.partition("/")[0] for group in photos.groups]
 
 
 def test_a_photo_patch_is_the_mean_of_2x2_pixels():

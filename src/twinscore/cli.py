@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"twinscore: stopped; continue with: twinscore {_quoted(words)}", file=sys.stderr)
         return 130
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         if os.environ.get("TWINSCORE_DEBUG"):
             raise
-        print(f"twinscore: failed: {error}", file=sys.stderr)
+        print(f"twinscore: failed: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 
@@ -217,8 +217,8 @@ def _first_complaint(error: Any) -> str:
     text = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         text = "no such field; --print-spec shows all of them"
-    else:
-        text = f"{text}, got {first['input']!r}" if "ctx" in first and first["loc"] else text
+    elif first["type"] != "value_error":
+        text = f"{text}, got {first['input']!r}"
     return f"{field}: {text}" if field else text
 
 
@@ -240,7 +240,7 @@ def _one_line(text: str) -> str:
     """Boil a complaint of tyro down to one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     rows = [re.sub(r"^[│|\s]+|[│|\s]+$", "", row) for row in plain.splitlines()]
-    rules = [i for i, row in enumerate(rows) if re.match(r"^[-─╭╰├]{3,}", row)]
+    rules = [i for i, row in enumerate(rows) if re.match(r"╭─ |[-─╰├]{3,}", row)]
     start = rules[0] + 1 if rules else 0
     body = " ".join(rows[start : rules[1] if len(rules) > 1 else None]).strip()
     inner = re.match(
@@ -256,9 +256,13 @@ def _one_line(text: str) -> str:
     body = body.removeprefix("Error parsing ")
     unknown = re.match(r"Unrecognized options: (\S+?),?(?: |$)", body)
     if unknown:
-        near = re.findall(r"^(--[\w.-]+)", "\n".join(rows[start + 1 :]), flags=re.M)
+        near = re.findall(r"^(--\w[\w.-]*)", "\n".join(rows[start + 1 :]), flags=re.M)
         hint = f"did you mean {near[0]}?" if near else "--help lists the options"
         return f"{unknown.group(1)}: no such option; {hint}"
+    missing = re.match(r"Missing from twinscore (\w+): \S+ (.*?)\.? \(required\)", body)
+    if missing:
+        command, what = missing.groups()
+        return f"{command}: {what[0].lower()}{what[1:]} not given; name one after the command"
     choice = re.match(r"invalid choice '(.*)' for argument '(.*)'\. (.*)", body)
     if choice:
         value, flag, expected = choice.groups()

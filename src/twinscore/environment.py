@@ -2,31 +2,28 @@
 
 import os
 import platform
-import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from twinscore import runs
+from twinscore.errors import InputError
 
 PACKAGES = ("twinscore", "torch", "numpy", "scipy", "scikit-image", "scikit-learn")
-COMPILE_STEPS = 50_000
-"""Steps of one trial from which compiling pays back on a CPU (benchmarks/training.py)."""
 
 
 @dataclass(frozen=True)
 class Execution:
     """How a run uses the machine; not part of any hash.
 
-    ``threads`` and ``compile`` are fixed when the run starts, since weights depend on them in
-    the last bit; ``device`` and ``workers`` may change when it continues.
+    ``threads`` is fixed when the run starts, since weights depend on it in the last bit;
+    ``device`` and ``workers`` may change when it continues.
     """
 
     device: str
     workers: int
     threads: int
-    compile: bool
 
 
 def available_cores() -> int:
@@ -34,7 +31,27 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start(folder: Path, *, device: str, workers: int | None, trials: int, steps: int) -> Execution:
+def check(device: str, workers: int | None = None) -> None:
+    """Refuse settings that this machine cannot serve, before anything is written.
+
+    Raises
+    ------
+    InputError
+        If the device is not there, or ``workers`` is less than 1.
+    """
+    import torch
+
+    missing = {
+        "cuda": not torch.cuda.is_available(),
+        "mps": not torch.backends.mps.is_available(),
+    }
+    if missing.get(device):
+        raise InputError(f"--device: {device} is not available on this machine; give auto or cpu")
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers: {workers} is too few; give at least 1")
+
+
+def start(folder: Path, *, device: str, workers: int | None, trials: int) -> Execution:
     """Settings of a run: those it was started with, or new ones, recorded in the folder.
 
     On a CPU the default is one trial per core with one thread each: two twins side by side on two
@@ -47,11 +64,10 @@ def start(folder: Path, *, device: str, workers: int | None, trials: int, steps:
     side_by_side = workers or (min(cores, trials) if on_cpu else 1)
     if path.exists():
         known = runs.read_json(path)
-        execution = Execution(device, side_by_side, known["threads"], known["compile"])
+        execution = Execution(device, side_by_side, known["threads"])
         started, seconds = known["started"], known["wall_seconds"]
     else:
-        compiling = steps >= COMPILE_STEPS and has_compiler()
-        execution = Execution(device, side_by_side, max(1, cores // side_by_side), compiling)
+        execution = Execution(device, side_by_side, max(1, cores // side_by_side))
         started, seconds = runs.now(), 0.0
     content = {"started": started, "finished": None, "wall_seconds": seconds}
     runs.write_json(path, vars(execution) | content | description())
@@ -64,11 +80,6 @@ def finish(folder: Path, seconds: float) -> None:
     content = runs.read_json(path)
     content |= {"finished": runs.now(), "wall_seconds": content["wall_seconds"] + seconds}
     runs.write_json(path, content)
-
-
-def has_compiler() -> bool:
-    """Whether ``torch.compile`` finds the C++ compiler that it needs on a CPU."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
 
 
 def description() -> dict[str, Any]:

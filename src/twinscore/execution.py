@@ -48,7 +48,7 @@ def run_tasks(
     workers : int
         Processes; with 1 the tasks run here, one after another.
     threads : int
-        Threads that torch uses in each.
+        Threads that torch uses in each, and here until the last task is done.
     report : callable
         Receives ``(task name, event)`` in this process, whatever ran the task.
 
@@ -64,13 +64,34 @@ def run_tasks(
     Exception
         Whatever a task raised, after the others were stopped at their next step.
     """
-    if workers == 1:
-        import torch
+    with torch_threads(threads):
+        if workers == 1:
+            for task in tasks:
+                yield task, function(task, report)
+        else:
+            yield from _on_pool(function, tasks, workers, threads, report)
 
-        torch.set_num_threads(threads)
-        for task in tasks:
-            yield task, function(task, report)
-        return
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads in this process, and afterwards as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _on_pool(
+    function: Callable[[Task, Report], Outcome],
+    tasks: Sequence[Task],
+    workers: int,
+    threads: int,
+    report: Report,
+) -> Iterator[tuple[Task, Outcome]]:
     context = multiprocessing.get_context("spawn")
     events, stop = context.Queue(), context.Event()
     with ProcessPoolExecutor(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+from safetensors import SafetensorError
 
 from twinscore.errors import InputError
 
@@ -55,6 +56,9 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    except (SafetensorError, RuntimeError) as error:  # what safetensors and torch.save raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be written (is the disk full?): {reason}") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -117,16 +121,26 @@ def locked(folder: Path, timeout: float = 0.0) -> Iterator[None]:
     try:
         lock.acquire(timeout=timeout, poll_interval=0.05)
     except filelock.Timeout:
-        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
         raise InputError(
-            f"{folder}: in use by {who}; wait for it or choose another --out"
+            f"{folder}: in use by {_read_holder(holder)}; wait for it or choose another --out"
         ) from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be locked: {error.strerror or error}") from None
     try:
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        for stale in folder.glob(".*.tmp*"):  # what a killed process was writing
+            stale.unlink(missing_ok=True)
+        write_text(holder, f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _read_holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:  # it has the lock and is about to say so
+        return "another process"
 
 
 def differing_fields(old: Any, new: Any, prefix: str = "") -> list[str]:

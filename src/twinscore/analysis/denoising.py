@@ -46,9 +46,12 @@ def psnr_table(
     table = torch.empty(len(sigmas), len(images))
     generator = torch.Generator()
     for k, sigma in enumerate(sigmas):
-        generator.manual_seed(derive_seed("psnr", seed, k))
         for start in range(0, len(images), batch):
             x = images[start : start + batch]
-            z = torch.randn(x.shape, generator=generator).to(x)
-            table[k, start : start + len(x)] = psnr(check(denoiser, x + sigma * z, sigma), x).cpu()
+            z = torch.empty(x.shape)
+            for i, image in enumerate(z, start):
+                generator.manual_seed(derive_seed("psnr", seed, k, i))
+                torch.randn(image.shape, generator=generator, out=image)
+            x_hat = check(denoiser, x + sigma * z.to(x), sigma)
+            table[k, start : start + len(x)] = psnr(x_hat, x).cpu()
     return table

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import nn
 
 from twinscore.denoisers.spec import NetworkSpec, build
@@ -30,14 +29,11 @@ class Checkpoint:
         (C, H, W) of its training images.
     mean : tuple of float
         Mean intensity per channel of its data, image units: where reverse diffusion starts.
-    sigma_max : float
-        Largest noise level of its training, image units.
     """
 
     denoiser: nn.Module
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
-    sigma_max: float
 
 
 def save(path: Path, checkpoint: Checkpoint, network: NetworkSpec | str) -> None:
@@ -61,11 +57,13 @@ def save(path: Path, checkpoint: Checkpoint, network: NetworkSpec | str) -> None
         "network": network if isinstance(network, str) else network.model_dump(),
         "shape": checkpoint.shape,
         "mean": checkpoint.mean,
-        "sigma_max": checkpoint.sigma_max,
     }
-    state = {k: v.detach().cpu().contiguous() for k, v in checkpoint.denoiser.state_dict().items()}
+    state = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in checkpoint.denoiser.state_dict().items()
+    }
     metadata = {"twinscore": json.dumps(header)}
-    write_atomic(path, lambda temporary: save_file(state, temporary, metadata))
+    write_atomic(path, lambda temporary: temporary.write_bytes(serialise(state, metadata)))
 
 
 def load(path: str | Path, *, network: Callable[[int], nn.Module] | None = None) -> Checkpoint:
@@ -81,7 +79,8 @@ def load(path: str | Path, *, network: Callable[[int], nn.Module] | None = None)
     Returns
     -------
     Checkpoint
-        With the denoiser in evaluation mode, ready for every sampler and analysis.
+        With the denoiser in evaluation mode, ready for every sampler and analysis, and in the
+        memory format of training, so that it computes what it computed then, bit for bit.
 
     Raises
     ------
@@ -100,14 +99,16 @@ def load(path: str | Path, *, network: Callable[[int], nn.Module] | None = None)
         shape, mean = tuple(header["shape"]), tuple(header["mean"])
         denoiser = _rebuild(header["network"], shape[0], network)
         denoiser.load_state_dict(state)
-        sigma_max = float(header["sigma_max"])
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, ValidationError) as error:
+        denoiser.to(memory_format=torch.channels_last)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    except (SafetensorError, LookupError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{file}: not a checkpoint that twinscore wrote: {reason}") from None
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(" ".join(str(error).splitlines()[:2]).split())
         raise InputError(f"{file}: the weights do not fit their network: {reason}") from None
-    return Checkpoint(denoiser.eval(), shape, mean, sigma_max)
+    return Checkpoint(denoiser.eval(), shape, mean)
 
 
 def _rebuild(

@@ -52,7 +52,7 @@ class BiasFreeNorm(nn.Module):
             return F.relu(x * (self.gain / self.running_sd))
         y, sd = _NormRelu.apply(x, self.gain)
         with torch.no_grad():
-            self.running_sd.lerp_(sd, MOMENTUM)
+            self.running_sd.lerp_(sd.to(self.running_sd.dtype), MOMENTUM)
         return y
 
 
@@ -96,13 +96,13 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, H, W) to (B, c_out, H, W)."""
-        if self.training and x.device.type == "cpu":
+        if self.training and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
             return _Conv3x3.apply(x, self.weight)
         return F.conv2d(x, self.weight, padding=1)
 
 
 class _Conv3x3(Function):
-    """3x3 convolution, stride 1, zero padding 1, weight gradient by matrix products."""
+    """3x3 convolution, stride 1, zero padding 1, with :func:`weight_gradient`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -113,22 +113,30 @@ class _Conv3x3(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor]:
         x, weight = ctx.saved_tensors
-        one, zero = [1, 1], [0, 0]
-        wanted = [ctx.needs_input_grad[0], False, False]
-        grad_x = None
-        if wanted[0]:
-            grad_x = torch.ops.aten.convolution_backward(
-                grad, x, weight, None, one, one, one, False, zero, 1, wanted
-            )[0]
+        grad_x = _library_gradients(x, grad, weight, 0) if ctx.needs_input_grad[0] else None
         return grad_x, weight_gradient(x, grad)
 
 
-# Below this many pixels one product over unfolded patches wins; above, nine over shifted images.
-UNFOLD_PIXELS = 64
+def _library_gradients(x: Tensor, grad: Tensor, weight: Tensor, which: int) -> Tensor:
+    """Gradient of the input (``which`` 0) or of the weight (1), by the library."""
+    one, zero = [1, 1], [0, 0]
+    wanted = [which == 0, which == 1, False]
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, None, one, one, one, False, zero, 1, wanted
+    )[which]
+
+
+SHIFT_PIXELS = 400
+UNFOLD_PIXELS = 144
+UNFOLD_CHANNELS = 128
+TINY_PIXELS = 16
 
 
 def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     """Gradient of a 3x3 convolution (stride 1, padding 1) with respect to its weight.
+
+    By matrix products where they beat the library: nine over shifted images for large ones, one
+    over unfolded patches for small ones with many channels (or tiny ones).
 
     Parameters
     ----------
@@ -140,24 +148,64 @@ def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (c_out, c_in, 3, 3). Cost: 18 B H W c_in c_out flops in matrix products; memory: 9 copies
-        of ``x`` for images below ``UNFOLD_PIXELS``, one padded copy of each input above.
+        (c_out, c_in, 3, 3). Cost: 18 B H W c_in c_out flops; memory: one padded copy of each
+        input, or nine copies of ``x`` where patches are unfolded.
     """
+    c_in, c_out = x.shape[1], grad.shape[1]
+    pixels = x.shape[2] * x.shape[3]
+    if pixels >= SHIFT_PIXELS:
+        return _by_shifting(x, grad)
+    if pixels <= TINY_PIXELS or (pixels <= UNFOLD_PIXELS and c_out >= UNFOLD_CHANNELS):
+        return _by_unfolding(x, grad)
+    return _library_gradients(x, grad, x.new_empty(c_out, c_in, 3, 3), 1)
+
+
+def _by_unfolding(x: Tensor, grad: Tensor) -> Tensor:
     batch, c_in, height, width = x.shape
     c_out = grad.shape[1]
-    x, grad = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
-    padded = F.pad(x, (0, 0, 1, 1, 1, 1))
-    if height * width <= UNFOLD_PIXELS:
-        b, h, w, c = padded.stride()
-        shape = (batch, height, width, 3, 3, c_in)
-        patches = padded.as_strided(shape, (b, h, w, h, w, c)).reshape(-1, 9 * c_in)
-        product = grad.reshape(-1, c_out).t() @ patches
-        return product.view(c_out, 3, 3, c_in).permute(0, 3, 1, 2)
-    # With the gradient zero-padded to the same pitch, a shift of the image is an offset in memory.
-    pitch = width + 2
-    flat = padded.reshape(-1, c_in)
-    grad = F.pad(grad, (0, 0, 0, 2, 0, 2)).view(-1, c_out)
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    b, h, w, c = padded.stride()
+    shape = (batch, height, width, 3, 3, c_in)
+    patches = padded.as_strided(shape, (b, h, w, h, w, c)).reshape(-1, 9 * c_in)
+    product = grad.permute(0, 2, 3, 1).reshape(-1, c_out).t() @ patches
+    return product.view(c_out, 3, 3, c_in).permute(0, 3, 1, 2)
+
+
+def _by_shifting(x: Tensor, grad: Tensor) -> Tensor:
+    """With the gradient zero-padded to the same pitch, a shift is an offset in memory."""
+    c_in, c_out, pitch = x.shape[1], grad.shape[1], x.shape[3] + 2
+    flat = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).reshape(-1, c_in)
+    grad = F.pad(grad.permute(0, 2, 3, 1), (0, 0, 0, 2, 0, 2)).reshape(-1, c_out)
     count = len(grad) - 2 * pitch - 2
     transposed = grad[:count].t()
     taps = [transposed @ flat[(o := i * pitch + j) : o + count] for i in range(3) for j in range(3)]
     return torch.stack(taps, dim=-1).view(c_out, c_in, 3, 3)
+
+
+class Upsample(nn.Module):
+    """Transposed convolution 2x2, stride 2, no bias: (B, c_in, H, W) to (B, c_out, 2H, 2W).
+
+    As one matrix product and a shuffle of pixels, whose gradients are products too.
+
+    Parameters
+    ----------
+    c_in, c_out : int
+        Channels in and out.
+    generator : torch.Generator
+        Draws the initial weights (He normal), (c_in, c_out, 2, 2).
+    """
+
+    def __init__(self, c_in: int, c_out: int, generator: torch.Generator) -> None:
+        super().__init__()
+        scale = math.sqrt(2 / c_in)
+        self.weight = nn.Parameter(torch.randn(c_in, c_out, 2, 2, generator=generator) * scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Each pixel becomes a 2x2 block."""
+        if not (self.training and x.device.type == "cpu"):
+            return F.conv_transpose2d(x, self.weight, stride=2)
+        batch, _, height, width = x.shape
+        c_out = self.weight.shape[1]
+        blocks = x.permute(0, 2, 3, 1) @ self.weight.permute(0, 2, 3, 1).flatten(1)
+        blocks = blocks.view(batch, height, width, 2, 2, c_out).permute(0, 1, 3, 2, 4, 5)
+        return blocks.reshape(batch, 2 * height, 2 * width, c_out).permute(0, 3, 1, 2)

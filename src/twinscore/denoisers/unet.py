@@ -1,13 +1,12 @@
 """The bias-free UNet of the main study: a universal blind denoiser."""
 
-import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twinscore.denoisers.layers import BiasFreeNorm, Convolution, generator_of
+from twinscore.denoisers.layers import BiasFreeNorm, Convolution, Upsample, generator_of
 
 
 class UNet(nn.Module):
@@ -67,7 +66,7 @@ class UNet(nn.Module):
         self.encoder = nn.ModuleList([block(width, width, convolutions - 1)])
         self.encoder.extend(block(w[b - 1], w[b]) for b in range(1, levels))
         self.middle = block(w[levels - 1], w[levels])
-        self.up = nn.ModuleList(_Upsample(w[b + 1], w[b], generator) for b in range(levels))
+        self.up = nn.ModuleList(Upsample(w[b + 1], w[b], generator) for b in range(levels))
         self.decoder = nn.ModuleList(
             block(2 * w[b], w[b], convolutions if b else convolutions - 1) for b in range(levels)
         )
@@ -97,15 +96,3 @@ class UNet(nn.Module):
         for b in reversed(range(self.levels)):
             x = self.decoder[b](torch.cat([self.up[b](x), skips[b]], dim=1))
         return self.last(x)
-
-
-class _Upsample(nn.Module):
-    """Transposed convolution 2x2, stride 2, no bias: (B, c_in, H, W) to (B, c_out, 2H, 2W)."""
-
-    def __init__(self, c_in: int, c_out: int, generator: torch.Generator) -> None:
-        super().__init__()
-        scale = math.sqrt(2 / c_in)
-        self.weight = nn.Parameter(torch.randn(c_in, c_out, 2, 2, generator=generator) * scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv_transpose2d(x, self.weight, stride=2)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from twinscore import runs
+from twinscore import environment, runs
 from twinscore.denoisers import load
 from twinscore.errors import InputError
 from twinscore.experiments.trials import SamplingSpec, draw
@@ -58,10 +58,12 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     Raises
     ------
     InputError
-        For a missing model, an existing file, or another kind of file.
+        For a missing model, an existing file or another kind of file, or settings that do not fit
+        the model or the machine.
     """
     from lightning_fabric import Fabric
 
+    environment.check(device)
     if not spec.model:
         raise InputError("--model: not given; give a trial folder or a weights file")
     if out is None or out.suffix not in {".png", ".npz"}:
@@ -69,6 +71,7 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     if out.exists():
         raise InputError(f"--out: {out} exists; give a new name")
     checkpoint = load(spec.model)
+    runs.make_folder(out.parent)
     seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(spec.count)])
     with Reporter() as report:
         samples, unfinished = draw(

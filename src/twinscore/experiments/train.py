@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from twinscore import environment, runs
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
+from twinscore.execution import torch_threads
 from twinscore.experiments.trials import Trial, open_images
 from twinscore.experiments.trials import train as train_trial
 from twinscore.progress import Reporter
@@ -70,10 +71,12 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     Raises
     ------
     InputError
-        For too few images, or a folder of another run or in use.
+        For too few images, a device that is not there, or a folder of another run or in use.
     TrainingError
         If the loss is not finite.
     """
+    environment.check(device)
+    open_images.cache_clear()  # the files may have changed since an earlier run of this process
     images = open_images(spec.data)
     n = len(images) - spec.test if spec.n is None else spec.n
     if n < 1 or n + spec.test > len(images):
@@ -88,9 +91,7 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     with Reporter() as report:
         with runs.locked(folder):
             runs.claim(folder, content)
-            how = environment.start(
-                folder, device=device, workers=1, trials=1, steps=spec.training.steps
-            )
+            how = environment.start(folder, device=device, workers=1, trials=1)
         trial = Trial(
             path=folder,
             source=spec.data,
@@ -105,9 +106,9 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
             network=spec.network,
             training=spec.training,
             device=how.device,
-            compiled=how.compile,
         )
         started = time.monotonic()
-        train_trial(trial, report)
+        with torch_threads(how.threads):
+            train_trial(trial, report)
         environment.finish(folder, time.monotonic() - started)
     return Result(folder=folder, row=read(folder / "history.csv")[-1])

@@ -1,5 +1,6 @@
 """The transition from memorisation to generalisation ([GAHB] section 2.2): twins at several N."""
 
+import contextlib
 import csv
 import io
 import time
@@ -9,14 +10,14 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialise
 
 from twinscore import environment, runs
 from twinscore import images as image_sets
 from twinscore.denoisers import NetworkSpec
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
-from twinscore.experiments import results
+from twinscore.experiments import comparison, results
 from twinscore.experiments.results import Result
 from twinscore.experiments.trials import (
     Factory,
@@ -44,7 +45,7 @@ class Spec(BaseModel):
 
     data: str = "digits"
     """Images: a name (digits, photos), a folder, a .npy or .npz, then ,key=value."""
-    sizes: tuple[int, ...] = (10, 100, 800)
+    sizes: tuple[int, ...] = (10, 100, 500)
     """Training set sizes N; each trains two twins on disjoint subsets."""
     test: int = Field(default=128, ge=2)
     """Held-out test images, the same for every N."""
@@ -136,10 +137,12 @@ def run(
     Raises
     ------
     InputError
-        For data that do not suffice, or a folder of another run or in use.
+        For data that do not suffice, settings that do not fit each other or the machine, or a
+        folder of another run or in use.
     TrainingError
         If a loss is not finite.
     """
+    environment.check(device, workers)
     images, keep = _prepare(spec)
     for replicate in range(spec.replicates):
         _split(spec, images, keep, max(spec.sizes), replicate)  # refuse sizes before any work
@@ -155,7 +158,6 @@ def run(
             device=device,
             workers=workers,
             trials=2 * len(spec.sizes) * spec.replicates,
-            steps=spec.training.steps,
         )
         plan = _plan(spec, images, keep, folder, how, network)
         _write_images(plan)
@@ -166,6 +168,7 @@ def run(
 
 
 def _prepare(spec: Spec) -> tuple[ImageSet, np.ndarray]:
+    open_images.cache_clear()  # the files may have changed since an earlier run of this process
     images = open_images(spec.data)
     if spec.duplicate_threshold >= 1:
         return images, np.arange(len(images))
@@ -213,7 +216,6 @@ def _plan(
                     network=spec.network,
                     training=spec.training,
                     device=how.device,
-                    compiled=how.compile,
                     custom=network,
                 )
                 for twin, indices in (("a", split.a), ("b", split.b))
@@ -251,13 +253,13 @@ def _execute(plan: _Plan, how: Execution, report: Report) -> Result:
     spec = plan.spec
     tasks = [_Task(t, plan.seeds, spec.sampling, spec.training.batch) for t in plan.trials]
     measured: dict[tuple[int, int, str], Measures] = {}
-    for task, outcome in run_tasks(
-        _work, tasks, workers=how.workers, threads=how.threads, report=report
-    ):
-        trial = task.trial
-        measured[trial.n, trial.replicate, trial.twin] = outcome
-        if sum(n == trial.n for n, _, _ in measured) == 2 * spec.replicates:
-            result = _write_result(plan, measured)
+    outcomes = run_tasks(_work, tasks, workers=how.workers, threads=how.threads, report=report)
+    with contextlib.closing(outcomes):
+        for task, outcome in outcomes:
+            trial = task.trial
+            measured[trial.n, trial.replicate, trial.twin] = outcome
+            if sum(n == trial.n for n, _, _ in measured) == 2 * spec.replicates:
+                result = _write_result(plan, measured)
     return result
 
 
@@ -271,11 +273,11 @@ def _write_result(plan: _Plan, measured: dict[tuple[int, int, str], Measures]) -
     for n in done:
         pairs = [(measured[n, r, "a"], measured[n, r, "b"]) for r in replicates]
         splits = [_split(spec, plan.images, plan.keep, n, r) for r in replicates]
-        level, kept, gaps[n] = results.compare(plan.images, pairs, splits, spec.seed)
+        level, kept, gaps[n] = comparison.compare(plan.images, pairs, splits, spec.seed)
         levels.append(level)
         seeds = {"noise_seeds": plan.seeds[: len(kept["samples_a"])]}
         arrays |= {f"n{n:05d}/{name}": value for name, value in (seeds | kept).items()}
-    critical, phrase = results.critical_n(gaps, spec.seed)
+    critical, phrase = comparison.critical_n(gaps, spec.seed)
     missing = [f"N = {n}" for n in spec.sizes if n not in done]
     result = Result(
         complete=not missing,
@@ -294,7 +296,9 @@ def _write_result(plan: _Plan, measured: dict[tuple[int, int, str], Measures]) -
         ),
         levels=levels,
     )
-    runs.write_atomic(plan.folder / "arrays.safetensors", lambda path: save_file(arrays, path))
+    runs.write_atomic(
+        plan.folder / "arrays.safetensors", lambda path: path.write_bytes(serialise(arrays))
+    )
     runs.write_text(plan.folder / "levels.csv", results.table(levels))
     runs.write_text(plan.folder / "result.json", result.model_dump_json(indent=2) + "\n")
     return result

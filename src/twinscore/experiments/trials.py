@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors.numpy import load_file, save_file
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialise
 from torch import nn
 
 from twinscore import images as image_sets
@@ -44,18 +45,29 @@ Factory = Callable[[int], nn.Module]
 class SamplingSpec(BaseModel):
     """How samples are drawn from a denoiser."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: Literal["flow", "stochastic"] = "flow"
     """Deterministic probability flow, or the stochastic reverse diffusion of the main study."""
     steps: int = Field(default=60, ge=1)
     """flow: evaluations of the denoiser."""
+    sigma_max: float = Field(default=2.0, gt=0)
+    """Noise level at which sampling starts, image units. A bias-free network may start above the
+    levels it was trained on; one that is not should start at the largest of them."""
     sigma_min: float = Field(default=0.01, gt=0)
     """Noise level at which sampling ends, image units."""
     h0: float = Field(default=0.01, gt=0, le=1)
     """stochastic: first step size."""
     beta: float = Field(default=0.1, gt=0, le=1)
     """stochastic: 1 adds no noise, less adds more."""
+
+    @model_validator(mode="after")
+    def _levels(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,6 @@ class Trial:
     network: NetworkSpec
     training: TrainingSpec
     device: str
-    compiled: bool
     custom: Factory | None = None
 
     @property
@@ -131,31 +142,34 @@ def train(trial: Trial, report: Report) -> Checkpoint:
     """
     make_folder(trial.path)
     with locked(trial.path, ORPHAN_SECONDS):
-        if trial.trained:
-            return load(trial.path, network=trial.custom)
-        images = open_images(trial.source)
-        if images.digest != trial.data_digest:
-            raise InputError(f"{trial.source}: its images changed while the run was going on")
-        write_json(
-            trial.path / "spec.json",
-            {"schema_version": SCHEMA_VERSION, "data": trial.source, **trial.identity},
-        )
-        denoiser = fit(
-            _network(trial, images.shape[0]),
-            images.take(trial.indices),
-            trial.training,
-            seed=derive_seed(trial.seed, "training", trial.n, trial.twin, trial.replicate),
-            test=images[trial.test] if len(trial.test) else None,
-            folder=trial.path,
-            fabric=Fabric(accelerator=trial.device, devices=1),
-            compiled=trial.compiled,
-            on_step=_reporter(trial, report),
-        )
-        checkpoint = Checkpoint(denoiser, images.shape, trial.mean, trial.training.sigma_max)
-        network = factory_name(trial.custom) or trial.network
-        save(trial.path / WEIGHTS, checkpoint, network)
+        if not trial.trained:
+            _fit(trial, report)
         (trial.path / RESUME).unlink(missing_ok=True)
-        return checkpoint
+    # What was saved, not what was trained: its layout in memory, and so the last bit of what is
+    # measured on it, must not depend on whether the run was interrupted here.
+    return load(trial.path, network=trial.custom)
+
+
+def _fit(trial: Trial, report: Report) -> None:
+    images = open_images(trial.source)
+    if images.digest != trial.data_digest:
+        raise InputError(f"{trial.source}: its images changed while the run was going on")
+    spec = trial.path / "spec.json"
+    if not spec.exists():
+        content = {"schema_version": SCHEMA_VERSION, "data": trial.source}
+        write_json(spec, content | trial.identity)
+    denoiser = fit(
+        _network(trial, images.shape[0]),
+        images.take(trial.indices),
+        trial.training,
+        seed=derive_seed(trial.seed, "training", trial.n, trial.twin, trial.replicate),
+        test=images[trial.test] if len(trial.test) else None,
+        folder=trial.path,
+        fabric=Fabric(accelerator=trial.device, devices=1),
+        on_step=_reporter(trial, report),
+    )
+    checkpoint = Checkpoint(denoiser, images.shape, trial.mean)
+    save(trial.path / WEIGHTS, checkpoint, factory_name(trial.custom) or trial.network)
 
 
 def _network(trial: Trial, channels: int) -> nn.Module:
@@ -218,7 +232,7 @@ def measure(
     if not path.exists():
         measured = _measure(trial, checkpoint, seeds, sampling, batch)
         arrays = {k: np.ascontiguousarray(v) for k, v in vars(measured).items()}
-        write_atomic(path, lambda temporary: save_file(arrays, temporary))
+        write_atomic(path, lambda temporary: temporary.write_bytes(serialise(arrays)))
     arrays = load_file(path)
     return Measures(**(arrays | {"unfinished": arrays["unfinished"].item()}))
 
@@ -259,11 +273,11 @@ def draw(
     """
     denoiser = checkpoint.denoiser.to(device)
     mean = torch.tensor(checkpoint.mean, device=device).view(-1, 1, 1)
+    levels = {"mean": mean, "sigma_max": sampling.sigma_max, "sigma_min": sampling.sigma_min}
     parts, unfinished = [], 0
     for start in range(0, len(seeds), batch):
         chunk = seeds[start : start + batch].tolist()
         z = noise(chunk, checkpoint.shape).to(device)
-        levels = {"mean": mean, "sigma_max": checkpoint.sigma_max, "sigma_min": sampling.sigma_min}
         if sampling.method == "flow":
             x = probability_flow(denoiser, z, steps=sampling.steps, **levels)
         else:

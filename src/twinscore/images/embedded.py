@@ -86,7 +86,8 @@ def load_photos(body: str, options: Options) -> ImageSet:
     Returns
     -------
     ImageSet
-        uint8, one channel; groups are the photographs, names like ``astronaut/r03c05``.
+        uint8, one channel; names like ``astronaut/r03c05``; groups are the left and right halves
+        of the photographs, so that twins can be split without a shared half, yet see alike scenes.
 
     Raises
     ------
@@ -96,6 +97,7 @@ def load_photos(body: str, options: Options) -> ImageSet:
     side = options.size or _PATCH
     patches: list[np.ndarray] = []
     names: list[str] = []
+    groups: list[str] = []
     for photograph, (package, where) in PHOTOGRAPHS.items():
         reduced = _reduced(photograph, package, where, options.crop)
         for row in range(reduced.shape[0] // side):
@@ -103,9 +105,10 @@ def load_photos(body: str, options: Options) -> ImageSet:
                 top, left = row * side, column * side
                 patches.append(reduced[top : top + side, left : left + side])
                 names.append(f"{photograph}/r{row:02d}c{column:02d}")
+                half = "left" if 2 * column + 1 < reduced.shape[1] // side else "right"
+                groups.append(f"{photograph}/{half}")
     if not patches:
         raise InputError(f"'photos': no patch of size={side} fits into any photograph; give less")
-    groups = [name.partition("/")[0] for name in names]
     return from_pixels(np.stack(patches)[:, None], names=names, groups=groups)
 
 

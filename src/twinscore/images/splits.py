@@ -1,6 +1,5 @@
 """Twins: two disjoint training subsets of one size, nested in it, and a fixed test set."""
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,9 +41,9 @@ def twins(
     B from the other. So the test set is the same for every n, and subsets are nested with their
     order kept: ``twins(images, 10).a`` is ``twins(images, 100).a[:10]``.
 
-    Where the images have groups (patches of photographs), no group is in two of A, B and test. As
-    few groups as can hold the test set go to it, the smallest that do; the others, the largest
-    first, go to the smaller of A and B. Within A, B and test the images of all groups are mixed.
+    Where the images have groups (halves of photographs), no group is in two of A, B and test. The
+    smallest groups go to the test set until it is full, so that it is drawn from many; the others,
+    the largest first, go to the smaller of A and B. Within A, B and test all groups are mixed.
 
     Parameters
     ----------
@@ -166,14 +165,9 @@ def _deal_groups(
     """Assign whole groups to test, A and B; ties in size are broken by the generator."""
     shuffled = [groups[k] for k in generator.permutation(len(groups))]
     ascending = sorted(shuffled, key=len)
-    sizes = [len(group) for group in ascending]
     for_test: list[np.ndarray] = []
-    missing = test
-    while missing > 0 and ascending:
-        smallest_that_suffices = bisect_left(sizes, missing)
-        k = min(smallest_that_suffices, len(sizes) - 1)
-        for_test.append(ascending.pop(k))
-        missing -= sizes.pop(k)
+    while ascending and sum(map(len, for_test)) < test:
+        for_test.append(ascending.pop(0))
     sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     totals = [0, 0]
     first = int(generator.integers(2))

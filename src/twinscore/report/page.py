@@ -102,7 +102,7 @@ def _background(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     environment = run.environment
     machine = {
         key: environment[key]
-        for key in ("device", "processor", "threads", "workers", "compile")
+        for key in ("device", "processor", "threads", "workers")
         if key in environment
     }
     times = {

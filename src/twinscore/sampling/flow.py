@@ -78,7 +78,8 @@ def probability_flow(
     Raises
     ------
     ValueError
-        For a denoiser that breaks the contract, or an impossible schedule.
+        For a denoiser that breaks the contract (NaN on the way shows at the last step), or an
+        impossible schedule.
     """
     levels = noise_levels(steps, sigma_max, sigma_min)
     y = mean + sigma_max * noise
@@ -86,7 +87,7 @@ def probability_flow(
     for step, sigma in enumerate(levels):
         if callback:
             callback(step, y)
-        x_hat = check(denoiser, y, sigma) if step == 0 else denoiser(y, sigma)
+        x_hat = check(denoiser, y, sigma) if step in (0, steps - 1) else denoiser(y, sigma)
         if step + 1 < len(levels):
             y = torch.lerp(x_hat, y, levels[step + 1] / sigma)
     return x_hat

@@ -10,6 +10,7 @@ from twinscore.denoisers import Denoiser, check
 from twinscore.sampling.noise import noise as step_noise
 
 RUNAWAY_SIGMA = 2.0
+"""Noise level above which a path has run away (times ``sigma_max``, if that is over 1)."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,22 @@ def reverse_diffusion(
     Returns
     -------
     Diffused
-        Samples and which of them converged; an image above sigma 2 has run away and is stopped.
+        Samples and which of them converged. An image above sigma 2 (or ``2 sigma_max``, if that
+        is more) or at NaN has run away and is stopped.
 
     Raises
     ------
     ValueError
-        For parameters out of range or a denoiser that breaks the contract.
+        For parameters out of range, another number of seeds than images, or a denoiser that
+        breaks the contract.
     """
     if not (0 < h0 <= 1 and 0 < beta <= 1 and 0 < sigma_min < sigma_max and max_steps >= 1):
         raise ValueError(
             "need 0 < h0 <= 1, 0 < beta <= 1, 0 < sigma_min < sigma_max, max_steps >= 1; got "
             f"{h0}, {beta}, {sigma_min}, {sigma_max}, {max_steps}"
         )
+    if len(seeds) != len(noise):
+        raise ValueError(f"need one seed per image; got {len(seeds)} for {len(noise)} images")
     y = mean + sigma_max * noise
     check(denoiser, y[:1], sigma_max)
     final, level = y.clone(), y.new_full((len(y),), sigma_max)
@@ -100,6 +105,7 @@ def reverse_diffusion(
     steps = torch.zeros(len(y), dtype=torch.int64)
     running = torch.arange(len(y))
     tracked = sigma_max
+    runaway = RUNAWAY_SIGMA * max(1.0, sigma_max)
     for t in range(1, max_steps + 1):
         if callback:
             callback(t, y)
@@ -110,10 +116,10 @@ def reverse_diffusion(
         z = step_noise([seeds[i] for i in running.tolist()], tuple(y.shape[1:]), t).to(y)
         y = y + h * d + gamma * sigma.view(-1, 1, 1, 1) * z
         final[running], level[running], steps[running] = y, sigma, t
-        passed[running] = tracked
-        going = ((sigma > sigma_min) & (sigma <= RUNAWAY_SIGMA)).cpu()
-        running, y = running[going], y[going.to(y.device)]
         tracked *= 1 - beta * h
+        passed[running] = tracked
+        going = ((sigma > sigma_min) & (sigma <= runaway)).cpu()
+        running, y = running[going], y[going.to(y.device)]
         if not len(running):
             break
     samples = denoiser(final, passed)

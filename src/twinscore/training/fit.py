@@ -1,5 +1,8 @@
 """Fit a denoiser to images: the loop, its checkpoints, and how it continues after a break."""
 
+import io
+import math
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from twinscore.errors import InputError
 from twinscore.runs import write_atomic
 from twinscore.training import history
 from twinscore.training.laws import batch_indices, learning_rate, noise_draw
@@ -73,7 +77,6 @@ def fit(
     test: Tensor | None = None,
     folder: Path | None = None,
     fabric: Fabric | None = None,
-    compiled: bool = False,
     on_step: Callable[[int, dict[str, float] | None], None] | None = None,
 ) -> nn.Module:
     """Train a universal denoiser by least squares, ``E ||x - f(x + sigma z)||^2``.
@@ -99,11 +102,9 @@ def fit(
         continues.
     fabric : lightning_fabric.Fabric, optional
         Chooses device and precision; never launched nor seeded here. Default: the best device.
-    compiled : bool
-        Run the network through ``torch.compile`` (falls to eager where there is no C++ compiler).
     on_step : callable, optional
         Called with (steps done, history row or None) after each step; what it raises ends the
-        training, which can be resumed.
+        training after a last checkpoint, from which it can be resumed.
 
     Returns
     -------
@@ -113,14 +114,14 @@ def fit(
     Raises
     ------
     TrainingError
-        If the loss is not finite; names the step.
+        If the loss or a weight is not finite; names the step.
     InputError
-        If ``folder`` cannot be written.
+        If ``folder`` cannot be written, or its checkpoint is damaged or of another network.
     """
     fabric = fabric or Fabric(accelerator="auto", devices=1)
     denoiser.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=spec.learning_rate, fused=True)
-    module, optimizer = fabric.setup(torch.compile(denoiser) if compiled else denoiser, optimizer)
+    module, optimizer = fabric.setup(denoiser, optimizer)
     state = _State(denoiser, optimizer, _detached(denoiser) if spec.ema else None)
     rows = _resume(state, folder, fabric) if folder else []
     shown = {"train": images[torch.arange(min(SHOWN, len(images)))].to(fabric.device)}
@@ -145,10 +146,16 @@ def fit(
             if folder:
                 history.write(folder / HISTORY, rows)
         if saving:
-            write_atomic(folder / RESUME, lambda path: torch.save(state.dump(), path))
+            _save(state, folder)
             saved = time.monotonic()
         if on_step:
-            on_step(state.step, row)
+            try:
+                on_step(state.step, row)
+            except BaseException:
+                _count(state, losses)
+                if folder:
+                    _save(state, folder)
+                raise
     if state.average is not None:
         denoiser.load_state_dict(state.average)
     return denoiser.eval().cpu()
@@ -172,28 +179,37 @@ def _step(
     loss = (module(y) - x).square().sum() / len(x)
     fabric.backward(loss)
     if spec.clip is not None:
-        fabric.clip_gradients(module, state.optimizer, max_norm=spec.clip)
+        fabric.clip_gradients(module, state.optimizer, max_norm=spec.clip, error_if_nonfinite=False)
     state.optimizer.step()
     if state.average is not None:
         with torch.no_grad():
             for name, value in state.model.state_dict().items():
-                state.average[name].lerp_(value, 1 - spec.ema)
+                if value.is_floating_point():
+                    state.average[name].lerp_(value, 1 - spec.ema)
+                else:
+                    state.average[name].copy_(value)
     return loss.detach()
 
 
 def _count(state: _State, losses: list[Tensor]) -> None:
-    """Add the losses of the last steps to the running mean; stop on NaN."""
-    values = torch.stack(losses).double().cpu()
-    finite = torch.isfinite(values)
-    if not finite.all():
-        first = state.step - len(losses) + int((~finite).nonzero()[0]) + 1
-        raise TrainingError(
-            f"the loss became {values[~finite][0].item()} at step {first}; the last good "
-            "checkpoint is kept; try a smaller training.learning_rate or training.clip"
-        )
-    state.loss_sum += values.sum().item()
+    """Add the losses of the last steps to the running mean; stop on NaN in losses or weights."""
+    first = state.step - len(losses) + 1
+    values = torch.stack(losses).tolist() if losses else []
+    for step, value in enumerate(values, first):
+        if not math.isfinite(value):
+            raise _not_finite(f"the loss became {value} at step {step}")
+        state.loss_sum += value
     state.loss_count += len(losses)
     losses.clear()
+    if not all(torch.isfinite(value).all() for value in state.model.state_dict().values()):
+        raise _not_finite(f"a weight became infinite or NaN by step {state.step}")
+
+
+def _not_finite(what: str) -> TrainingError:
+    return TrainingError(
+        f"{what}; the last good checkpoint is kept; "
+        "try a smaller training.learning_rate or training.clip"
+    )
 
 
 def _evaluate(state: _State, spec: TrainingSpec, shown: dict[str, Tensor]) -> dict[str, float]:
@@ -227,11 +243,24 @@ def _detached(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+def _save(state: _State, folder: Path) -> None:
+    content = io.BytesIO()
+    torch.save(state.dump(), content)
+    write_atomic(folder / RESUME, lambda path: path.write_bytes(content.getbuffer()))
+
+
 def _resume(state: _State, folder: Path, fabric: Fabric) -> list[dict[str, float]]:
     """Restore the checkpoint in ``folder``, if any, and cut the history back to it."""
-    if (folder / RESUME).exists():
-        content = torch.load(folder / RESUME, map_location=fabric.device, weights_only=True)
-        state.restore(content)
+    path = folder / RESUME
+    if path.exists():
+        try:
+            state.restore(torch.load(path, map_location=fabric.device, weights_only=True))
+        except (RuntimeError, LookupError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(" ".join(str(error).splitlines()[:2]).split())
+            raise InputError(
+                f"{path}: not a checkpoint of this training ({reason}); "
+                "delete it to train from the start"
+            ) from None
     rows = [row for row in history.read(folder / HISTORY) if row["step"] <= state.step]
     history.write(folder / HISTORY, rows)
     return rows

@@ -34,7 +34,9 @@ def write(path: Path, rows: Sequence[dict[str, float]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns(), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in rows)
+    writer.writerows(
+        {k: f"{v:.0f}" if k == "step" else f"{v:.6g}" for k, v in row.items()} for row in rows
+    )
     write_text(path, text.getvalue())
 
 

@@ -1,0 +1,92 @@
+"""Samples per second: batched reverse diffusion against the published one-image loop.
+
+    python benchmarks/sampling.py --published PATH/TO/published/code [--quick]
+
+Same network, same h0, beta, stopping level and cap on the steps; only the batching differs. The
+8x8 network is first trained on the digits, so that paths end by the stopping rule; the default
+network at 32x32 is untrained and every path runs to the cap. Needs --published.
+"""
+
+import argparse
+import contextlib
+import io
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from twinscore import images, sampling
+from twinscore.denoisers import UNet
+from twinscore.training import TrainingSpec, fit
+
+H0, BETA, SIGMA_L = 0.01, 0.1, 0.01
+
+
+def published_seconds(folder: Path, denoiser, side: int, count: int, cap: int) -> tuple[float, int]:
+    """Seconds and steps per sample of the published loop."""
+    sys.path.insert(0, str(folder))
+    from algorithm_inv_prob import univ_inv_sol
+
+    empty = torch.zeros(1, side, side)
+    task = SimpleNamespace(M=lambda x: empty, M_T=lambda x: empty)
+    steps = 0
+    start = time.perf_counter()
+    for seed in range(count):
+        with contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+            _, _, sigmas, _ = univ_inv_sol(
+                lambda y: y - denoiser(y), empty, task, torch.device("cpu"), sig_L=SIGMA_L, h0=H0,
+                beta=BETA, freq=0, seed=seed, init_noise_mean=0.5, max_T=cap,
+            )  # fmt: skip
+        steps += len(sigmas) - 2
+    return (time.perf_counter() - start) / count, steps // count
+
+
+def our_seconds(denoiser, side: int, count: int, cap: int) -> tuple[float, int]:
+    """Seconds and steps per sample of ours, in one batch of ``count``."""
+    z = sampling.noise(range(count), (1, side, side))
+    start = time.perf_counter()
+    out = sampling.reverse_diffusion(
+        denoiser, z, range(count), mean=0.5, sigma_min=SIGMA_L, h0=H0, beta=BETA, max_steps=cap
+    )
+    return (time.perf_counter() - start) / count, int(out.steps.float().mean())
+
+
+def report(name: str, theirs: tuple[float, int], ours: tuple[float, int], goal: float) -> None:
+    ratio = theirs[0] / ours[0]
+    per_step = (theirs[0] / theirs[1]) / (ours[0] / ours[1])
+    print(
+        f"{name:28s}{1 / theirs[0]:12.2f} ({theirs[1]:3d} steps){1 / ours[0]:12.2f} "
+        f"({ours[1]:3d} steps){ratio:8.1f}{per_step:8.1f}{goal:7.1f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--published", type=Path, help="the published repository's code folder")
+    parser.add_argument("--quick", action="store_true", help="under a minute")
+    arguments = parser.parse_args()
+    if not arguments.published:
+        print("skipped: give --published, the published repository's code folder")
+        return
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, seeds 0...")
+    print(
+        f"{'network':28s}{'published/s':>24s}{'ours/s':>24s}{'ratio':>8s}{'/step':>8s}{'goal':>7s}"
+    )
+    quick = arguments.quick
+    small = UNet(1, 32, 2)
+    spec = TrainingSpec(steps=150 if quick else 1000, batch=64, learning_rate=3e-3, evaluations=1)
+    small = fit(small, images.load("digits"), spec)
+    for _ in range(1 if quick else 3):
+        theirs = published_seconds(arguments.published, small, 8, 1 if quick else 4, 800)
+        report("UNet width 32, levels 2, 8x8", theirs, our_seconds(small, 8, 128, 800), 5.0)
+    default = UNet().eval()
+    for _ in range(1 if quick else 3):
+        theirs = published_seconds(arguments.published, default, 32, 1, 20)
+        report("UNet default, 32x32, cap 20", theirs, our_seconds(default, 32, 16, 20), 2.0)
+
+
+if __name__ == "__main__":
+    main()

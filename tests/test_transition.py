@@ -1,0 +1,436 @@
+"""The transition study, end to end: what a run folder holds, and that running again is cheap."""
+
+import csv
+import json
+import math
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from torch import nn
+
+from twinscore import environment, images, runs
+from twinscore.denoisers import NetworkSpec, load
+from twinscore.errors import InputError
+from twinscore.experiments import transition
+from twinscore.experiments.transition import Result, Spec
+from twinscore.experiments.trials import SamplingSpec
+from twinscore.report import page, style
+from twinscore.training import TrainingError, TrainingSpec
+
+SIGMAS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0]
+SPEC = Spec(
+    sizes=(5, 2),
+    test=6,
+    samples=7,
+    network=NetworkSpec(width=16, levels=1),
+    training=TrainingSpec(steps=20, batch=4, evaluations=2),
+    sampling=SamplingSpec(steps=3),
+)
+SMALL = SPEC.model_copy(update={"network": NetworkSpec(width=2, levels=1)})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_core():
+    """One thread: two that share a busy core wait for each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "available_cores", lambda: 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return transition.run(SPEC, tmp_path_factory.mktemp("runs") / "finished", device="cpu")
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished.folder, tmp_path / "run")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the encoding of figures out, which takes seconds."""
+    monkeypatch.setattr(style, "settle", lambda figure: figure)
+    for kind in ("svg", "png", "pdf"):
+        monkeypatch.setattr(style, kind, lambda *_: b"")
+
+
+def content(folder):
+    """The bytes that a run promises to repeat."""
+    names = ["result.json", "arrays.safetensors", "levels.csv", "images.csv", "spec.json"]
+    weights = sorted(folder.glob("trials/*/weights.safetensors"))
+    return {p.relative_to(folder): p.read_bytes() for p in [folder / n for n in names] + weights}
+
+
+def written_at(folder):
+    return {p: p.stat().st_mtime_ns for p in sorted(folder.glob("trials/*/*.*"))}
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# What a run folder holds
+
+
+def test_result_has_the_documented_names_and_no_others(finished):
+    result = json.loads((finished.folder / "result.json").read_text(), parse_constant=pytest.fail)
+    assert set(result) == {
+        *("schema_version", "study", "complete", "missing", "verdict", "critical_n"),
+        *("closest_pairs", "held_out_nearest", "data", "levels"),
+    }
+    assert (result["schema_version"], result["study"]) == (1, "transition")
+    assert (result["complete"], result["missing"]) == (True, [])
+    assert [level["n"] for level in result["levels"]] == [2, 5]
+    for level in result["levels"]:
+        assert set(level) == {
+            *("n", "verdict", "twin_similarity", "nearest_similarity", "memorised_fraction"),
+            *("diversity", "closest_pairs", "held_out_nearest", "held_out_quantiles"),
+            *("unfinished_samples", "warnings", "psnr"),
+        }
+        assert level["verdict"] in {"memorises", "transition", "generalises"}
+        nearest, copied = level["nearest_similarity"], level["memorised_fraction"]
+        medians = [level["twin_similarity"], level["closest_pairs"], level["held_out_nearest"]]
+        for median in [*medians, nearest["a"], nearest["b"]]:
+            assert set(median) == {"median", "low", "high"}
+            assert -1 <= median["low"] <= median["median"] <= median["high"] <= 1 + 1e-6
+        for side in "ab":
+            assert set(copied[side]) == {"value", "low", "high"}
+            assert 0 <= copied[side]["low"] <= copied[side]["value"] <= copied[side]["high"] <= 1
+        assert set(nearest) == set(copied) == set(level["diversity"]) == {"a", "b"}
+        curves = {f"{part}{end}" for part in ("train", "test") for end in ("", "_low", "_high")}
+        assert set(level["psnr"]) == curves | {"sigma"}
+        assert level["psnr"]["sigma"] == SIGMAS
+        for part in ("train", "test"):
+            low, middle, high = (level["psnr"][part + end] for end in ("_low", "", "_high"))
+            assert len(middle) == len(SIGMAS)
+            assert all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True))
+
+
+def test_result_validates_and_is_what_run_returned(finished):
+    text = (finished.folder / "result.json").read_text()
+    assert Result.model_validate_json(text) == finished.result
+    with pytest.raises(ValueError, match="finite"):
+        Result.model_validate_json(re.sub(r'"median": [^,]+', '"median": NaN', text, count=1))
+
+
+def test_verdict_is_one_sentence_that_names_data_and_every_size(finished):
+    verdict = finished.result.verdict
+    assert re.fullmatch(r"On digits the denoiser [^\n]+ N = .*2.*5.*critical N: [^\n]+\.", verdict)
+
+
+def test_levels_csv_repeats_the_result(finished):
+    for row, level in zip(
+        rows(finished.folder / "levels.csv"), finished.result.levels, strict=True
+    ):
+        assert next(iter(row)) == "n"
+        assert int(row["n"]) == level.n
+        assert row["verdict"] == level.verdict
+        assert float(row["twin_similarity_median"]) == level.twin_similarity.median
+        assert float(row["nearest_similarity_b_low"]) == level.nearest_similarity.b.low
+        assert float(row["psnr_test_high_0.3"]) == level.psnr.test_high[3]
+
+
+def test_images_csv_gives_order_content_and_role_of_every_image(finished):
+    table, digits = rows(finished.folder / "images.csv"), images.load("digits")
+    assert [int(row["index"]) for row in table] == list(range(len(digits)))
+    assert tuple(row["name"] for row in table) == digits.names
+    assert tuple(row["sha256"] for row in table) == digits.digests
+    drop = images.near_duplicates(digits, threshold=0.95)
+    split = images.twins(digits, 5, test=6, seed=0, among=np.flatnonzero(~drop))
+    roles = [row["role_0"] for row in table]
+    assert [roles[i] for i in split.a] == [f"a{k}" for k in range(5)]
+    assert [roles[i] for i in split.b] == [f"b{k}" for k in range(5)]
+    assert {i for i, role in enumerate(roles) if role == "test"} == set(split.test.tolist())
+    assert [role == "near-duplicate" for role in roles] == drop.tolist()
+    data = finished.result.data
+    assert (data.images, data.dropped, data.test) == (len(digits), int(drop.sum()), 6)
+
+
+def test_arrays_hold_what_the_report_draws(finished):
+    arrays = load_file(finished.folder / "arrays.safetensors")
+    pictures = {f"{what}_{side}": (7, 1, 8, 8) for what in ("samples", "nearest") for side in "ab"}
+    for n in (2, 5):
+        shapes = pictures | {
+            "noise_seeds": (7,),
+            "twin_similarity": (1, 7),
+            "nearest_similarity_a": (1, 7),
+            "nearest_similarity_b": (1, 7),
+            "closest_pairs": (n,),
+            "held_out_nearest": (6,),
+        }
+        own = {k.partition("/")[2]: v for k, v in arrays.items() if k.startswith(f"n{n:05d}/")}
+        assert {name: array.shape for name, array in own.items()} == shapes
+        assert all(np.isfinite(array).all() for array in own.values())
+        seeds = [runs.derive_seed(0, "image", i) for i in range(7)]
+        assert own["noise_seeds"].tolist() == seeds
+        similar = np.median(own["twin_similarity"])
+        [level] = [level for level in finished.result.levels if level.n == n]
+        assert level.twin_similarity.median == pytest.approx(float(similar))
+    assert len(arrays) == 2 * len(shapes)
+
+
+def test_spec_and_environment_say_how(finished):
+    spec = runs.read_json(finished.folder / "spec.json")
+    assert (spec.pop("schema_version"), spec.pop("study")) == (1, "transition")
+    assert spec.pop("data_digest") == images.load("digits").digest
+    assert spec == SPEC.model_dump(mode="json")
+    assert Spec(**spec).model_dump() == SPEC.model_dump()
+    machine = runs.read_json(finished.folder / "environment.json")
+    assert machine["device"] == "cpu"
+    assert (machine["threads"], machine["workers"]) == (1, 1)
+    assert machine["versions"]["torch"] == torch.__version__
+    assert machine["started"] <= machine["finished"]
+    assert machine["wall_seconds"] > 0
+
+
+def test_a_trial_is_addressed_by_its_spec_and_is_a_model(finished):
+    trials = sorted((finished.folder / "trials").iterdir())
+    assert [t.name[:8] for t in trials] == ["n00002-a", "n00002-b", "n00005-a", "n00005-b"]
+    for trial in trials:
+        spec = runs.read_json(trial / "spec.json")
+        identity = {k: v for k, v in spec.items() if k not in {"schema_version", "data"}}
+        assert trial.name == f"n{spec['n']:05d}-{spec['twin']}-{runs.digest(identity)[:8]}"
+        shown = sorted(p.name for p in trial.iterdir() if not p.name.startswith("."))
+        [measures] = [name for name in shown if name.startswith("measures-")]
+        assert shown == ["history.csv", measures, "spec.json", "weights.safetensors"]
+        assert [float(row["step"]) for row in rows(trial / "history.csv")] == [10, 20]
+        assert load(trial).shape == (1, 8, 8)
+
+
+def test_twins_share_nothing_but_the_noise_of_their_samples(finished):
+    arrays = load_file(finished.folder / "arrays.safetensors")
+    for n in (2, 5):
+        assert not np.array_equal(arrays[f"n{n:05d}/samples_a"], arrays[f"n{n:05d}/samples_b"])
+    hidden = [
+        load(trial).denoiser.state_dict()["first.weight"]
+        for trial in (finished.folder / "trials").iterdir()
+    ]
+    for i, one in enumerate(hidden):
+        for other in hidden[:i]:
+            assert not torch.allclose(one, other, atol=0.1)
+
+
+# Running again
+
+
+def test_a_second_run_reuses_everything_and_says_the_same(finished, folder):
+    before = written_at(folder)
+    again = transition.run(SPEC, folder, device="cpu")
+    assert content(folder) == content(finished.folder)
+    assert written_at(folder) == before
+    assert again.result == finished.result
+
+
+def test_measures_that_a_kill_lost_are_the_same_when_measured_again(finished, folder):
+    for lost in [*folder.glob("trials/*/measures-*"), *folder.glob("*.csv")]:
+        lost.unlink()
+    (folder / "result.json").unlink()
+    next(folder.glob("trials/*-a-*/")).joinpath("resume.pt").write_bytes(b"killed here")
+    transition.run(SPEC, folder, device="cpu")
+    assert content(folder) == content(finished.folder)
+    assert not list(folder.glob("trials/*/resume.pt"))
+
+
+def test_more_sizes_train_only_the_new_trials(finished, folder):
+    before = written_at(folder)
+    more = SPEC.model_copy(update={"sizes": (2, 5, 7)})
+    extended = transition.run(more, folder, device="cpu")
+    after = written_at(folder)
+    assert {path: after[path] for path in before} == before
+    new = {path.parent.name[:8] for path in after.keys() - before.keys()}
+    assert new == {"n00007-a", "n00007-b"}
+    assert extended.result.levels[:2] == finished.result.levels
+    assert [level.n for level in extended.result.levels] == [2, 5, 7]
+    assert runs.read_json(folder / "spec.json")["sizes"] == [2, 5, 7]
+    with pytest.raises(InputError, match=r"differs in sizes"):
+        transition.run(SPEC, folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "fields"),
+    [
+        ({"network": {"kind": "unet", "width": 3, "levels": 1}}, "network.width"),
+        ({"training": {"steps": 21, "batch": 4, "evaluations": 2}, "seed": 1}, "seed, training.st"),
+        ({"sizes": [2, 6]}, "sizes"),
+    ],
+)
+def test_another_spec_in_the_same_folder_is_refused(finished, change, fields):
+    before = content(finished.folder)
+    with pytest.raises(InputError, match=re.escape(f"differs in {fields}")):
+        transition.run(Spec(**SPEC.model_dump() | change), finished.folder, device="cpu")
+    assert content(finished.folder) == before
+
+
+def test_images_that_changed_are_another_run(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    spec = SMALL.model_copy(update={"data": str(tmp_path / "pixels.npy"), "sizes": (2,)})
+    transition.run(spec, tmp_path / "run", device="cpu")
+    np.save(tmp_path / "pixels.npy", pixels[::-1])
+    with pytest.raises(InputError, match=r"differs in data\)"):
+        transition.run(spec, tmp_path / "run", device="cpu")
+
+
+def test_an_interrupted_run_says_what_is_missing_and_then_finishes(
+    finished, tmp_path, monkeypatch, undrawn
+):
+    folder, work = tmp_path / "run", transition._work
+
+    def stopped(task, report):
+        if task.trial.n == 2:
+            raise KeyboardInterrupt
+        return work(task, report)
+
+    monkeypatch.setattr(transition, "_work", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        transition.run(SPEC, folder, device="cpu")
+    monkeypatch.setattr(transition, "_work", work)
+    partial = Result.model_validate_json((folder / "result.json").read_text())
+    assert (partial.complete, partial.missing) == (False, ["N = 2"])
+    assert [level.n for level in partial.levels] == [5]
+    assert partial.levels[0] == finished.result.levels[1]
+    assert runs.read_json(folder / "environment.json")["finished"] is None
+    html = page.write(folder).read_text()
+    assert "N = 2" in html
+    transition.run(SPEC, folder, device="cpu")
+    assert content(folder) == content(finished.folder)
+    assert runs.read_json(folder / "environment.json")["finished"] is not None
+
+
+def test_a_run_leaves_threads_and_random_state_alone(finished, folder):
+    before = torch.get_num_threads(), torch.random.get_rng_state()
+    shutil.rmtree(next(folder.glob("trials/n00002-a-*")))
+    transition.run(SPEC, folder, device="cpu")
+    assert torch.get_num_threads() == before[0]
+    assert torch.equal(torch.random.get_rng_state(), before[1])
+
+
+# Edges
+
+
+def test_one_image_and_replicates(tmp_path):
+    spec = SMALL.model_copy(update={"sizes": (1,), "replicates": 2, "samples": 2})
+    done = transition.run(spec, tmp_path, device="cpu")
+    [level] = done.result.levels
+    assert (level.memorised_fraction.a, level.memorised_fraction.b) == (None, None)
+    assert level.diversity.a is not None
+    assert load_file(tmp_path / "arrays.safetensors")["n00001/twin_similarity"].shape == (2, 2)
+    assert len(list((tmp_path / "trials").iterdir())) == 4
+    table = rows(tmp_path / "images.csv")
+    for role in ("a0", "b0", "test"):
+        first, second = ({r["index"] for r in table if r[f"role_{k}"] == role} for k in (0, 1))
+        assert first
+        assert first != second
+    assert "memorised_fraction_a_value" not in rows(tmp_path / "levels.csv")[0]
+
+
+def test_stochastic_samples_have_their_own_run(tmp_path):
+    sampling = SamplingSpec(method="stochastic", h0=0.9, beta=0.9)
+    spec = SMALL.model_copy(update={"sizes": (2,), "samples": 2, "sampling": sampling})
+    done = transition.run(spec, tmp_path, device="cpu")
+    unfinished = done.result.levels[0].unfinished_samples
+    assert 0 <= unfinished.a <= 2
+    samples = load_file(tmp_path / "arrays.safetensors")["n00002/samples_a"]
+    assert np.isfinite(samples).all()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_so(tmp_path):
+    training = TrainingSpec(steps=20, batch=4, learning_rate=1e30, schedule="constant")
+    spec = SMALL.model_copy(update={"sizes": (2,), "training": training})
+    with pytest.raises(TrainingError, match="step"):
+        transition.run(spec, tmp_path, device="cpu")
+    assert not (tmp_path / "result.json").exists()
+    assert not list(tmp_path.glob("trials/*/weights.safetensors"))
+    assert runs.read_json(tmp_path / "environment.json")["finished"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sizes": (627,)}, "626"),
+        ({"test": 5000}, "test: 5000"),
+        ({"data": "nowhere/"}, "nowhere/"),
+        ({"sampling": SamplingSpec(sigma_min=1.0)}, "sampling.sigma_min"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, change, words):
+    with pytest.raises(InputError, match=words) as caught:
+        transition.run(SMALL.model_copy(update=change), tmp_path / "run", device="cpu")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_workers_and_devices_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(InputError, match="--workers"):
+        transition.run(SMALL, tmp_path / "run", workers=0)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="--device: cuda"):
+            transition.run(SMALL, tmp_path / "run", device="cuda")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("sizes", [(), (0, 3), (-1,)])
+def test_sizes_that_are_none_are_refused(sizes):
+    with pytest.raises(ValueError, match="at least 1"):
+        Spec(sizes=sizes)
+
+
+def test_sizes_are_sorted_and_each_counts_once():
+    assert Spec(sizes=(5, 2, 5)).sizes == (2, 5)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_of_a_spec_are_finite(value):
+    with pytest.raises(ValueError, match=r"finite|greater"):
+        SamplingSpec(sigma_min=value)
+
+
+# A network of the user's own
+
+
+class Shrinkage(nn.Module):
+    """A gain per channel: the smallest denoiser that learns."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(channels, 1, 1))
+
+    def forward(self, y, sigma=None):
+        return self.gain * y
+
+
+def test_twins_of_a_network_of_ones_own(tmp_path):
+    state = torch.random.get_rng_state()
+    still = TrainingSpec(steps=20, batch=4, learning_rate=1e-12)
+    spec = SMALL.model_copy(update={"sizes": (2,), "training": still})
+    done = transition.run(spec, tmp_path / "own", network=Shrinkage, device="cpu")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    name = f"{__name__}.Shrinkage"
+    assert runs.read_json(done.folder / "spec.json")["network"] == name
+    trials = sorted((done.folder / "trials").iterdir())
+    assert [runs.read_json(t / "spec.json")["network"] for t in trials] == [name, name]
+    initial = [load(t, network=Shrinkage).denoiser.gain.item() for t in trials]
+    assert abs(initial[0] - initial[1]) > 1e-3
+    assert all(0 <= gain <= 1 for gain in initial)
+    before, result = content(done.folder), done.result
+    assert transition.run(spec, done.folder, network=Shrinkage, device="cpu").result == result
+    assert content(done.folder) == before
+    with pytest.raises(InputError, match=r"differs in network\)"):
+        transition.run(spec, done.folder, device="cpu")
+
+
+def test_a_network_of_ones_own_gets_its_own_default_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = SMALL.model_copy(update={"sizes": (2,)})
+    done = transition.run(spec, network=Shrinkage, device="cpu")
+    assert re.fullmatch(r"runs/transition-[0-9a-f]{8}", str(done.folder))
+    plain = {"study": "transition"} | spec.model_dump(mode="json")
+    plain |= {"data_digest": images.load("digits").digest}
+    assert done.folder != runs.default_folder(plain)
+    assert done.folder == runs.default_folder(plain | {"network": f"{__name__}.Shrinkage"})
