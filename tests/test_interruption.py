@@ -26,9 +26,19 @@ PATIENCE = 120.0
 RUNNER = """
 import importlib
 import sys
+import time
 
 fit = importlib.import_module("twinscore.training.fit")
 fit.CHECKPOINT_SECONDS = 0.05  # in the workers too: they import this file
+step = fit._step
+
+
+def slow_step(*arguments):
+    time.sleep(0.02)  # time to be stopped in
+    return step(*arguments)
+
+
+fit._step = slow_step
 
 if __name__ == "__main__":
     from twinscore import cli, environment

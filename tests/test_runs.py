@@ -280,6 +280,7 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path):
 
 HOLD = """
 import sys, time
+from pathlib import Path
 from twinscore import runs
 with runs.locked(Path(sys.argv[1])):
     print("held", flush=True)

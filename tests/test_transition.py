@@ -356,7 +356,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_so(tmp_path):
         ({"sizes": (627,)}, "626"),
         ({"test": 5000}, "test: 5000"),
         ({"data": "nowhere/"}, "nowhere/"),
-        ({"sampling": SamplingSpec(sigma_min=1.0)}, "sampling.sigma_min"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, change, words):
@@ -373,6 +372,11 @@ def test_workers_and_devices_that_cannot_be_are_refused(tmp_path):
         with pytest.raises(InputError, match="--device: cuda"):
             transition.run(SMALL, tmp_path / "run", device="cuda")
     assert not (tmp_path / "run").exists()
+
+
+def test_sampling_goes_down():
+    with pytest.raises(ValueError, match="sigma_min 2 is not below sigma_max 1"):
+        SamplingSpec(sigma_max=1, sigma_min=2)
 
 
 @pytest.mark.parametrize("sizes", [(), (0, 3), (-1,)])

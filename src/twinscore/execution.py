@@ -1,6 +1,7 @@
 """Where trials run: in this process, or on a pool of worker processes that die with it."""
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import queue
@@ -93,20 +94,22 @@ def _on_pool(
     report: Report,
 ) -> Iterator[tuple[Task, Outcome]]:
     context = multiprocessing.get_context("spawn")
-    events, stop = context.Queue(), context.Event()
+    events = context.Queue()
+    stop = context.RawValue(ctypes.c_bool, False)  # an Event's lock could die with a worker
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start, initargs=(events, stop, threads)
     ) as pool:
         try:
             with _deaf_to_interrupts():
                 pending = {pool.submit(_call, function, task): task for task in tasks}
+                pool.submit(int)  # wakes the pool, which watches only workers it had when it woke
             while pending:
                 done, _ = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
                 _forward(events, report)
                 for future in done:
                     yield pending.pop(future), _outcome(future)
         except BaseException:
-            stop.set()
+            stop.value = True
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         finally:
@@ -162,7 +165,7 @@ def _die_with(sentinel: int) -> None:
 
 def _call(function: Callable[[Any, Report], Any], task: Any) -> Any:
     def report(name: str, event: dict[str, Any]) -> None:
-        if _worker["stop"].is_set():
+        if _worker["stop"].value:
             raise Interrupted
         _worker["events"].put((name, event))
 

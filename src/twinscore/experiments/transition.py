@@ -41,7 +41,7 @@ STUDY = "transition"
 class Spec(BaseModel):
     """Twins on growing subsets, their samples, and where they stop memorising."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: str = "digits"
     """Images: a name (digits, photos), a folder, a .npy or .npz, then ,key=value."""

@@ -11,7 +11,7 @@ RECIPE_VERSION = 1
 class TrainingSpec(BaseModel):
     """Budget, noise law and optimiser. Noise levels are in image units (1 = white to black)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(default=10_000, ge=1)
     """Gradient steps, the same for every training set size (exposure control)."""
