@@ -2,6 +2,9 @@
 
 import os
 import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -74,12 +77,17 @@ def start(folder: Path, *, device: str, workers: int | None, trials: int) -> Exe
     return execution
 
 
-def finish(folder: Path, seconds: float) -> None:
-    """Record that the run ended, after ``seconds`` more of work."""
-    path = folder / "environment.json"
-    content = runs.read_json(path)
-    content |= {"finished": runs.now(), "wall_seconds": content["wall_seconds"] + seconds}
-    runs.write_json(path, content)
+@contextmanager
+def timed(folder: Path) -> Iterator[None]:
+    """Record how long the work inside took, however it ends, and when it finished, if it did."""
+    path, began, finished = folder / "environment.json", time.monotonic(), None
+    try:
+        yield
+        finished = runs.now()
+    finally:
+        content = runs.read_json(path)
+        seconds = content["wall_seconds"] + time.monotonic() - began
+        runs.write_json(path, content | {"finished": finished, "wall_seconds": seconds})
 
 
 def description() -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Progress on stderr: bars in a terminal, plain lines elsewhere."""
+"""Progress on stderr, bars in a terminal and plain lines elsewhere, and in the run's log."""
 
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,9 +16,15 @@ class Reporter:
     """Shows the steps of several named tasks; use as a context manager and call with events.
 
     An event is a dict with ``step`` and ``steps``, or with ``text`` to say once.
+
+    Parameters
+    ----------
+    log : Path, optional
+        File to which the plain lines are appended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path | None = None) -> None:
+        self._log = log
         console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -46,16 +53,19 @@ class Reporter:
         """Take one event of task ``name``."""
         if "text" in event:
             self._say(f"{name}: {event['text']}")
-        elif self._live:
-            self._move(name, event)
         else:
+            if self._live:
+                self._move(name, event)
             self._line(name, event)
 
-    def _say(self, line: str) -> None:
-        if self._live:
-            self._bars.console.print(line, markup=False, highlight=False)
-        else:
+    def _say(self, line: str, *, beside_bars: bool = True) -> None:
+        if self._log:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        if not self._live:
             print(line, file=sys.stderr, flush=True)
+        elif beside_bars:
+            self._bars.console.print(line, markup=False, highlight=False)
 
     def _move(self, name: str, event: dict[str, Any]) -> None:
         if name not in self._ids:
@@ -69,4 +79,5 @@ class Reporter:
         if last or now - self._shown.get(name, 0.0) > _LINE_SECONDS:
             self._shown[name] = now
             note = event.get("note") or ""
-            self._say(f"{name}: step {event['step']} of {event['steps']} {note}".rstrip())
+            line = f"{name}: step {event['step']} of {event['steps']} {note}".rstrip()
+            self._say(line, beside_bars=False)

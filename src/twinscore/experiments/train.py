@@ -1,6 +1,5 @@
 """Train one denoiser: the result is a trial folder that every command takes as a model."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +87,7 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     folder = out or runs.default_folder(content)
     runs.make_folder(folder)
     order = np.random.default_rng(np.random.SeedSequence([spec.seed])).permutation(len(images))
-    with Reporter() as report:
+    with Reporter(folder / "log.txt") as report:
         with runs.locked(folder):
             runs.claim(folder, content)
             how = environment.start(folder, device=device, workers=1, trials=1)
@@ -107,8 +106,6 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
             training=spec.training,
             device=how.device,
         )
-        started = time.monotonic()
-        with torch_threads(how.threads):
+        with environment.timed(folder), torch_threads(how.threads):
             train_trial(trial, report)
-        environment.finish(folder, time.monotonic() - started)
     return Result(folder=folder, row=read(folder / "history.csv")[-1])

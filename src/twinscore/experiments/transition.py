@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ def run(
     content = _content(spec, images, network)
     folder = out or runs.default_folder(content)
     runs.make_folder(folder)
-    with runs.locked(folder), Reporter() as report:
+    with runs.locked(folder), Reporter(folder / "log.txt") as report:
         runs.claim(folder, content, extendable=("sizes",))
         if network:
             workers = 1
@@ -161,9 +160,8 @@ def run(
         )
         plan = _plan(spec, images, keep, folder, how, network)
         _write_images(plan)
-        started = time.monotonic()
-        result = _execute(plan, how, report)
-        environment.finish(folder, time.monotonic() - started)
+        with environment.timed(folder):
+            result = _execute(plan, how, report)
     return Done(folder, result)
 
 
