@@ -78,17 +78,16 @@ def verdict_of(
     """Apply the rule of docs/transition.md.
 
     *memorises*: for both twins, the interval of the similarity to the nearest training image lies
-    above that of the similarity between the twins, and its median above nine tenths of real
-    held-out images. *generalises*: it lies below, its median is not below nine tenths of them (or
-    agreement means little), and the memorised fraction is not above ``COPIES``. *transition*:
-    anything else.
+    above that of the similarity between the twins, and its median above 95 % of real held-out
+    images. *generalises*: it lies below, its median is not below 95 % of them (or agreement means
+    little), and the memorised fraction is not above ``COPIES``. *transition*: anything else.
     """
     sides = (nearest.a, nearest.b)
-    if all(s.low > twin.high and s.median > held_out.ninetieth for s in sides):
+    if all(s.low > twin.high and s.median > held_out.high for s in sides):
         return "memorises"
     copies = [f.low for f in (fraction.a, fraction.b) if f]
     if (
-        all(s.high < twin.low and s.median >= held_out.tenth for s in sides)
+        all(s.high < twin.low and s.median >= held_out.low for s in sides)
         and copies
         and max(copies) <= COPIES
     ):
@@ -187,9 +186,9 @@ def compare(
     fraction = PerTwin(
         **{side: fraction_of(samples[side], training[side], seeds[side]) for side in "ab"}
     )
-    tenth, ninetieth = np.quantile(np.stack(held_out), [0.1, 0.9])
-    quantiles = Quantiles(tenth=float(tenth), ninetieth=float(ninetieth))
-    plausible = min(nearest.a.median, nearest.b.median) >= quantiles.tenth
+    low, high = np.quantile(np.stack(held_out), [0.05, 0.95])
+    quantiles = Quantiles(low=float(low), high=float(high))
+    plausible = min(nearest.a.median, nearest.b.median) >= quantiles.low
     unfinished = Unfinished(
         a=sum(a.unfinished for a, _ in pairs), b=sum(b.unfinished for _, b in pairs)
     )
@@ -215,7 +214,7 @@ def _warnings(n: int, plausible: bool, unfinished: Unfinished) -> list[str]:
     warnings = []
     if not plausible:
         warnings.append(
-            f"N = {n:,}: a typical sample is farther from the training set than nine in ten real "
+            f"N = {n:,}: a typical sample is farther from the training set than 95% of real "
             "held-out images, so that agreement means little; train longer"
         )
     if unfinished.a or unfinished.b:

@@ -31,10 +31,10 @@ class Value(_Model):
 
 
 class Quantiles(_Model):
-    """Where nine tenths of the values lie above, and below."""
+    """The 5 % and 95 % quantiles of the values."""
 
-    tenth: float
-    ninetieth: float
+    low: float
+    high: float
 
 
 class Similarity(_Model):
