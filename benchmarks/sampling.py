@@ -48,7 +48,14 @@ def our_seconds(denoiser, side: int, count: int, cap: int) -> tuple[float, int]:
     z = sampling.noise(range(count), (1, side, side))
     start = time.perf_counter()
     out = sampling.reverse_diffusion(
-        denoiser, z, range(count), mean=0.5, sigma_min=SIGMA_L, h0=H0, beta=BETA, max_steps=cap
+        denoiser,
+        z,
+        seeds=range(count),
+        mean=0.5,
+        sigma_min=SIGMA_L,
+        h0=H0,
+        beta=BETA,
+        max_steps=cap,
     )
     return (time.perf_counter() - start) / count, int(out.steps.float().mean())
 

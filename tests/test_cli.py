@@ -237,7 +237,7 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
     assert str(out / "weights.safetensors") in line
     assert "Traceback" not in done.stderr
     assert {p.name for p in out.iterdir()} - {".lock"} == {
-        *("spec.json", "environment.json", "history.csv")
+        *("spec.json", "environment.json", "history.csv", "log.txt")
     }
 
 
@@ -338,7 +338,7 @@ def test_a_report_of_an_unfinished_run_says_what_is_missing(run, tmp_path, monke
     out, work = tmp_path / "run", transition._work
 
     def stopped(task, report):
-        if task.trial.n == 2:
+        if task.trial.n == 3:
             raise KeyboardInterrupt
         return work(task, report)
 
@@ -351,7 +351,7 @@ def test_a_report_of_an_unfinished_run_says_what_is_missing(run, tmp_path, monke
     code, said, _ = run("report", out)
     assert code == 0
     html = (out / "report.html").read_text()
-    assert "N = 2" in html
+    assert "N = 3" in html
 
 
 # Train and sample

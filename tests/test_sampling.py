@@ -184,7 +184,7 @@ def test_reverse_diffusion_is_the_published_loop(denoiser, beta):
         "mean": 0.3, "sigma_max": 1.1, "sigma_min": 0.02, "h0": 0.05, "beta": beta,
         "max_steps": 60,
     }  # fmt: skip
-    found = reverse_diffusion(denoiser, z, seeds, **options)
+    found = reverse_diffusion(denoiser, z, seeds=seeds, **options)
     for i, seed in enumerate(seeds):
         sample, steps, sigma = one_image(denoiser, z[i], seed, **options)
         torch.testing.assert_close(found.samples[i], sample, **CLOSE)
@@ -197,10 +197,10 @@ def test_images_stop_on_their_own_whatever_their_batch():
     denoiser, seeds = Empirical(start(5, (1, 3, 4), 3).float()), list(range(8))
     z = start(8, (1, 3, 4)).float()
     options = {"h0": 0.05, "beta": 0.3, "sigma_min": 0.05}
-    together = reverse_diffusion(denoiser, z, seeds, **options)
+    together = reverse_diffusion(denoiser, z, seeds=seeds, **options)
     assert len(together.steps.unique()) > 1
     for pick in ([3], [5, 1], [7, 6, 5, 4]):
-        part = reverse_diffusion(denoiser, z[pick], [seeds[i] for i in pick], **options)
+        part = reverse_diffusion(denoiser, z[pick], seeds=[seeds[i] for i in pick], **options)
         assert torch.equal(part.steps, together.steps[pick])
         # float32 rounding in sums over the images of another batch
         torch.testing.assert_close(part.samples, together.samples[pick], rtol=1e-5, atol=1e-5)
@@ -216,7 +216,7 @@ def test_non_blind_denoisers_get_the_tracked_level():
 
     h0, beta, steps = 0.2, 0.5, 5
     reverse_diffusion(
-        watching, 0.5 * torch.ones(2, 1, 2, 2), [0, 1], h0=h0, beta=beta, max_steps=steps
+        watching, 0.5 * torch.ones(2, 1, 2, 2), seeds=[0, 1], h0=h0, beta=beta, max_steps=steps
     )
     expected = [1.0]
     for t in range(1, steps + 1):
@@ -237,8 +237,8 @@ def test_images_that_run_away_leave_the_others_alone(factor):
         return torch.where(bad, y * factor + factor, base(y, sigma))
 
     z, seeds = start(12, (1, 3, 4)), list(range(12))
-    found = reverse_diffusion(denoiser, z, seeds, mean=base.mean, beta=0.3)
-    good = reverse_diffusion(base, z, seeds, mean=base.mean, beta=0.3)
+    found = reverse_diffusion(denoiser, z, seeds=seeds, mean=base.mean, beta=0.3)
+    good = reverse_diffusion(base, z, seeds=seeds, mean=base.mean, beta=0.3)
     assert good.converged.all()
     assert 0 < found.converged.sum() < 12
     torch.testing.assert_close(
@@ -251,13 +251,13 @@ def test_images_that_run_away_leave_the_others_alone(factor):
 def test_a_large_first_level_is_no_runaway():
     base = gaussian()
     z = start(4, (1, 3, 4))
-    found = reverse_diffusion(base, z, range(4), mean=base.mean, sigma_max=5.0, beta=0.3)
+    found = reverse_diffusion(base, z, seeds=range(4), mean=base.mean, sigma_max=5.0, beta=0.3)
     assert found.converged.all()
 
 
 def test_too_few_steps_are_not_converged():
     base = gaussian()
-    found = reverse_diffusion(base, start(2, (1, 3, 4)), [0, 1], max_steps=3)
+    found = reverse_diffusion(base, start(2, (1, 3, 4)), seeds=[0, 1], max_steps=3)
     assert found.steps.tolist() == [3, 3]
     assert not found.converged.any()
     assert torch.isfinite(found.samples).all()
@@ -273,7 +273,7 @@ def test_gaussian_samples_have_the_moments_of_the_recursion():
     denoiser = Wiener(torch.zeros(1, 8, 8, dtype=torch.float64), torch.tensor(v).double())
     z = start(count, (1, 8, 8))
     found = reverse_diffusion(
-        denoiser, z, range(count), h0=h0, beta=beta, sigma_min=1e-9, max_steps=steps
+        denoiser, z, seeds=range(count), h0=h0, beta=beta, sigma_min=1e-9, max_steps=steps
     )
     m, tracked = 1.0, 1.0
     for t in range(1, steps + 1):
@@ -304,4 +304,4 @@ def test_impossible_parameters_are_refused(options):
 
 def test_a_denoiser_that_breaks_the_contract_is_refused():
     with pytest.raises(ValueError, match="must return"):
-        reverse_diffusion(lambda y, sigma: y[..., :1], start(2, (1, 3, 4)), [0, 1])
+        reverse_diffusion(lambda y, sigma: y[..., :1], start(2, (1, 3, 4)), seeds=[0, 1])

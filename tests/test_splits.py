@@ -108,6 +108,24 @@ def test_sides_mix_their_groups():
     assert images.largest_n(pictures) == 705
 
 
+@settings(deadline=None)
+@given(sizes=st.lists(st.integers(1, 9), min_size=3, max_size=9), seed=seeds)
+def test_held_out_images_share_no_group_with_training_images(sizes, seed):
+    pictures = grouped(sizes)
+    training, test = images.held_out(pictures, 1, seed=seed)
+    assert len(test) == 1
+    assert len(set(training)) == len(training) == len(pictures) - min(sizes)
+    assert pictures.groups[test[0]] not in {pictures.groups[k] for k in training}
+
+
+def test_held_out_leaves_at_most_one_image_unused():
+    training, test = images.held_out(image_set(50), 7, seed=3)
+    assert len(set(training) | set(test)) == 49
+    assert (len(training), len(test)) == (42, 7)
+    with pytest.raises(InputError, match="test: 50 of 50"):
+        images.held_out(image_set(50), 50)
+
+
 def test_the_global_random_state_is_left_alone():
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     images.twins(image_set(50), 5, test=5)

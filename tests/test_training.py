@@ -401,15 +401,17 @@ def test_a_network_repeats_the_one_image_it_knows(fabric):
 
 
 def test_ema_returns_the_average_of_the_weights(fabric):
-    """``average <- decay average + (1 - decay) weights`` after each step, from the initial ones."""
-    decay, spec = 0.7, TrainingSpec(steps=6, batch=4, evaluations=1)
+    """``average <- decay average + (1 - decay) weights`` after each step, from the initial ones;
+    the decay of step k is ``(1 + k) / (10 + k)`` until that exceeds the one asked for."""
+    ema, spec = 0.3, TrainingSpec(steps=6, batch=4, evaluations=1)
     model = network()
     average = weights(model)
     seen = []
     fit(model, pictures(), spec, fabric=fabric, on_step=lambda *_: seen.append(weights(model)))
-    for state in seen:
+    for step, state in enumerate(seen):
+        decay = min(ema, (1 + step) / (10 + step))
         average = {k: decay * average[k] + (1 - decay) * v for k, v in state.items()}
-    found = fit(network(), pictures(), spec.model_copy(update={"ema": decay}), fabric=fabric)
+    found = fit(network(), pictures(), spec.model_copy(update={"ema": ema}), fabric=fabric)
     for name, value in found.state_dict().items():
         torch.testing.assert_close(value, average[name])  # float32 rounding
 

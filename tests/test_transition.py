@@ -82,7 +82,7 @@ def test_result_has_the_documented_names_and_no_others(finished):
     result = json.loads((finished.folder / "result.json").read_text(), parse_constant=pytest.fail)
     assert set(result) == {
         *("schema_version", "study", "complete", "missing", "verdict", "critical_n"),
-        *("closest_pairs", "held_out_nearest", "data", "levels"),
+        *("critical_n_phrase", "closest_pairs", "held_out_nearest", "data", "levels"),
     }
     assert (result["schema_version"], result["study"]) == (1, "transition")
     assert (result["complete"], result["missing"]) == (True, [])
@@ -91,7 +91,7 @@ def test_result_has_the_documented_names_and_no_others(finished):
         assert set(level) == {
             *("n", "verdict", "twin_similarity", "nearest_similarity", "memorised_fraction"),
             *("diversity", "closest_pairs", "held_out_nearest", "held_out_quantiles"),
-            *("unfinished_samples", "warnings", "psnr"),
+            *("plausible", "unfinished_samples", "warnings", "psnr"),
         }
         assert level["verdict"] in {"memorises", "transition", "generalises"}
         nearest, copied = level["nearest_similarity"], level["memorised_fraction"]
@@ -162,7 +162,7 @@ def test_arrays_hold_what_the_report_draws(finished):
             "nearest_similarity_a": (1, 7),
             "nearest_similarity_b": (1, 7),
             "closest_pairs": (n,),
-            "held_out_nearest": (6,),
+            "held_out_nearest": (12,),
         }
         own = {k.partition("/")[2]: v for k, v in arrays.items() if k.startswith(f"n{n:05d}/")}
         assert {name: array.shape for name, array in own.items()} == shapes
@@ -283,7 +283,7 @@ def test_an_interrupted_run_says_what_is_missing_and_then_finishes(
     folder, work = tmp_path / "run", transition._work
 
     def stopped(task, report):
-        if task.trial.n == 2:
+        if task.trial.n == 5:
             raise KeyboardInterrupt
         return work(task, report)
 
@@ -292,12 +292,12 @@ def test_an_interrupted_run_says_what_is_missing_and_then_finishes(
         transition.run(SPEC, folder, device="cpu")
     monkeypatch.setattr(transition, "_work", work)
     partial = Result.model_validate_json((folder / "result.json").read_text())
-    assert (partial.complete, partial.missing) == (False, ["N = 2"])
-    assert [level.n for level in partial.levels] == [5]
-    assert partial.levels[0] == finished.result.levels[1]
+    assert (partial.complete, partial.missing) == (False, ["N = 5"])
+    assert [level.n for level in partial.levels] == [2]
+    assert partial.levels[0] == finished.result.levels[0]
     assert runs.read_json(folder / "environment.json")["finished"] is None
     html = page.write(folder).read_text()
-    assert "N = 2" in html
+    assert "N = 5" in html
     transition.run(SPEC, folder, device="cpu")
     assert content(folder) == content(finished.folder)
     assert runs.read_json(folder / "environment.json")["finished"] is not None

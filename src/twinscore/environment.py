@@ -64,9 +64,9 @@ def start(folder: Path, *, device: str, workers: int | None, trials: int) -> Exe
     path = folder / "environment.json"
     cores = available_cores()
     on_cpu = device == "cpu" or (device == "auto" and not _accelerated())
+    known = runs.read_json(path) if path.exists() else None
     side_by_side = workers or (min(cores, trials) if on_cpu else 1)
-    if path.exists():
-        known = runs.read_json(path)
+    if known:
         execution = Execution(device, side_by_side, known["threads"])
         started, seconds = known["started"], known["wall_seconds"]
     else:

@@ -75,7 +75,8 @@ class _NormRelu(Function):
         grad = torch.ops.aten.threshold_backward(grad, y, 0)
         along_x = (grad * x).sum(PIXELS, keepdim=True)
         pull = along_x * gain / (sd**3 * (x.numel() / x.shape[1]))
-        return (grad * (gain / sd)).addcmul_(x - mean, pull, value=-1), along_x / sd
+        grad = grad.mul_(gain / sd).addcmul_(x, pull, value=-1).add_(pull * mean)
+        return grad, along_x / sd
 
 
 class Convolution(nn.Module):
@@ -148,8 +149,8 @@ def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (c_out, c_in, 3, 3). Cost: 18 B H W c_in c_out flops; memory: one padded copy of each
-        input, or nine copies of ``x`` where patches are unfolded.
+        (c_out, c_in, 3, 3). Cost: 18 B H W c_in c_out flops; memory: nine copies of ``x`` where
+        patches are unfolded, B weights where images are shifted.
     """
     c_in, c_out = x.shape[1], grad.shape[1]
     pixels = x.shape[2] * x.shape[3]
@@ -172,14 +173,38 @@ def _by_unfolding(x: Tensor, grad: Tensor) -> Tensor:
 
 
 def _by_shifting(x: Tensor, grad: Tensor) -> Tensor:
-    """With the gradient zero-padded to the same pitch, a shift is an offset in memory."""
-    c_in, c_out, pitch = x.shape[1], grad.shape[1], x.shape[3] + 2
-    flat = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).reshape(-1, c_in)
-    grad = F.pad(grad.permute(0, 2, 3, 1), (0, 0, 0, 2, 0, 2)).reshape(-1, c_out)
-    count = len(grad) - 2 * pitch - 2
-    transposed = grad[:count].t()
-    taps = [transposed @ flat[(o := i * pitch + j) : o + count] for i in range(3) for j in range(3)]
-    return torch.stack(taps, dim=-1).view(c_out, c_in, 3, 3)
+    """A shift of the image is an offset in memory, where rows run on into the next one.
+
+    Each tap is a product over all pixels at its offset, less what a step to the left or right
+    wrongly took from the neighbouring row.
+    """
+    batch, c_in, height, width = x.shape
+    x, grad = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
+    flat_x, flat_grad = (t.reshape(batch, height * width, -1) for t in (x, grad))
+    taps = []
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            offset = dy * width + dx
+            here, there = _overlap(height * width, offset)
+            tap = _product(flat_grad[:, here], flat_x[:, there])
+            if dx:
+                here, there = _overlap(height, dy + dx)
+                last, first = (-1, 0) if dx > 0 else (0, -1)
+                tap -= _product(grad[:, here, last], x[:, there, first])
+            taps.append(tap)
+    return torch.stack(taps, dim=-1).view(-1, c_in, 3, 3)
+
+
+def _overlap(length: int, offset: int) -> tuple[slice, slice]:
+    """Where i and i + offset are both in range(length): the slices of i and of i + offset."""
+    start = max(0, -offset)
+    stop = max(start, length - max(0, offset))
+    return slice(start, stop), slice(start + offset, stop + offset)
+
+
+def _product(grad: Tensor, x: Tensor) -> Tensor:
+    """Sum over images and pixels of outer products: (B, P, c_out), (B, P, c_in)."""
+    return torch.bmm(grad.transpose(1, 2), x).sum(0)
 
 
 class Upsample(nn.Module):

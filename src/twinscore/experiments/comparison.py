@@ -1,5 +1,7 @@
 """From the measures of twins at one N to its numbers, and from all N to the critical one."""
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -95,7 +97,9 @@ def verdict_of(
     return "transition"
 
 
-def critical_n(levels: dict[int, NDArray], seed: int) -> tuple[Value | None, str]:
+def critical_n(
+    levels: dict[int, NDArray], seed: int, implausible: Collection[int] = ()
+) -> tuple[Value | None, str]:
     """Where the twins become more alike than samples and training images, and a phrase for it.
 
     The gap at each N is the median twin similarity less the larger of the two median
@@ -108,6 +112,9 @@ def critical_n(levels: dict[int, NDArray], seed: int) -> tuple[Value | None, str
         its nearest training image, for every sample.
     seed : int
         Seed of the bootstrap.
+    implausible : collection of int
+        Sizes at which samples do not look like the data, so that agreement means little: there
+        the gap counts as not positive.
 
     Returns
     -------
@@ -121,12 +128,13 @@ def critical_n(levels: dict[int, NDArray], seed: int) -> tuple[Value | None, str
     draws = [
         statistics.resampled(levels[n], _gap, seed=derive_seed(seed, "critical", n)) for n in sizes
     ]
-    value = statistics.crossing(sizes, point)[0]
+    cap = np.where(np.isin(sizes, list(implausible)), 0.0, np.inf)
+    value = statistics.crossing(sizes, np.minimum(point, cap))[0]
     if value == 0.0:
         return None, f"below the smallest size tried, {sizes[0]:,} images"
     if np.isinf(value):
         return None, f"not reached: needs more than {sizes[-1]:,} images"
-    crossings = statistics.crossing(sizes, np.stack(draws, axis=1))
+    crossings = statistics.crossing(sizes, np.minimum(np.stack(draws, axis=1), cap))
     low, high = statistics.interval(np.clip(crossings, sizes[0], sizes[-1]))
     found = Value(value=float(value), low=low, high=high)
     return found, f"about {value:,.0f} images (95% interval {low:,.0f} to {high:,.0f})"
@@ -202,6 +210,7 @@ def compare(
         closest_pairs=median_of(np.stack(pairwise), seeds["pairs"]),
         held_out_nearest=median_of(np.stack(held_out), seeds["held out"]),
         held_out_quantiles=quantiles,
+        plausible=plausible,
         unfinished_samples=unfinished,
         warnings=_warnings(n, plausible, unfinished),
         psnr=psnr_of(pairs, derive_seed(seed, n, "psnr")),
@@ -227,9 +236,8 @@ def _warnings(n: int, plausible: bool, unfinished: Unfinished) -> list[str]:
 def _baselines(images: ImageSet, split: Twins) -> tuple[NDArray, NDArray]:
     """Similarity of each image of A to its closest in B, and of each test image to A and B.
 
-    A held-out image is compared with each twin's training set as a sample is, and the two
-    similarities are averaged.
+    A held-out image is compared with one twin's training set as a sample is: 2 T similarities.
     """
     a, b, test = images[split.a], images[split.b], images[split.test]
-    held_out = (similarity.nearest(test, a)[0] + similarity.nearest(test, b)[0]) / 2
+    held_out = torch.cat([similarity.nearest(test, trained)[0] for trained in (a, b)])
     return similarity.nearest(a, b)[0].numpy(), held_out.numpy()

@@ -82,6 +82,7 @@ class Level(_Model):
     closest_pairs: Median
     held_out_nearest: Median
     held_out_quantiles: Quantiles
+    plausible: bool
     unfinished_samples: Unfinished
     warnings: list[str]
     psnr: Psnr
@@ -107,6 +108,7 @@ class Result(_Model):
     missing: list[str]
     verdict: str
     critical_n: Value | None
+    critical_n_phrase: str
     closest_pairs: Median
     held_out_nearest: Median
     data: Data

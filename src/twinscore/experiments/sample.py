@@ -11,6 +11,7 @@ from twinscore.denoisers import load
 from twinscore.errors import InputError
 from twinscore.experiments.trials import SamplingSpec, draw
 from twinscore.progress import Reporter
+from twinscore.training import single_device
 
 __all__ = ["Result", "Spec", "run"]
 
@@ -61,8 +62,6 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
         For a missing model, an existing file or another kind of file, or settings that do not fit
         the model or the machine.
     """
-    from lightning_fabric import Fabric
-
     environment.check(device)
     if not spec.model:
         raise InputError("--model: not given; give a trial folder or a weights file")
@@ -79,7 +78,7 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
             seeds,
             spec.sampling,
             batch=BATCH,
-            device=Fabric(accelerator=device, devices=1).device,
+            device=single_device(device).device,
             report=lambda done: report("samples", {"step": done, "steps": spec.count}),
         )
     if out.suffix == ".npz":

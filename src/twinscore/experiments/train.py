@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from twinscore import environment, runs
+from twinscore import images as image_sets
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
 from twinscore.execution import torch_threads
@@ -77,16 +77,16 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     environment.check(device)
     open_images.cache_clear()  # the files may have changed since an earlier run of this process
     images = open_images(spec.data)
-    n = len(images) - spec.test if spec.n is None else spec.n
-    if n < 1 or n + spec.test > len(images):
+    training, test = image_sets.held_out(images, spec.test, seed=spec.seed)
+    n = len(training) if spec.n is None else spec.n
+    if n > len(training):
         raise InputError(
             f"n: {n} training and {spec.test} test images are more than the {len(images)} of "
-            f"{spec.data}; the largest n is {max(0, len(images) - spec.test)}"
+            f"{spec.data} give; the largest n is {len(training)}"
         )
     content = {"study": "train"} | spec.model_dump(mode="json") | {"data_digest": images.digest}
     folder = out or runs.default_folder(content)
     runs.make_folder(folder)
-    order = np.random.default_rng(np.random.SeedSequence([spec.seed])).permutation(len(images))
     with Reporter(folder / "log.txt") as report:
         with runs.locked(folder):
             runs.claim(folder, content)
@@ -95,8 +95,8 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
             path=folder,
             source=spec.data,
             data_digest=images.digest,
-            indices=order[spec.test :][:n],
-            test=order[: spec.test],
+            indices=training[:n],
+            test=test,
             mean=tuple(images.mean()),
             n=n,
             twin="a",

@@ -158,6 +158,8 @@ def run(
             workers=workers,
             trials=2 * len(spec.sizes) * spec.replicates,
         )
+        for name in images.skipped:
+            report("images", {"text": f"left out {name}: it cannot be read"})
         plan = _plan(spec, images, keep, folder, how, network)
         _write_images(plan)
         with environment.timed(folder):
@@ -196,7 +198,7 @@ def _plan(
 ) -> _Plan:
     mean = tuple(images.take(keep).mean())
     trials = []
-    for n in sorted(spec.sizes, reverse=True):
+    for n in spec.sizes:
         for replicate in range(spec.replicates):
             split = _split(spec, images, keep, n, replicate)
             trials += [
@@ -219,6 +221,7 @@ def _plan(
                 for twin, indices in (("a", split.a), ("b", split.b))
             ]
     trials = [replace(trial, path=folder / "trials" / trial.name) for trial in trials]
+    trials.sort(key=lambda trial: not trial.trained)  # so that no finished level goes missing
     seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(spec.samples)])
     return _Plan(spec, images, keep, folder, trials, seeds)
 
@@ -275,13 +278,15 @@ def _write_result(plan: _Plan, measured: dict[tuple[int, int, str], Measures]) -
         levels.append(level)
         seeds = {"noise_seeds": plan.seeds[: len(kept["samples_a"])]}
         arrays |= {f"n{n:05d}/{name}": value for name, value in (seeds | kept).items()}
-    critical, phrase = comparison.critical_n(gaps, spec.seed)
+    implausible = [level.n for level in levels if not level.plausible]
+    critical, phrase = comparison.critical_n(gaps, spec.seed, implausible)
     missing = [f"N = {n}" for n in spec.sizes if n not in done]
     result = Result(
         complete=not missing,
         missing=missing,
         verdict=results.sentence(levels, phrase, spec.data),
         critical_n=critical,
+        critical_n_phrase=phrase,
         closest_pairs=levels[-1].closest_pairs,
         held_out_nearest=levels[-1].held_out_nearest,
         data=results.Data(

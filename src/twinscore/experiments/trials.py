@@ -8,7 +8,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
@@ -31,7 +30,7 @@ from twinscore.runs import (
     write_json,
 )
 from twinscore.sampling import noise, probability_flow, reverse_diffusion
-from twinscore.training import TrainingSpec, fit
+from twinscore.training import TrainingSpec, fit, single_device
 from twinscore.training.fit import RESUME
 from twinscore.training.history import SIGMAS
 from twinscore.training.spec import RECIPE_VERSION
@@ -121,7 +120,12 @@ class Trial:
 
 def factory_name(factory: Factory | None) -> str | None:
     """Dotted name of a user's network factory; it stands for the network in hashes."""
-    return None if factory is None else f"{factory.__module__}.{factory.__qualname__}"
+    if factory is None:
+        return None
+    name = getattr(factory, "__qualname__", "<none>")
+    if "<lambda>" in name or "<none>" in name:
+        raise InputError(f"network: {factory!r} has no name of its own; give a class or a function")
+    return f"{factory.__module__}.{name}"
 
 
 @lru_cache(maxsize=1)
@@ -165,7 +169,7 @@ def _fit(trial: Trial, report: Report) -> None:
         seed=derive_seed(trial.seed, "training", trial.n, trial.twin, trial.replicate),
         test=images[trial.test] if len(trial.test) else None,
         folder=trial.path,
-        fabric=Fabric(accelerator=trial.device, devices=1),
+        fabric=single_device(trial.device),
         on_step=_reporter(trial, report),
     )
     checkpoint = Checkpoint(denoiser, images.shape, trial.mean)
@@ -240,7 +244,7 @@ def measure(
 def _measure(
     trial: Trial, checkpoint: Checkpoint, seeds: np.ndarray, sampling: SamplingSpec, batch: int
 ) -> Measures:
-    device = Fabric(accelerator=trial.device, devices=1).device
+    device = single_device(trial.device).device
     denoiser = checkpoint.denoiser.to(device)
     images = open_images(trial.source)
     rows = np.resize(trial.indices, len(trial.test))
@@ -269,7 +273,8 @@ def draw(
     samples : array
         (S, C, H, W) float32, not clipped.
     unfinished : int
-        How many stochastic paths did not converge.
+        How many stochastic paths did not converge; one that ended in NaN gives a black image,
+        which is similar to nothing.
     """
     denoiser = checkpoint.denoiser.to(device)
     mean = torch.tensor(checkpoint.mean, device=device).view(-1, 1, 1)
@@ -282,8 +287,9 @@ def draw(
             x = probability_flow(denoiser, z, steps=sampling.steps, **levels)
         else:
             kind = {"h0": sampling.h0, "beta": sampling.beta}
-            out = reverse_diffusion(denoiser, z, chunk, **kind, **levels)
-            x, unfinished = out.samples, unfinished + int((~out.converged).sum())
+            out = reverse_diffusion(denoiser, z, seeds=chunk, **kind, **levels)
+            x = torch.nan_to_num(out.samples, posinf=0.0, neginf=0.0)
+            unfinished += int((~out.converged).sum())
         parts.append(x.cpu().numpy())
         if report:
             report(start + len(chunk))

@@ -3,12 +3,13 @@
 from twinscore.images.duplicates import near_duplicates
 from twinscore.images.imageset import ImageSet, from_pixels
 from twinscore.images.sources import load, parse
-from twinscore.images.splits import Twins, largest_n, twins
+from twinscore.images.splits import Twins, held_out, largest_n, twins
 
 __all__ = [
     "ImageSet",
     "Twins",
     "from_pixels",
+    "held_out",
     "largest_n",
     "load",
     "near_duplicates",

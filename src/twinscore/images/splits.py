@@ -79,6 +79,37 @@ def twins(
     return Twins(a=deal.a[:n], b=deal.b[:n], test=deal.test)
 
 
+def held_out(images: ImageSet, test: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Split images into training images and a test set, by group where there are groups.
+
+    Parameters
+    ----------
+    images : ImageSet
+        N images.
+    test : int
+        Size of the test set.
+    seed : int
+        Determines the permutation.
+
+    Returns
+    -------
+    training, test : numpy.ndarray
+        Disjoint int64 indices, the training images of all groups mixed. No group is in both; of an
+        odd number of training images without groups, one is left out.
+
+    Raises
+    ------
+    InputError
+        If ``test`` images cannot be held out.
+    """
+    deal = _deal(images, test, seed, 0, None)
+    if len(deal.test) < test or not len(deal.a):
+        raise InputError(f"test: {test} of {len(images)} images cannot be held out; give less")
+    both = np.stack([deal.a[: len(deal.b)], deal.b[: len(deal.a)]], axis=1).ravel()
+    rest = np.concatenate([deal.a[len(deal.b) :], deal.b[len(deal.a) :]])
+    return np.concatenate([both, rest]), deal.test[:test]
+
+
 def largest_n(
     images: ImageSet,
     *,

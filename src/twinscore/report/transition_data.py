@@ -91,6 +91,7 @@ class Result(_Part):
     missing: list[str] = []
     verdict: str = ""
     critical_n: Value | None = None
+    critical_n_phrase: str = ""
     closest_pairs: Median | None = None
     held_out_nearest: Median | None = None
     data: dict[str, Any] = {}

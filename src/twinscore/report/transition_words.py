@@ -41,9 +41,8 @@ def facts(data: Transition) -> tuple[tuple[str, str], ...]:
     result, lines = data.result, []
     if data.levels:
         critical = result.critical_n
-        lines.append(
-            ("Critical N", _ranged(critical, _size) if critical else "not reached with these sizes")
-        )
+        words = result.critical_n_phrase or "not known"
+        lines.append(("Critical N", _ranged(critical, _size) if critical else words))
     for name, label in (
         ("closest_pairs", "Closest pairs of A and B"),
         ("held_out_nearest", "Held-out image to its nearest training image"),

@@ -39,8 +39,8 @@ class Diffused:
 def reverse_diffusion(
     denoiser: Denoiser,
     noise: Tensor,
-    seeds: Sequence[int],
     *,
+    seeds: Sequence[int],
     mean: Tensor | float = 0.0,
     sigma_max: float = 1.0,
     sigma_min: float = 0.01,

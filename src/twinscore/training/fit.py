@@ -68,6 +68,11 @@ class _State:
         self.step, self.loss_sum, self.loss_count, self.seconds = content["counters"]
 
 
+def single_device(name: str = "auto") -> Fabric:
+    """Fabric on one device: auto (the best there is), cpu, cuda or mps."""
+    return Fabric(accelerator=name, devices=1)
+
+
 def fit(
     denoiser: nn.Module,
     images: Images,
@@ -98,8 +103,8 @@ def fit(
     test : Tensor, optional
         Images never trained on, for the history.
     folder : Path, optional
-        Where ``history.csv`` and, while unfinished, ``resume.pt`` go; a training found there
-        continues.
+        Where ``history.csv`` and the checkpoint ``resume.pt`` go; a training found there continues,
+        so give each training a folder of its own.
     fabric : lightning_fabric.Fabric, optional
         Chooses device and precision; never launched nor seeded here. Default: the best device.
     on_step : callable, optional
@@ -118,7 +123,7 @@ def fit(
     InputError
         If ``folder`` cannot be written, or its checkpoint is damaged or of another network.
     """
-    fabric = fabric or Fabric(accelerator="auto", devices=1)
+    fabric = fabric or single_device()
     denoiser.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=spec.learning_rate, fused=True)
     module, optimizer = fabric.setup(denoiser, optimizer)
@@ -174,7 +179,8 @@ def _step(
         group["lr"] = rate
     x = images[batch_indices(seed, state.step, len(images), spec.batch)]
     _, noise = noise_draw(seed, state.step, tuple(x.shape), spec.noise, spec.sigma_max)
-    x, y = (t.to(fabric.device, memory_format=torch.channels_last) for t in (x, x + noise))
+    x = x.to(fabric.device, memory_format=torch.channels_last)
+    y = x + noise.to(fabric.device, memory_format=torch.channels_last)
     state.optimizer.zero_grad()
     loss = (module(y) - x).square().sum() / len(x)
     fabric.backward(loss)
@@ -182,10 +188,11 @@ def _step(
         fabric.clip_gradients(module, state.optimizer, max_norm=spec.clip, error_if_nonfinite=False)
     state.optimizer.step()
     if state.average is not None:
+        decay = min(spec.ema, (1 + state.step) / (10 + state.step))  # forget the initial weights
         with torch.no_grad():
             for name, value in state.model.state_dict().items():
                 if value.is_floating_point():
-                    state.average[name].lerp_(value, 1 - spec.ema)
+                    state.average[name].lerp_(value, 1 - decay)
                 else:
                     state.average[name].copy_(value)
     return loss.detach()
