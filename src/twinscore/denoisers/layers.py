@@ -49,7 +49,7 @@ class BiasFreeNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise and rectify ``x``; in training mode also update the running deviation."""
         if not self.training:
-            return F.relu(x * (self.gain / self.running_sd))
+            return F.relu(x * (self.gain / self.running_sd), inplace=True)
         y, sd = _NormRelu.apply(x, self.gain)
         with torch.no_grad():
             self.running_sd.lerp_(sd.to(self.running_sd.dtype), MOMENTUM)
