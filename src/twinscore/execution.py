@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import threading
@@ -127,7 +128,8 @@ def _outcome(future: Future) -> Any:
 
 
 def _forward(events: Any, report: Report) -> None:
-    with contextlib.suppress(queue.Empty):
+    """Pass on what has been said; what a killed worker left half said is dropped."""
+    with contextlib.suppress(queue.Empty, EOFError, pickle.UnpicklingError):
         while True:
             report(*events.get_nowait())
 
