@@ -1,5 +1,6 @@
 """A run folder is addressed by its spec, written atomically, and belongs to one process."""
 
+import contextlib
 import errno
 import json
 import math
@@ -139,15 +140,20 @@ def test_nobody_sees_a_file_before_it_is_whole(tmp_path):
     assert path.read_text() == "whole"
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
-    """Files longer than a page cannot be written, as on a disk that is full."""
+    """Files longer than a page cannot be written, as on a disk that is full.
+
+    That includes the file pytest may be writing its report to: hence only around the write.
+    """
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 WRITERS = {
@@ -159,10 +165,10 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, kind, full_disk):
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, kind):
     path = tmp_path / f"file.{kind}"
     path.write_text("old")
-    with pytest.raises(InputError) as caught:
+    with full_disk(), pytest.raises(InputError) as caught:
         runs.write_atomic(path, WRITERS[kind])
     one_line(caught, path, "cannot be written")
     assert path.read_text() == "old"
