@@ -1,5 +1,7 @@
 """Hand-written gradients against autograd of the plain formulas, in float64."""
 
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -72,6 +74,15 @@ def plain_weight_gradient(x, grad):
     return gradients(convolve, (weight,), grad)[1][0]
 
 
+def our_weight_gradients(x, grad):
+    """As chosen by size, and then every way there is: one image at a time or all at once."""
+    yield layers.weight_gradient(x, grad)
+    for rows in (1, 3):
+        for bytes_, long in ((0, 0), (0, 10**9), (2**30, 0), (2**30, 10**9)):
+            with mock.patch.multiple(layers, PATCH_BYTES=bytes_, LONG_SUM=long):
+                yield layers._by_unfolding(x, grad, rows)
+
+
 sizes = st.integers(1, 40)
 
 
@@ -90,8 +101,8 @@ def test_weight_gradient_in_every_branch_and_layout(b, c_in, c_out, h, w, data):
         x = x.to(memory_format=torch.channels_last)
     if data is not None and data.draw(st.booleans()):
         grad = grad.to(memory_format=torch.channels_last)
-    for gradient in (layers.weight_gradient, layers._by_unfolding, layers._by_shifting):
-        torch.testing.assert_close(gradient(x, grad), expected, **CLOSE)
+    for gradient in our_weight_gradients(x, grad):
+        torch.testing.assert_close(gradient, expected, **CLOSE)
 
 
 @pytest.mark.parametrize("size", [3, 8, 12, 33])
@@ -99,8 +110,8 @@ def test_weight_gradient_of_an_expanded_upstream_gradient(size):
     """What ``sum().backward()`` sends: one number with stride zero."""
     x, grad = normal(2, 3, size, size), torch.ones((), dtype=torch.float64).expand(2, 4, size, size)
     expected = plain_weight_gradient(x, grad)
-    for gradient in (layers.weight_gradient, layers._by_unfolding, layers._by_shifting):
-        torch.testing.assert_close(gradient(x, grad), expected, **CLOSE)
+    for gradient in our_weight_gradients(x, grad):
+        torch.testing.assert_close(gradient, expected, **CLOSE)
 
 
 @pytest.mark.parametrize("layer", [Convolution, Upsample])

@@ -61,8 +61,8 @@ class _NormRelu(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        mean = x.mean(PIXELS, keepdim=True)
-        sd = (x - mean).square_().mean(PIXELS, keepdim=True).add_(EPSILON).sqrt_()
+        mean, variance = _moments(x)
+        sd = variance.add_(EPSILON).sqrt_()
         y = (x * (gain / sd)).relu_()
         ctx.save_for_backward(x, y, gain, mean, sd)
         ctx.mark_non_differentiable(sd)
@@ -73,10 +73,36 @@ class _NormRelu(Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         x, y, gain, mean, sd = ctx.saved_tensors
         grad = torch.ops.aten.threshold_backward(grad, y, 0)
-        along_x = (grad * x).sum(PIXELS, keepdim=True)
+        along_x = _inner_products(grad, x)
         pull = along_x * gain / (sd**3 * (x.numel() / x.shape[1]))
         grad = grad.mul_(gain / sd).addcmul_(x, pull, value=-1).add_(pull * mean)
         return grad, along_x / sd
+
+
+def _fused_sums(x: Tensor) -> bool:
+    """Whether the sums inside the library's batch normalisation are to be had: CPU, full floats."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of each channel, each (1, C, 1, 1)."""
+    if not _fused_sums(x):
+        variance, mean = torch.var_mean(x, PIXELS, correction=0, keepdim=True)
+        return mean, variance
+    mean, variance = torch.ops.aten.batch_norm_update_stats(x, None, None, 0.0)
+    return mean.view(1, -1, 1, 1), variance.view(1, -1, 1, 1)
+
+
+def _inner_products(a: Tensor, b: Tensor) -> Tensor:
+    """Sum of ``a * b`` over each channel, (1, C, 1, 1): what batch normalisation's gain gets."""
+    if not (_fused_sums(a) and a.dtype == b.dtype):
+        return (a * b).sum(PIXELS, keepdim=True)
+    zero, one = a.new_zeros(a.shape[1]), a.new_ones(a.shape[1])
+    only_gain = [False, True, False]
+    _, sums, _ = torch.ops.aten.native_batch_norm_backward(
+        a, b, None, None, None, zero, one, True, 0.0, only_gain
+    )
+    return sums.view(1, -1, 1, 1)
 
 
 class Convolution(nn.Module):
@@ -127,17 +153,16 @@ def _library_gradients(x: Tensor, grad: Tensor, weight: Tensor, which: int) -> T
     )[which]
 
 
-SHIFT_PIXELS = 400
-UNFOLD_PIXELS = 144
-UNFOLD_CHANNELS = 128
-TINY_PIXELS = 16
+ROW_PIXELS = 1024
+PATCH_BYTES = 16 * 2**20
+LONG_SUM = 2000
 
 
 def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     """Gradient of a 3x3 convolution (stride 1, padding 1) with respect to its weight.
 
-    By matrix products where they beat the library: nine over shifted images for large ones, one
-    over unfolded patches for small ones with many channels (or tiny ones).
+    By matrix products over unfolded patches where they beat the library: for 64 output channels
+    and more, or 32 for large images.
 
     Parameters
     ----------
@@ -149,62 +174,52 @@ def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (c_out, c_in, 3, 3). Cost: 18 B H W c_in c_out flops; memory: nine copies of ``x`` where
-        patches are unfolded, B weights where images are shifted.
+        (c_out, c_in, 3, 3). Cost: 18 B H W c_in c_out flops; memory: a padded copy of ``x`` and
+        ``PATCH_BYTES`` of patches (or those of one image).
     """
     c_in, c_out = x.shape[1], grad.shape[1]
-    pixels = x.shape[2] * x.shape[3]
-    if pixels >= SHIFT_PIXELS:
-        return _by_shifting(x, grad)
-    if pixels <= TINY_PIXELS or (pixels <= UNFOLD_PIXELS and c_out >= UNFOLD_CHANNELS):
-        return _by_unfolding(x, grad)
+    large = x.shape[2] * x.shape[3] >= ROW_PIXELS
+    if c_out >= (32 if large else 64):
+        return _by_unfolding(x, grad, 1 if large else 3)
     return _library_gradients(x, grad, x.new_empty(c_out, c_in, 3, 3), 1)
 
 
-def _by_unfolding(x: Tensor, grad: Tensor) -> Tensor:
-    batch, c_in, height, width = x.shape
-    c_out = grad.shape[1]
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-    b, h, w, c = padded.stride()
-    shape = (batch, height, width, 3, 3, c_in)
-    patches = padded.as_strided(shape, (b, h, w, h, w, c)).reshape(-1, 9 * c_in)
-    product = grad.permute(0, 2, 3, 1).reshape(-1, c_out).t() @ patches
-    return product.view(c_out, 3, 3, c_in).permute(0, 3, 1, 2)
+def _by_unfolding(x: Tensor, grad: Tensor, rows: int) -> Tensor:
+    """As many images at a time as stay in the cache.
 
-
-def _by_shifting(x: Tensor, grad: Tensor) -> Tensor:
-    """A shift of the image is an offset in memory, where rows run on into the next one.
-
-    Each tap is a product over all pixels at its offset, less what a step to the left or right
-    wrongly took from the neighbouring row.
+    Patches of 3x3 pixels (``rows`` 3) make one product. Patches of 1x3 (``rows`` 1) are a third
+    of the copying; the rows above and below are then products at an offset in memory.
     """
     batch, c_in, height, width = x.shape
-    x, grad = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
-    flat_x, flat_grad = (t.reshape(batch, height * width, -1) for t in (x, grad))
-    taps = []
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            offset = dy * width + dx
-            here, there = _overlap(height * width, offset)
-            tap = _product(flat_grad[:, here], flat_x[:, there])
-            if dx:
-                here, there = _overlap(height, dy + dx)
-                last, first = (-1, 0) if dx > 0 else (0, -1)
-                tap -= _product(grad[:, here, last], x[:, there, first])
-            taps.append(tap)
-    return torch.stack(taps, dim=-1).view(-1, c_in, 3, 3)
+    c_out, pixels = grad.shape[1], height * width
+    tall = height + 3 - rows
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    b, h, w, c = padded.stride()
+    grad = grad.permute(0, 2, 3, 1).reshape(batch, pixels, c_out)
+    images = max(1, PATCH_BYTES // (4 * tall * width * rows * 3 * c_in))
+    total = []
+    for start in range(0, batch, images):
+        some, there = padded[start : start + images], grad[start : start + images]
+        shape = (len(some), tall, width, rows, 3, c_in)
+        patches = some.as_strided(shape, (b, h, w, h, w, c), some.storage_offset())
+        patches = patches.reshape(len(some), tall * width, -1)
+        windows = (patches[:, k * width : k * width + pixels] for k in range(4 - rows))
+        part = [_product(window, there) for window in windows]
+        total = [a.add_(b) for a, b in zip(total, part, strict=True)] if total else part
+    taps = total[0] if rows == 3 else torch.stack(total)
+    return taps.reshape(3, 3, c_in, c_out).permute(3, 2, 0, 1)
 
 
-def _overlap(length: int, offset: int) -> tuple[slice, slice]:
-    """Where i and i + offset are both in range(length): the slices of i and of i + offset."""
-    start = max(0, -offset)
-    stop = max(start, length - max(0, offset))
-    return slice(start, stop), slice(start + offset, stop + offset)
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Sum over images and pixels of outer products: (B, P, m), (B, P, n) to (m, n).
 
-
-def _product(grad: Tensor, x: Tensor) -> Tensor:
-    """Sum over images and pixels of outer products: (B, P, c_out), (B, P, c_in)."""
-    return torch.bmm(grad.transpose(1, 2), x).sum(0)
+    A long sum is a tenth faster in this order; a short one is not worth the transposed copy that
+    a weight's gradient then needs.
+    """
+    if not a.is_contiguous():
+        return torch.bmm(a.transpose(1, 2), b).sum(0)
+    a, b = a.flatten(0, 1), b.flatten(0, 1)
+    return a.t() @ b if len(a) >= LONG_SUM else (b.t() @ a).t()
 
 
 class Upsample(nn.Module):

@@ -146,7 +146,7 @@ def fit(
         state.seconds = time.monotonic() - started
         row = None
         if evaluating:
-            row = _evaluate(state, spec, shown)
+            row = _evaluate(module, state, spec, shown)
             rows.append(row)
             if folder:
                 history.write(folder / HISTORY, rows)
@@ -219,7 +219,9 @@ def _not_finite(what: str) -> TrainingError:
     )
 
 
-def _evaluate(state: _State, spec: TrainingSpec, shown: dict[str, Tensor]) -> dict[str, float]:
+def _evaluate(
+    module: nn.Module, state: _State, spec: TrainingSpec, shown: dict[str, Tensor]
+) -> dict[str, float]:
     row = {
         "step": state.step,
         "train_loss": state.loss_sum / state.loss_count,
@@ -229,7 +231,7 @@ def _evaluate(state: _State, spec: TrainingSpec, shown: dict[str, Tensor]) -> di
     state.loss_sum, state.loss_count = 0.0, 0
     with _averaged(state):
         for part, images in shown.items():
-            row |= history.psnr_row(state.model, images, part)
+            row |= history.psnr_row(module, images, part)
     return row
 
 

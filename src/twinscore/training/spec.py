@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Bumped when the same spec gives other weights: old trials are then not reused."""
 
 
