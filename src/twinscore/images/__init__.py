@@ -1,12 +1,13 @@
 """Pictures come in here: sources, near-duplicates, and the split into twins."""
 
 from twinscore.images.duplicates import near_duplicates
-from twinscore.images.imageset import ImageSet, from_pixels
+from twinscore.images.imageset import ImageSet, LazyPixels, from_pixels
 from twinscore.images.sources import load, parse
 from twinscore.images.splits import Twins, held_out, largest_n, twins
 
 __all__ = [
     "ImageSet",
+    "LazyPixels",
     "Twins",
     "from_pixels",
     "held_out",

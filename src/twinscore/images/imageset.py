@@ -1,9 +1,10 @@
 """A set of images: packed pixels, names, content hashes, and float tensors on request."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,52 @@ PEAKS = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 _CHUNK_PIXELS = 2**23
 
 
+class Pixels(Protocol):
+    """What holds packed images: an array, a memory map, or something that makes them on request."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(N, C, H, W)``."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """uint8, uint16 or float32."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Any, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class LazyPixels:
+    """Packed images that are read or made only when indexed.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(N, C, H, W)``.
+    dtype : numpy.dtype
+        uint8, uint16 or float32.
+    read : callable
+        ``read(indices) -> (n, C, H, W)`` of that dtype, for an int64 array of indices in
+        ``range(N)`` in any order; the same image for the same index, however they are asked for.
+    """
+
+    shape: tuple[int, int, int, int]
+    dtype: np.dtype
+    read: Callable[[np.ndarray], np.ndarray]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, indices: Any, /) -> np.ndarray:
+        chosen = np.arange(len(self), dtype=np.int64)[indices]
+        pixels = self.read(np.atleast_1d(chosen))
+        return pixels if chosen.ndim else pixels[0]
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images of one shape, in a fixed order.
@@ -26,8 +73,9 @@ class ImageSet:
 
     Attributes
     ----------
-    pixels : numpy.ndarray
-        ``(N, C, H, W)``, uint8, uint16 or float32; may be a read-only memory map.
+    pixels : Pixels
+        ``(N, C, H, W)``, uint8, uint16 or float32: an array, a read-only memory map, or
+        :class:`LazyPixels`.
     peak : float
         The stored value that means intensity 1 (255, 65535, 16 or 1).
     names : tuple of str
@@ -39,16 +87,19 @@ class ImageSet:
         ``(N,)`` class labels, where the source has them.
     groups : tuple of str or None
         What each image was cut or taken from (a photograph, a person), where the source knows.
+    attributes : mapping of str to numpy.ndarray
+        ``(N,)`` bool for each yes-or-no property the source records (*smiling*, say).
     skipped : tuple of str
         Names of the corrupt files that ``skip_corrupt`` left out.
     """
 
-    pixels: np.ndarray = field(repr=False)
+    pixels: Pixels = field(repr=False)
     peak: float
     names: tuple[str, ...] = field(repr=False)
     digests: tuple[str, ...] = field(repr=False)
     labels: np.ndarray | None = field(default=None, repr=False)
     groups: tuple[str, ...] | None = field(default=None, repr=False)
+    attributes: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -77,15 +128,16 @@ class ImageSet:
         return hashlib.sha256("".join(self.digests).encode()).hexdigest()
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
-        """The images of ``indices``, in that order, packed as they are here."""
+        """The images of ``indices``, in that order; copied only if they are in memory here."""
         rows = np.asarray(indices, dtype=np.int64)
         return ImageSet(
-            pixels=self.pixels[rows],
+            pixels=_rows_of(self.pixels, rows),
             peak=self.peak,
             names=tuple(self.names[i] for i in rows),
             digests=tuple(self.digests[i] for i in rows),
             labels=None if self.labels is None else self.labels[rows],
             groups=None if self.groups is None else tuple(self.groups[i] for i in rows),
+            attributes={name: values[rows] for name, values in self.attributes.items()},
         )
 
     def mean(self) -> list[float]:
@@ -100,16 +152,23 @@ class ImageSet:
             self.pixels[chunk].sum(axis=(0, 2, 3), dtype=np.float64)
             for chunk in chunks(self.pixels)
         )
-        per_channel = self.pixels.size // self.pixels.shape[1]
+        per_channel = len(self) * math.prod(self.shape[1:])
         return (total / (per_channel * self.peak)).tolist()
 
 
-def chunks(pixels: np.ndarray) -> Iterator[slice]:
+def _rows_of(pixels: Pixels, rows: np.ndarray) -> Pixels:
+    if type(pixels) is np.ndarray:
+        return pixels[rows]
+    shape = (len(rows), *pixels.shape[1:])
+    return LazyPixels(shape, pixels.dtype, lambda chosen: pixels[rows[chosen]])
+
+
+def chunks(pixels: Pixels) -> Iterator[slice]:
     """Cut the first axis into slices of at most about 8 million pixels, at least one image.
 
     Parameters
     ----------
-    pixels : numpy.ndarray
+    pixels : Pixels
         ``(N, ...)``.
 
     Yields
@@ -117,26 +176,28 @@ def chunks(pixels: np.ndarray) -> Iterator[slice]:
     slice
         Consecutive, together covering ``range(N)``.
     """
-    step = max(1, _CHUNK_PIXELS * len(pixels) // max(1, pixels.size))
+    step = max(1, _CHUNK_PIXELS // max(1, math.prod(pixels.shape[1:])))
     for start in range(0, len(pixels), step):
         yield slice(start, min(start + step, len(pixels)))
 
 
 def from_pixels(
-    pixels: np.ndarray,
+    pixels: Pixels,
     *,
     peak: float | None = None,
     names: Sequence[str] | None = None,
     labels: np.ndarray | None = None,
     groups: Sequence[str] | None = None,
+    attributes: Mapping[str, np.ndarray] | None = None,
     skipped: Sequence[str] = (),
 ) -> ImageSet:
     """Make an image set of packed pixels, computing the digests.
 
     Parameters
     ----------
-    pixels : numpy.ndarray
-        ``(N, C, H, W)``, uint8, uint16 or float32, N at least 1. It is kept, not copied.
+    pixels : Pixels
+        ``(N, C, H, W)``, uint8, uint16 or float32, N at least 1. It is kept, not copied, and read
+        once from first to last, in chunks.
     peak : float, optional
         The value that means intensity 1; by default 255, 65535 or 1, after the dtype.
     names : sequence of str, optional
@@ -145,6 +206,8 @@ def from_pixels(
         ``(N,)``.
     groups : sequence of str, optional
         N group names.
+    attributes : mapping of str to numpy.ndarray, optional
+        ``(N,)`` bool each.
     skipped : sequence of str
         Names of the files left out.
 
@@ -157,13 +220,16 @@ def from_pixels(
     InputError
         When the pixels are no packed image batch, or a list has another length than N.
     """
-    if pixels.ndim != 4 or pixels.size == 0 or str(pixels.dtype) not in PEAKS:
+    if len(pixels.shape) != 4 or 0 in pixels.shape or str(pixels.dtype) not in PEAKS:
         raise InputError(
             f"pixels: {pixels.dtype} {pixels.shape} is no image batch; "
             f"give {', '.join(PEAKS)} of shape (N, C, H, W)"
         )
     number = len(pixels)
-    for what, values in {"names": names, "labels": labels, "groups": groups}.items():
+    attributes = dict(attributes or {})
+    lists = {"names": names, "labels": labels, "groups": groups}
+    lists |= {f"attribute {name}": values for name, values in attributes.items()}
+    for what, values in lists.items():
         if values is not None and len(values) != number:
             raise InputError(f"{what}: {len(values)} for {number} images; give one an image")
     peak = PEAKS[str(pixels.dtype)] if peak is None else float(peak)
@@ -174,11 +240,12 @@ def from_pixels(
         digests=_digests(pixels, peak),
         labels=labels,
         groups=None if groups is None else tuple(groups),
+        attributes=attributes,
         skipped=tuple(skipped),
     )
 
 
-def _digests(pixels: np.ndarray, peak: float) -> tuple[str, ...]:
+def _digests(pixels: Pixels, peak: float) -> tuple[str, ...]:
     header = hashlib.sha256(f"{pixels.shape[1:]} {pixels.dtype} {peak:g} ".encode())
     digests = []
     for chunk in chunks(pixels):
