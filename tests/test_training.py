@@ -338,6 +338,28 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, fabric, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"spec": SPEC.model_copy(update={"steps": SPEC.steps + 1})},
+        {"seed": 9},
+        {"images": pictures(7)},
+    ],
+    ids=["spec", "seed", "images"],
+)
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, fabric, other):
+    same = {"spec": SPEC, "seed": 0, "images": pictures()}
+    keep = {"folder": tmp_path, "fabric": fabric}
+
+    def train(spec, seed, images, **options):
+        return fit(network(), images, spec, seed=seed, **keep, **options)
+
+    with pytest.raises(Stop):
+        train(**same, on_step=stopping_at(5))
+    with pytest.raises(InputError, match="another spec, seed or number of images"):
+        train(**same | other)
+
+
 def test_a_full_disk_is_bad_input_and_keeps_the_old_checkpoint(tmp_path, fabric, always_saving):
     path = tmp_path / RESUME
     with pytest.raises(Stop):

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from twinscore.errors import InputError
-from twinscore.runs import write_atomic
+from twinscore.runs import digest, write_atomic
 from twinscore.training import history
 from twinscore.training.laws import batch_indices, learning_rate, noise_draw
 from twinscore.training.spec import TrainingSpec
@@ -48,6 +48,7 @@ class _State:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor] | None
+    training: str
     step: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
@@ -58,10 +59,13 @@ class _State:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
+            "training": self.training,
             "counters": [self.step, self.loss_sum, self.loss_count, self.seconds],
         }
 
     def restore(self, content: dict[str, Any]) -> None:
+        if content["training"] != self.training:
+            raise ValueError("another spec, seed or number of images")
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.average = content["average"]
@@ -121,13 +125,15 @@ def fit(
     TrainingError
         If the loss or a weight is not finite; names the step.
     InputError
-        If ``folder`` cannot be written, or its checkpoint is damaged or of another network.
+        If ``folder`` cannot be written, or its checkpoint is damaged or of another training.
     """
     fabric = fabric or single_device()
     denoiser.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=spec.learning_rate, fused=True)
     module, optimizer = fabric.setup(denoiser, optimizer)
-    state = _State(denoiser, optimizer, _detached(denoiser) if spec.ema else None)
+    average = _detached(denoiser) if spec.ema else None
+    training = digest({"spec": spec.model_dump(), "seed": seed, "images": len(images)})
+    state = _State(denoiser, optimizer, average, training)
     rows = _resume(state, folder, fabric) if folder else []
     shown = {"train": images[torch.arange(min(SHOWN, len(images)))].to(fabric.device)}
     if test is not None:
