@@ -16,7 +16,7 @@ from twinscore.images.synthetic import stream
 
 Filter = Literal["published", "regularity"]
 
-_AT_A_TIME = 32
+_PIXELS_AT_A_TIME = 2**18
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,16 @@ def c_alpha(
     Notes
     -----
     Time: two complex FFTs of ``size x size`` an image, which carry both backgrounds, and
-    ``2 size^2 + size`` random numbers. Memory beyond the result: that of 32 images.
+    ``2 size^2 + size`` random numbers. Memory beyond the result: some
+    10 MB, or twenty times one image.
 
     The published generator ([GAHB], STUDIES section 4) has the same law but for contours that leave
     the image at the top, where it counts rows from the bottom instead.
     """
     images = torch.empty(len(indices), 1, law.size, law.size, device=device)
-    for start in range(0, len(indices), _AT_A_TIME):
-        chunk = slice(start, start + _AT_A_TIME)
+    step = max(1, _PIXELS_AT_A_TIME // law.size**2)
+    for start in range(0, len(indices), step):
+        chunk = slice(start, start + step)
         numbers = stream.uniform(indices[chunk], _numbers(law.size), seed).to(device)
         images[chunk, 0] = _compose(numbers, law)
     return images

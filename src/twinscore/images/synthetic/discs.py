@@ -172,8 +172,8 @@ def _depth(parameters: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def _require_fit(parameters: torch.Tensor, size: int, edge: float) -> None:
-    if not 0 < edge < math.inf:
-        raise InputError(f"edge: {edge} is out of range; give a width above 0 in pixels")
+    if not 1e-3 <= edge <= size:
+        raise InputError(f"edge: {edge} is out of range; give 0.001 to {size} pixels")
     if parameters.ndim != 2 or parameters.shape[1] != 5 or not parameters.is_floating_point():
         raise InputError(
             f"parameters: {parameters.dtype} of shape {tuple(parameters.shape)}; "

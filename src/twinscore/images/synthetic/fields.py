@@ -21,7 +21,8 @@ from twinscore.images.synthetic import stream
 
 Spectrum = float | Callable[[torch.Tensor], torch.Tensor] | torch.Tensor | np.ndarray
 
-_AT_A_TIME = 256
+_PIXELS_AT_A_TIME = 2**18
+_LARGEST_TABLE = 2**27
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +113,7 @@ def spectrum_of(size: int, spectrum: Spectrum = 4.0, *, contrast: float = 0.1) -
     Raises
     ------
     InputError
-        When the size is less than 2, the contrast not positive, or the spectrum has another shape,
+        When the size is less than 2, the contrast not in (0, 1], or the spectrum has another shape,
         a negative or non-finite value, or vanishes.
     """
     _require_size(size, contrast)
@@ -153,6 +154,7 @@ def field_law(
         As for :func:`spectrum_of`.
     """
     values = spectrum_of(size, spectrum, contrast=contrast)
+    _require_mean(mean)
     return MixtureLaw(
         torch.ones(1, dtype=torch.float64), torch.full_like(values, mean)[None], values[None]
     )
@@ -196,6 +198,9 @@ def mixture_law(
     """
     if components < 1:
         raise InputError(f"components: {components} is out of range; give at least 1")
+    if components * size**2 > _LARGEST_TABLE:
+        raise InputError(f"components: {components} of {size}x{size} take over 1 GB; give less")
+    _require_mean(mean)
     white = torch.from_numpy(stream.shared(seed).standard_normal((components, size, size)))
     means = mean + _filtered(white, spectrum_of(size, spectrum, contrast=spread).sqrt())
     inner = spectrum_of(size, spectrum, contrast=contrast).expand(components, -1, -1)
@@ -235,8 +240,9 @@ def mixture(
     means, roots = law.means.float().to(device), law.spectra.sqrt().float().to(device)
     images = torch.empty(len(indices), 1, height, width, device=device)
     components = components_of(indices, law, seed=seed).to(device)
-    for start in range(0, len(indices), _AT_A_TIME):
-        chunk = slice(start, start + _AT_A_TIME)
+    step = max(1, _PIXELS_AT_A_TIME // (height * width))
+    for start in range(0, len(indices), step):
+        chunk = slice(start, start + step)
         numbers = stream.normal(indices[chunk], 1 + height * width, seed)[:, 1:].to(device)
         white, chosen = numbers.reshape(-1, height, width), components[chunk]
         images[chunk, 0] = means[chosen] + _filtered(white, roots[chosen])
@@ -301,6 +307,11 @@ def subspace_law(
     pixels = size * size
     if not 1 <= dimension <= pixels:
         raise InputError(f"dimension: {dimension} is out of range; give 1 to {pixels}")
+    if dimension * pixels > _LARGEST_TABLE:
+        raise InputError(
+            f"dimension: {dimension} directions of {size}x{size} take over 1 GB; give less"
+        )
+    _require_mean(mean)
     directions = torch.from_numpy(stream.shared(seed).standard_normal((pixels, dimension)))
     basis = torch.linalg.qr(directions).Q.T.reshape(dimension, size, size).contiguous()
     return SubspaceLaw(mean, basis, contrast * math.sqrt(pixels / dimension))
@@ -350,5 +361,10 @@ def _filtered(white: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
 def _require_size(size: int, contrast: float) -> None:
     if size < 2:
         raise InputError(f"size: {size} is out of range; give at least 2")
-    if not 0 < contrast < math.inf:
-        raise InputError(f"contrast: {contrast} is out of range; give a number above 0")
+    if not 0 < contrast <= 1:
+        raise InputError(f"contrast: {contrast} is out of range; give 0 < contrast <= 1")
+
+
+def _require_mean(mean: float) -> None:
+    if not 0 <= mean <= 1:
+        raise InputError(f"mean: {mean} is out of range; give 0 to 1")

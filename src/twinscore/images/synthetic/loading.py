@@ -20,6 +20,7 @@ from twinscore.images.transforms import Options, center_crop
 Read = Callable[[str], Any]
 
 _SIZE = 80
+_LARGEST = 1024
 _COUNT = 10_000
 
 
@@ -190,7 +191,13 @@ def _values(
 ) -> tuple[dict[str, Any], int, int]:
     """Read the options of a kind; the number of images and the seed apart."""
     if body:
-        raise InputError(f"{kind}{body}: {kind} takes options only; give {kind}seed=0,size=80")
+        known = ", ".join(sorted({*keys, "crop", "gray", "shuffle", "size"}))
+        raise InputError(f"{kind}{body}: no such option; options are {known}")
+    if options.size is not None and not 2 <= options.size <= _LARGEST:
+        raise InputError(
+            f"{kind}size={options.size} is too {'small' if options.size < 2 else 'large'}; "
+            f"give 2 to {_LARGEST}"
+        )
     values: dict[str, Any] = {}
     for key, text in options.extra.items():
         try:
@@ -208,8 +215,8 @@ def _float(text: str) -> float:
 
 
 def _integer(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise ValueError(f"{text!r} is not a whole number from 0 to 999999999")
+    if not (text.isascii() and text.isdigit() and len(text) <= 7):
+        raise ValueError(f"{text!r} is not a whole number from 0 to 9999999")
     return int(text)
 
 
