@@ -188,9 +188,12 @@ def masks(heights: torch.Tensor, blur: int) -> torch.Tensor:
     columns = torch.arange(-(blur // 2), size + (blur - 1) // 2, device=heights.device).abs()
     columns = torch.where(columns < size, columns, 2 * size - 2 - columns)
     rows = torch.arange(size, device=heights.device, dtype=heights.dtype) + (blur - blur // 2)
-    covered = rows[:, None] / blur - heights[:, None, columns] / blur
-    covered.clamp_(0, 1)
-    return sum(covered[..., k : k + size] for k in range(blur)) / blur
+    covered = rows[:, None] / blur**2 - heights[:, None, columns] / blur**2
+    covered.clamp_(0, 1 / blur)
+    mask = covered[..., :size]
+    for k in range(1, blur):
+        mask = mask + covered[..., k : k + size]
+    return mask
 
 
 def _numbers(size: int) -> int:
@@ -211,7 +214,7 @@ def _compose(numbers: torch.Tensor, law: CAlpha) -> torch.Tensor:
     fields = backgrounds(noise.contiguous().view(n, size, size, 2), a_background)
     fields = _rescaled(fields.view(n, size, 2 * size), *_random_ranges(ranges))
     below, above = fields.view(n, size, size, 2).unbind(-1)
-    return torch.lerp(above, below, mask)
+    return torch.lerp(above, below, mask).clamp_(0, 1)
 
 
 def _random_ranges(ranges: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -234,7 +237,7 @@ def _rescaled(pairs: torch.Tensor, least: torch.Tensor, most: torch.Tensor) -> t
     scale = (most - least) / (high - low)
     offset = least - low * scale
     scale, offset = (values.repeat(1, size)[:, None] for values in (scale, offset))
-    return torch.addcmul(offset, pairs, scale).clamp_(0, 1)
+    return torch.addcmul(offset, pairs, scale)
 
 
 @lru_cache(maxsize=16)
