@@ -116,8 +116,8 @@ def c_alpha(
     ``2 size^2 + size`` random numbers. Memory beyond the result: some
     10 MB, or twenty times one image.
 
-    The published generator ([GAHB], STUDIES section 4) has the same law but for contours that leave
-    the image at the top, where it counts rows from the bottom instead.
+    The published generator has the same law but for contours that leave the image at the top, where
+    it counts rows from the bottom instead.
     """
     images = torch.empty(len(indices), 1, law.size, law.size, device=device)
     step = max(1, _PIXELS_AT_A_TIME // law.size**2)
@@ -229,7 +229,7 @@ def _random_ranges(ranges: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _rescaled(pairs: torch.Tensor, least: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
     """Map each of two interleaved fields, ``(n, N, 2 N)``, to its own range.
 
-    Reductions and products run along rows of 2 N numbers, eight times as fast as along pairs.
+    Reductions and products run along rows of 2 N numbers: along pairs they are many times slower.
     """
     n, size, _ = pairs.shape
     low = pairs.amin(1).view(n, size, 2).amin(1)

@@ -6,7 +6,7 @@ r"""Discs: a manifold of images with five parameters, in closed form.
 at pixel q, for the centre c, radius r, foreground f and background b. :math:`\varphi` is the
 distance to the edge, positive inside, up to second order in it, and unlike it smooth at the centre.
 :math:`\Phi` is the normal distribution function (an erf profile) and w the edge's width. So x
-depends smoothly on all five parameters (STUDIES section 4).
+depends smoothly on all five parameters (Kadkhodaie et al. 2024 draw hard-edged ones).
 """
 
 import math
