@@ -47,7 +47,7 @@ def test_the_parser_raises_nothing_but_input_errors(text):
         assert "\n" not in str(error)  # noqa: PT017
     else:
         assert isinstance(options, Options)
-        assert text.startswith(("digits", "photos")) or Path(body).exists()
+        assert text.startswith((*sources.KINDS,)) or Path(body).exists()
 
 
 def test_options_are_read():
@@ -60,7 +60,7 @@ def test_options_are_read():
     ("source", "says"),
     [
         ("digit", "did you mean 'digits'? sources are digits, photos"),
-        ("digits,grey", "did you mean 'gray'? options are crop, gray, size, skip_corrupt"),
+        ("digits,grey", "did you mean 'gray'? options are crop, gray, shuffle, size, skip_corrupt"),
         ("digits,", "unknown option ''"),
         ("digits,size", "size=''"),
         ("digits,size=0", "size='0'"),

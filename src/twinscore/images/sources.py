@@ -13,9 +13,12 @@ from twinscore.errors import InputError
 from twinscore.images.embedded import load_digits, load_photos
 from twinscore.images.files import load_path
 from twinscore.images.imageset import ImageSet
+from twinscore.images.synthetic import loading
+from twinscore.images.synthetic.shuffle import shuffle_pixels
 from twinscore.images.transforms import Options
 
 _NUMBERS = ("crop", "size")
+_SEEDS = ("shuffle",)
 _FLAGS = ("gray", "skip_corrupt")
 
 
@@ -39,6 +42,11 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "digits": Kind(load_digits),
     "photos": Kind(load_photos),
+    "c_alpha:": Kind(loading.load_c_alpha, keys=tuple(loading.C_ALPHA_KEYS)),
+    "discs:": Kind(loading.load_discs, keys=tuple(loading.DISC_KEYS)),
+    "field:": Kind(loading.load_field, keys=tuple(loading.FIELD_KEYS)),
+    "mixture:": Kind(loading.load_mixture, keys=tuple(loading.MIXTURE_KEYS)),
+    "subspace:": Kind(loading.load_subspace, keys=tuple(loading.SUBSPACE_KEYS)),
 }
 """Every source that is no path. A key that ends with a colon takes a body."""
 
@@ -54,8 +62,10 @@ def load(source: str) -> ImageSet:
         A name (``digits``, ``photos``), or a path to a folder, ``.npy`` or ``.npz``; then options,
         each after a comma: ``size=S`` (crop to the central square and resize it to SxS,
         antialiased), ``crop=S`` (keep the central SxS first), ``gray`` (luma), ``skip_corrupt``
-        (leave undecodable files out, and list them in ``ImageSet.skipped``). Names win over
-        paths: ``./digits`` is the folder.
+        (leave undecodable files out, and list them in ``ImageSet.skipped``), ``shuffle=SEED``
+        (permute the pixels last, all images alike). Names win over paths: ``./digits`` is the
+        folder. Synthetic classes are ``c_alpha:``, ``discs:``, ``field:``, ``mixture:`` and
+        ``subspace:`` with options of their own; their ``size`` is the side that is made.
 
     Returns
     -------
@@ -73,7 +83,8 @@ def load(source: str) -> ImageSet:
     torch.Size([3, 1, 8, 8])
     """
     kind, body, options = parse(source)
-    return kind.load(body, options)
+    images = kind.load(body, options)
+    return images if options.shuffle is None else shuffle_pixels(images, options.shuffle)
 
 
 def parse(source: str) -> tuple[Kind, str, Options]:
@@ -109,7 +120,7 @@ def _split(source: str) -> tuple[Kind, str, list[str]]:
     prefix, colon, body = head.partition(":")
     if colon and prefix + colon in KINDS:
         kind = KINDS[prefix + colon]
-        if body.partition("=")[0] in kind.keys:
+        if body.partition("=")[0] in (*kind.keys, *_NUMBERS, *_SEEDS, *_FLAGS):
             return kind, "", [body, *words]
         return kind, body, words
     for end in range(len(words), -1, -1):
@@ -130,7 +141,7 @@ def _exists(path: str) -> bool:
 
 
 def _options(source: str, words: list[str], own_keys: tuple[str, ...]) -> Options:
-    known = sorted({*_NUMBERS, *_FLAGS, *own_keys})
+    known = sorted({*_NUMBERS, *_SEEDS, *_FLAGS, *own_keys})
     values: dict[str, int | bool] = {}
     extra: dict[str, str] = {}
     for word in words:
@@ -147,6 +158,8 @@ def _options(source: str, words: list[str], own_keys: tuple[str, ...]) -> Option
             if equals and value not in ("true", "false"):
                 raise InputError(f"{source!r}: {key}={value!r} is not true or false")
             values[key] = value != "false"
+        elif key in _SEEDS:
+            values[key] = _seed(source, key, value)
         else:
             values[key] = _number(source, key, value)
     return Options(**values, extra=extra)
@@ -155,6 +168,12 @@ def _options(source: str, words: list[str], own_keys: tuple[str, ...]) -> Option
 def _number(source: str, key: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) <= 5 and int(value) > 0):
         raise InputError(f"{source!r}: {key}={value!r} is not a side in pixels; give {key}=40")
+    return int(value)
+
+
+def _seed(source: str, key: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 9):
+        raise InputError(f"{source!r}: {key}={value!r} is not a seed; give {key}=0")
     return int(value)
 
 

@@ -23,6 +23,8 @@ class Options:
         Convert colour to luma.
     skip_corrupt : bool
         Leave files that cannot be decoded out, and list them in ``ImageSet.skipped``.
+    shuffle : int or None
+        Seed of the permutation of the pixels, applied after everything else.
     extra : mapping of str to str
         Options of this kind of source only, as text.
     """
@@ -31,6 +33,7 @@ class Options:
     crop: int | None = None
     gray: bool = False
     skip_corrupt: bool = False
+    shuffle: int | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
