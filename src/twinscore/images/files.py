@@ -131,6 +131,31 @@ def decode(path: Path) -> np.ndarray:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{str(path)!r}: cannot be read: {error.strerror}") from None
+    return decode_bytes(content, str(path))
+
+
+def decode_bytes(content: bytes, name: str) -> np.ndarray:
+    """Decode the content of a picture file; as :func:`decode`, which see.
+
+    Parameters
+    ----------
+    content : bytes
+        The whole file.
+    name : str
+        What to call it in a complaint.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(C, H, W)``, C 1 or 3, uint8 or uint16.
+
+    Raises
+    ------
+    CorruptImageError
+        When the content is truncated or not a picture.
+    InputError
+        When its size is that of a decompression bomb, or its pixels are floats or 32-bit integers.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -140,18 +165,18 @@ def decode(path: Path) -> np.ndarray:
                 pixels = _to_array(ImageOps.exif_transpose(opened))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(
-            f"{str(path)!r}: too many pixels; "
+            f"{name!r}: too many pixels; "
             f"give images of at most {Image.MAX_IMAGE_PIXELS // 10**6} million"
         ) from None
     except Exception as error:  # Pillow raises nearly anything on broken files
         unknown = isinstance(error, Image.UnidentifiedImageError)
         reason = "its content is no picture" if unknown else _one_line(error)
         raise CorruptImageError(
-            f"{str(path)!r}: cannot be decoded ({reason}); repair it or add skip_corrupt"
+            f"{name!r}: cannot be decoded ({reason}); repair it or add skip_corrupt"
         ) from None
     if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
         raise InputError(
-            f"{str(path)!r}: pixels are {pixels.dtype}; give 8 or 16 bits, or a .npy of floats"
+            f"{name!r}: pixels are {pixels.dtype}; give 8 or 16 bits, or a .npy of floats"
         )
     return pixels
 

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from twinscore.errors import InputError
 from twinscore.images.embedded import load_digits, load_photos
+from twinscore.images.hub import load_hub
+from twinscore.images.idx import load_idx
 from twinscore.images.imageset import ImageSet
 from twinscore.images.paths import load_path
+from twinscore.images.tables import load_parquet
 from twinscore.images.transforms import Options
 
 _NUMBERS = ("crop", "size")
@@ -39,6 +42,9 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "digits": Kind(load_digits),
     "photos": Kind(load_photos),
+    "idx:": Kind(load_idx, keys=("labels",)),
+    "parquet:": Kind(load_parquet, keys=("column", "label")),
+    "hf:": Kind(load_hub, keys=("split", "config", "column", "label")),
 }
 """Every source that is no path. A key that ends with a colon takes a body."""
 
@@ -51,11 +57,13 @@ def load(source: str) -> ImageSet:
     Parameters
     ----------
     source : str
-        A name (``digits``, ``photos``), or a path to a folder, ``.npy`` or ``.npz``; then options,
-        each after a comma: ``size=S`` (crop to the central square and resize it to SxS,
-        antialiased), ``crop=S`` (keep the central SxS first), ``gray`` (luma), ``skip_corrupt``
-        (leave undecodable files out, and list them in ``ImageSet.skipped``). Names win over
-        paths: ``./digits`` is the folder.
+        A name (``digits``, ``photos``), a kind and what it reads (``idx:PATH``, ``parquet:PATH``,
+        ``hf:NAME_OR_PATH``), or a path to a folder or file that
+        :func:`~twinscore.images.paths.load_path` knows; then options, each after a comma:
+        ``size=S`` (crop to the central square and resize it to SxS, antialiased), ``crop=S`` (keep
+        the central SxS first), ``gray`` (luma), ``skip_corrupt`` (leave undecodable files out, and
+        list them in ``ImageSet.skipped``), and those of its kind. Names win over paths:
+        ``./digits`` is the folder.
 
     Returns
     -------
@@ -118,7 +126,7 @@ def _split(source: str) -> tuple[Kind, str, list[str]]:
             return _PATH, path, words[end:]
     raise InputError(
         f"{source!r}: {head!r} is neither a source of images nor an existing path; "
-        f"{_choices(head, KINDS, 'sources')}, folders, .npy and .npz files"
+        f"{_choices(head, KINDS, 'sources')}, folders and files of arrays"
     )
 
 
