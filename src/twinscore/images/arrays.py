@@ -103,7 +103,7 @@ def require_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
     if 0 in shape:
         raise InputError(f"{name}: the array is empty, shape {shape}; give N >= 1")
     if dtype.kind != "f" and not (dtype.kind == "u" and dtype.itemsize <= 2):
-        raise InputError(f"{name}: {dtype} pixels; give uint8, uint16 or floats in [0, 1]")
+        raise InputError(f"{name}: {dtype.name} pixels; give uint8, uint16 or floats in [0, 1]")
 
 
 def _require_labels(labels: Stored, number: int) -> None:
@@ -114,7 +114,7 @@ def _require_labels(labels: Stored, number: int) -> None:
             f"give one an image, shape ({number},)"
         )
     if labels.dtype.kind not in "biu":
-        raise InputError(f"{where}: {labels.dtype} labels; give whole numbers")
+        raise InputError(f"{where}: {labels.dtype.name} labels; give whole numbers")
 
 
 def channels_first(pixels: np.ndarray) -> np.ndarray:

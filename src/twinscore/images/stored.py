@@ -92,7 +92,7 @@ def reading(path: Path, advice: str) -> Iterator[None]:
     except InputError:
         raise
     except OSError as error:
-        reason = error.strerror or one_line(error)
+        reason = one_line(OSError(error.strerror or error))
         raise InputError(f"{str(path)!r}: cannot be read ({reason}); {advice}") from None
     except UnpicklingError:
         raise InputError(f"{str(path)!r}: holds other things than tensors; {advice}") from None

@@ -98,7 +98,9 @@ def load_parquet(body: str, options: Options) -> ImageSet:
 def load_parquet_path(path: Path, options: Options) -> ImageSet:
     """Load a Parquet file or a folder of them; as :func:`load_parquet`."""
     parquet = require("pyarrow.parquet", str(path))
-    paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    with reading(path, "give a Parquet file, or a folder of them"):
+        path.stat()
+        paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not paths:
         raise InputError(f"{str(path)!r}: no .parquet file in this folder")
     schemas, rows = [], 0
@@ -288,13 +290,12 @@ def _image_reader(column: "pa.Array", name: str, start: int) -> Callable[[int], 
         return _from_lists(column, f"{name!r}, rows from {start}").__getitem__
 
     def decoded(i: int) -> np.ndarray:
+        where = f"{name}, row {start + i}"
         value = column[i].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
         if content is None:
-            raise CorruptImageError(
-                f"{name!r}, row {start + i}: holds no bytes; fill it in or add skip_corrupt"
-            )
-        return decode_bytes(content, f"{name}, row {start + i}")
+            raise CorruptImageError(f"{where!r}: holds no bytes; fill it in or add skip_corrupt")
+        return decode_bytes(content, where)
 
     return decoded
 
