@@ -75,7 +75,7 @@ def test_other_depths_are_converted(tmp_path, dtype):
         (np.zeros((1, 4, 4), dtype=np.int64), "int64 pixels; give uint8, uint16 or floats"),
         (np.zeros((1, 4, 4), dtype=bool), "bool pixels"),
         (np.zeros((1, 4, 4), dtype=complex), "complex128 pixels"),
-        (np.array([[[None]]]), "not a readable array"),
+        (np.array([[[None]]]), "cannot be read"),
         (np.full((1, 4, 4), np.nan), "holds NaN or infinity"),
         (np.full((1, 4, 4), np.inf), "holds NaN or infinity"),
         (np.full((1, 4, 4), 1.5), "floats from 1.5 to 1.5 are outside [0, 1]"),
@@ -171,9 +171,10 @@ def test_of_several_arrays_the_one_called_images_or_shaped_like_images_is_taken(
 
 @pytest.mark.parametrize("suffix", MAPPED)
 @pytest.mark.parametrize("dtype", ["u1", "f4", "f8"])
-def test_uncompressed_arrays_are_never_held_whole(tmp_path, monkeypatch, suffix, dtype):
-    monkeypatch.setattr("twinscore.images.imageset._CHUNK_PIXELS", 2**14)
-    values = np.zeros((64, 64, 64, 3), dtype=dtype)
+@pytest.mark.parametrize("shape", [(64, 64, 64), (64, 3, 64, 64), (64, 64, 64, 3)])
+def test_uncompressed_arrays_are_never_held_whole(tmp_path, monkeypatch, suffix, dtype, shape):
+    monkeypatch.setattr("twinscore.images.imageset._CHUNK_PIXELS", 2**13)
+    values = np.zeros(shape, dtype=dtype)
     path = stored_as(suffix, tmp_path, images=values)
     images.load(str(path))  # imports
     tracemalloc.start()
@@ -183,9 +184,9 @@ def test_uncompressed_arrays_are_never_held_whole(tmp_path, monkeypatch, suffix,
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert part[[62]].shape == (1, 3, 64, 64)
-    # a chunk (one image here), its copies and the names: a tenth of the array
-    assert peak < values.nbytes / 4
+    assert part[[62]].shape == (1, *loaded.shape)
+    # a chunk of one or two images, its copies, and some 30 kB of names, digests and headers
+    assert peak < values.nbytes / 4 + 50_000
 
 
 def test_a_tensor_alone_is_the_images(tmp_path):
@@ -218,7 +219,7 @@ class Planted:
         (torch.zeros(1).expand(10**12, 4, 4), "repeats fewer numbers"),
         (torch.zeros(2, 4, 4, dtype=torch.bfloat16), "BFloat16"),
         (torch.zeros(2, 4, 4, dtype=torch.int64), "int64 pixels"),
-        (torch.zeros(2, 4, 4).to_sparse(), "not a readable array"),
+        (torch.zeros(2, 4, 4).to_sparse(), "cannot be read"),
     ],
 )
 def test_other_contents_of_torch_files_are_refused(tmp_path, content, says):
@@ -273,7 +274,7 @@ def test_an_endless_header_in_an_archive_is_not_read(tmp_path):
         archive.writestr("images.npy", head + b" " * 2**24)
     tracemalloc.start()
     try:
-        assert "not a readable array" in complaint(tmp_path / "a.npz")
+        assert "cannot be read" in complaint(tmp_path / "a.npz")
         assert tracemalloc.get_traced_memory()[1] < 2**23  # half of what the header unpacks to
     finally:
         tracemalloc.stop()

@@ -138,6 +138,7 @@ def test_columns_are_chosen(tmp_path):
         ({"image": [PICTURES[0], None]}, "row 1': holds no bytes; fill it in or add skip_corrupt"),
         ({"image": pa.array([{"path": "/x.png"}], STRUCT)}, "row 0': holds no bytes"),
         ({"image": PICTURES[:2], "label": [1, None]}, "'label' misses the label of an image"),
+        ({"image": PICTURES[:2], "label": pa.array([1, 2**63], pa.uint64())}, "of 2**63 or more"),
         ({"image": [PICTURES[0], png(PIXELS[0, :3])]}, "differ in size (4x6 and 3x6); add size=3"),
         ({"image": [[[1, 2], [3, 4]], [[1, 2]]]}, "the lists differ in length"),
         ({"image": [[[1, 2], [3]], [[1, 2], [3, 4]]]}, "the lists differ in length"),
@@ -155,6 +156,12 @@ def test_unusable_tables_are_refused(tmp_path, columns, says):
     message = complaint(path)
     assert says in message
     assert "a.parquet" in message
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    table = pa.Table.from_arrays([pa.array(PICTURES), pa.array(PICTURES)], ["image", "image"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert "has several columns 'image'" in complaint(tmp_path / "a.parquet")
 
 
 def test_corrupt_rows_stop_the_load_or_are_listed(tmp_path):
@@ -196,6 +203,12 @@ def test_broken_files_are_refused(tmp_path):
     damaged[4:40] = b"\xff" * 36  # the header of the first page
     path.write_bytes(damaged)
     assert "a.parquet" in complaint(path)
+
+
+def test_labels_that_are_no_text_are_refused(tmp_path):
+    latin = pa.array([b"caf\xe9"] * 7).view(pa.string())
+    path = write(tmp_path / "a.parquet", image=PICTURES, label=latin)
+    assert "a.parquet': cannot be read (In column 1: Invalid: Invalid UTF8" in complaint(path)
 
 
 def test_missing_files_and_empty_folders_are_named(tmp_path):

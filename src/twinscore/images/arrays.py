@@ -120,7 +120,7 @@ def _require_labels(labels: Stored, number: int) -> None:
 def channels_first(pixels: np.ndarray) -> np.ndarray:
     """View an array that passed :func:`require_images` as ``(N, C, H, W)``."""
     if pixels.ndim == 3:
-        return pixels[:, None]
+        return np.expand_dims(pixels, 1)
     return pixels if pixels.shape[1] in (1, 3) else pixels.transpose(0, 3, 1, 2)
 
 

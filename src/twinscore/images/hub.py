@@ -59,7 +59,9 @@ def load_hub(body: str, options: Options) -> ImageSet:
         chosen = rows.select_columns(columns).with_format("arrow")
         try:
             for table in chosen.iter(batch_size=BATCH):
-                yield from _with_files(table).to_batches()
+                whole = _with_files(table)
+                whole.validate(full=True)
+                yield from whole.to_batches()
         except Exception as error:
             raise InputError(f"{source!r}: cannot be read ({one_line(error)})") from None
 

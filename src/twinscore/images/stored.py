@@ -91,15 +91,11 @@ def reading(path: Path, advice: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except OSError as error:
-        reason = one_line(OSError(error.strerror or error))
-        raise InputError(f"{str(path)!r}: cannot be read ({reason}); {advice}") from None
     except UnpicklingError:
         raise InputError(f"{str(path)!r}: holds other things than tensors; {advice}") from None
     except Exception as error:  # libraries raise nearly anything on broken files
-        raise InputError(
-            f"{str(path)!r}: not a readable array ({one_line(error)}); {advice}"
-        ) from None
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"{str(path)!r}: cannot be read ({reason}); {advice}") from None
 
 
 def open_arrays(path: Path) -> dict[str, Stored]:
@@ -321,7 +317,7 @@ def _open_torch(path: Path) -> dict[str, Stored]:
 def _of_tensor(path: Path, tensor: torch.Tensor) -> Stored:
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ValueError(f"its tensor of shape {tuple(tensor.shape)} repeats fewer numbers")
-    array = tensor.detach().numpy().view(np.memmap)  # torch has mapped the file
+    array = tensor.detach().numpy().view(np.memmap)  # says what torch did: it mapped the file
     return Stored(path, array.shape, array.dtype, lambda: array)
 
 

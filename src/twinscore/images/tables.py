@@ -125,7 +125,9 @@ def load_parquet_path(path: Path, options: Options) -> ImageSet:
                     )
             with reading(one, _ADVICE), parquet.ParquetFile(one, memory_map=True) as file:
                 for group in range(file.num_row_groups):
-                    yield from file.iter_batches(BATCH, row_groups=[group], columns=columns)
+                    for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
+                        batch.validate(full=True)
+                        yield batch
 
     return load_table(Table(str(path), rows, schemas[0], batches), options)
 
@@ -157,6 +159,9 @@ def load_table(table: Table, options: Options) -> ImageSet:
     """
     column = _image_column(table, options.extra.get("column"))
     label = _label_column(table, options.extra.get("label"))
+    for name in (column, label):
+        if table.schema.names.count(name) > 1:
+            raise InputError(f"{table.name!r}: has several columns {name!r}; give each its name")
     if table.rows == 0:
         raise InputError(f"{table.name!r}: has no rows")
     pixels: np.ndarray | None = None
@@ -199,7 +204,7 @@ def _rows(
             continue
         image_of = _image_reader(batch.column(column), f"{table.name}, column {column}", start)
         for i in range(batch.num_rows):
-            yield partial(image_of, i), label and batch.column(label)[i].as_py()
+            yield partial(image_of, i), None if label is None else batch.column(label)[i].as_py()
         start += batch.num_rows
 
 
@@ -330,4 +335,7 @@ def _numbered(labels: list[Any], name: str, column: str) -> np.ndarray:
         raise InputError(f"{name!r}: column {column!r} misses the label of an image")
     if isinstance(labels[0], str):
         return np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    return np.array(labels, dtype=np.int64)
+    try:
+        return np.array(labels, dtype=np.int64)
+    except OverflowError:
+        raise InputError(f"{name!r}: column {column!r} holds labels of 2**63 or more") from None
