@@ -1,7 +1,6 @@
-"""Source strings, folders, arrays, and the two embedded sets."""
+"""Source strings, folders, and the two embedded sets."""
 
 import hashlib
-import io
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +68,7 @@ def test_options_are_read():
         ("digits,size=²", "size='²'"),
         ("digits,gray=yes", "is not true or false"),
         ("digits,size=4,size=5", "given twice"),
-        ("idx:t10k.gz", "neither a source of images nor an existing path"),
+        ("idy:t10k.gz", "neither a source of images nor an existing path"),
         ("missing/folder,gray", "'missing/folder' is neither"),
         ("", "neither"),
     ],
@@ -236,7 +235,7 @@ def test_missing_empty_and_other_paths_are_refused(tmp_path):
     assert "nor an existing path" in complaint(tmp_path / "missing")
     assert "no image in this folder" in complaint(tmp_path)
     (tmp_path / "a.txt").write_text("x")
-    assert "give a folder, a .npy or a .npz file" in complaint(tmp_path / "a.txt")
+    assert "give a folder, an IDX file, or one of .npy" in complaint(tmp_path / "a.txt")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     assert "gone.png': cannot be read" in complaint(tmp_path)
 
@@ -308,118 +307,6 @@ def test_a_folder_and_its_array_have_the_same_digests(tmp_path):
     for options in ("", ",gray,crop=6", ",size=4"):
         folder = images.load(f"{tmp_path}/folder{options}")
         assert folder.digests == images.load(f"{tmp_path}/a.npy{options}").digests
-
-
-# arrays
-
-
-@pytest.mark.parametrize(
-    ("shape", "expected"),
-    [
-        ((2, 4, 5), (1, 4, 5)),
-        ((2, 4, 5, 1), (1, 4, 5)),
-        ((2, 4, 5, 3), (3, 4, 5)),
-        ((2, 1, 4, 5), (1, 4, 5)),
-        ((2, 3, 4, 5), (3, 4, 5)),
-        ((2, 3, 4, 3), (3, 4, 3)),
-    ],
-)
-def test_array_layouts(tmp_path, shape, expected):
-    values = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
-    np.save(tmp_path / "a.npy", values)
-    loaded = images.load(f"{tmp_path}/a.npy")
-    assert (loaded.shape, len(loaded)) == (expected, 2)
-    last = shape[-1] == expected[0] and shape[1:] != expected
-    first = values.transpose(0, 3, 1, 2) if last else values
-    torch.testing.assert_close(loaded[:], torch.from_numpy(first.reshape(2, *expected)) / 255)
-
-
-@pytest.mark.parametrize(("dtype", "peak"), [("u1", 255), ("<u2", 65535), ("<f4", 1)])
-def test_arrays_stay_memory_mapped_where_nothing_is_converted(tmp_path, dtype, peak):
-    np.save(tmp_path / "a.npy", np.ones((3, 4, 4), dtype=dtype))
-    loaded = images.load(f"{tmp_path}/a.npy,size=4,gray")
-    assert isinstance(loaded.pixels, np.memmap)
-    assert loaded.peak == peak
-    assert loaded[[2, 0]].sum().item() == pytest.approx(32 / peak)
-
-
-@pytest.mark.parametrize("dtype", [">u2", ">f4", "f8", "f2"])
-def test_other_depths_are_converted(tmp_path, dtype):
-    values = np.ones((3, 4, 4), dtype=dtype)
-    np.save(tmp_path / "a.npy", values)
-    np.save(tmp_path / "b.npy", values.astype("<u2" if dtype == ">u2" else "<f4"))
-    loaded, native = images.load(f"{tmp_path}/a.npy"), images.load(f"{tmp_path}/b.npy")
-    assert loaded.pixels.dtype == native.pixels.dtype
-    assert loaded.digests == native.digests
-
-
-@pytest.mark.parametrize(
-    ("array", "says"),
-    [
-        (np.zeros((4, 4)), r"shape (4, 4) holds no images"),
-        (np.zeros((2, 4, 4, 4)), "holds no images"),
-        (np.zeros((1, 1, 1, 4, 4)), "holds no images"),
-        (np.zeros((0, 4, 4)), "the array is empty"),
-        (np.zeros((4, 0, 4)), "the array is empty"),
-        (np.zeros((1, 4, 4), dtype=np.int64), "int64 pixels; give uint8, uint16 or floats"),
-        (np.zeros((1, 4, 4), dtype=bool), "bool pixels"),
-        (np.zeros((1, 4, 4), dtype=complex), "complex128 pixels"),
-        (np.array([[[None]]]), "not a readable array"),
-        (np.full((1, 4, 4), np.nan), "holds NaN or infinity"),
-        (np.full((1, 4, 4), np.inf), "holds NaN or infinity"),
-        (np.full((1, 4, 4), 1.5), "floats from 1.5 to 1.5 are outside [0, 1]"),
-        (np.full((1, 4, 4), -0.5), "are outside [0, 1]"),
-    ],
-)
-@pytest.mark.parametrize("suffix", ["npy", "npz"])
-def test_unusable_arrays_are_refused(tmp_path, array, says, suffix):
-    path = tmp_path / f"a.{suffix}"
-    np.savez(path, array) if suffix == "npz" else np.save(path, array)
-    message = complaint(path)
-    assert says in message
-    assert str(path) in message
-
-
-def test_a_bad_value_is_found_in_the_last_chunk(tmp_path, monkeypatch):
-    monkeypatch.setattr("twinscore.images.imageset._CHUNK_PIXELS", 16)
-    values = np.zeros((5, 4, 4), dtype=np.float32)
-    values[4, 3, 3] = np.nan
-    np.save(tmp_path / "a.npy", values)
-    assert "NaN" in complaint(tmp_path / "a.npy")
-
-
-def test_npz_takes_one_array_or_the_one_called_images(tmp_path):
-    pixels = np.zeros((3, 4, 4), dtype=np.uint8)
-    np.savez(tmp_path / "one.npz", faces=pixels, labels=np.array([4, 5, 6]))
-    assert images.load(f"{tmp_path}/one.npz").labels.tolist() == [4, 5, 6]
-    np.savez_compressed(tmp_path / "two.npz", images=pixels, mask=np.zeros(7))
-    assert images.load(f"{tmp_path}/two.npz").labels is None
-    np.savez(tmp_path / "three.npz", x=pixels, y=pixels)
-    assert "holds 'x', 'y'; call the one with the images 'images'" in complaint(
-        f"{tmp_path}/three.npz"
-    )
-    np.savez(tmp_path / "none.npz")
-    assert "holds no array" in complaint(f"{tmp_path}/none.npz")
-    np.savez(tmp_path / "short.npz", images=pixels, labels=np.zeros(2))
-    assert "labels of shape (2,) for 3 images" in complaint(f"{tmp_path}/short.npz")
-
-
-@settings(deadline=None)
-@given(st.data())
-def test_broken_array_files_raise_only_input_errors(tmp_path_factory, data):
-    suffix = data.draw(st.sampled_from([".npy", ".npz"]))
-    buffer = io.BytesIO()
-    save_as = np.save if suffix == ".npy" else np.savez_compressed
-    save_as(buffer, np.zeros((2, 3, 3), dtype=np.uint8))
-    content = bytearray(buffer.getvalue())
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path = tmp_path_factory.mktemp("broken") / f"a{suffix}"
-    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-    try:
-        images.load(str(path))
-    except InputError as error:
-        assert str(path) in str(error)  # noqa: PT017
 
 
 # embedded sets

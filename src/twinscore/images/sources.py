@@ -11,10 +11,13 @@ from pathlib import Path
 
 from twinscore.errors import InputError
 from twinscore.images.embedded import load_digits, load_photos
-from twinscore.images.files import load_path
+from twinscore.images.hub import load_hub
+from twinscore.images.idx import load_idx
 from twinscore.images.imageset import ImageSet
+from twinscore.images.paths import load_path
 from twinscore.images.synthetic import loading
 from twinscore.images.synthetic.shuffle import shuffle_pixels
+from twinscore.images.tables import load_parquet
 from twinscore.images.transforms import Options
 
 _NUMBERS = ("crop", "size")
@@ -47,6 +50,9 @@ KINDS: dict[str, Kind] = {
     "field:": Kind(loading.load_field, keys=tuple(loading.FIELD_KEYS)),
     "mixture:": Kind(loading.load_mixture, keys=tuple(loading.MIXTURE_KEYS)),
     "subspace:": Kind(loading.load_subspace, keys=tuple(loading.SUBSPACE_KEYS)),
+    "idx:": Kind(load_idx, keys=("labels",)),
+    "parquet:": Kind(load_parquet, keys=("column", "label")),
+    "hf:": Kind(load_hub, keys=("split", "config", "column", "label")),
 }
 """Every source that is no path. A key that ends with a colon takes a body."""
 
@@ -59,13 +65,14 @@ def load(source: str) -> ImageSet:
     Parameters
     ----------
     source : str
-        A name (``digits``, ``photos``), or a path to a folder, ``.npy`` or ``.npz``; then options,
-        each after a comma: ``size=S`` (crop to the central square and resize it to SxS,
-        antialiased), ``crop=S`` (keep the central SxS first), ``gray`` (luma), ``skip_corrupt``
-        (leave undecodable files out, and list them in ``ImageSet.skipped``), ``shuffle=SEED``
-        (permute the pixels last, all images alike). Names win over paths: ``./digits`` is the
-        folder. Synthetic classes are ``c_alpha:``, ``discs:``, ``field:``, ``mixture:`` and
-        ``subspace:`` with options of their own; their ``size`` is the side that is made.
+        A name (``digits``, ``photos``), a kind and what it reads or makes (``idx:PATH``,
+        ``c_alpha:alpha=2``), or a path to a folder or file that
+        :func:`~twinscore.images.paths.load_path` knows; then options, each after a comma:
+        ``size=S`` (crop to the central square and resize it to SxS, antialiased; of a synthetic
+        class the side that is made), ``crop=S`` (keep the central SxS first), ``gray`` (luma),
+        ``skip_corrupt`` (leave undecodable files out, and list them in ``ImageSet.skipped``),
+        ``shuffle=SEED`` (permute the pixels last, all images alike), and those of its kind. Names
+        win over paths: ``./digits`` is the folder.
 
     Returns
     -------
@@ -129,7 +136,7 @@ def _split(source: str) -> tuple[Kind, str, list[str]]:
             return _PATH, path, words[end:]
     raise InputError(
         f"{source!r}: {head!r} is neither a source of images nor an existing path; "
-        f"{_choices(head, KINDS, 'sources')}, folders, .npy and .npz files"
+        f"{_choices(head, KINDS, 'sources')}, folders and files of arrays"
     )
 
 

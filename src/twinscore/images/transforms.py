@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from twinscore.errors import InputError
+from twinscore.images.imageset import Pixels
 
 
 @dataclass(frozen=True)
@@ -145,32 +146,33 @@ def transform(image: np.ndarray, peak: float, options: Options, name: str) -> np
     return image if options.size is None else resize(image, options.size, peak)
 
 
-def transform_all(pixels: np.ndarray, peak: float, options: Options, name: str) -> np.ndarray:
+def transform_all(pixels: Pixels, peak: float, options: Options, name: str) -> Pixels:
     """Apply the options to a batch, one image at a time.
 
     Parameters
     ----------
-    pixels : numpy.ndarray
+    pixels : Pixels
         ``(N, C, H, W)``, N at least 1.
     peak, options, name
         As for :func:`transform`.
 
     Returns
     -------
-    numpy.ndarray
-        ``(N, C', H', W')``; the batch itself, a memory map included, where nothing is to be done.
+    Pixels
+        ``(N, C', H', W')``; the batch itself, memory-mapped or lazy, where nothing is to be done.
 
     Raises
     ------
     InputError
         When the images are smaller than the crop.
     """
-    first = transform(pixels[0], peak, options, name)
-    if first.shape == pixels.shape[1:] and np.shares_memory(first, pixels):
+    image = pixels[0]
+    first = transform(image, peak, options, name)
+    if first.shape == image.shape and np.shares_memory(first, image):
         return pixels
     out = np.empty((len(pixels), *first.shape), dtype=pixels.dtype)
-    for target, image in zip(out, pixels, strict=True):
-        target[...] = transform(image, peak, options, name)
+    for row, target in enumerate(out):
+        target[...] = transform(pixels[row], peak, options, name)
     return out
 
 
