@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from twinscore.errors import InputError
+from twinscore.images.datasets import load_celeba, load_lsun
 from twinscore.images.embedded import load_digits, load_photos
 from twinscore.images.files import load_path
 from twinscore.images.imageset import ImageSet
@@ -38,7 +39,9 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "digits": Kind(load_digits),
-    "photos": Kind(load_photos),
+    "photos": Kind(load_photos, keys=("groups",)),
+    "celeba:": Kind(load_celeba),
+    "lsun:": Kind(load_lsun),
 }
 """Every source that is no path. A key that ends with a colon takes a body."""
 
@@ -51,11 +54,11 @@ def load(source: str) -> ImageSet:
     Parameters
     ----------
     source : str
-        A name (``digits``, ``photos``), or a path to a folder, ``.npy`` or ``.npz``; then options,
-        each after a comma: ``size=S`` (crop to the central square and resize it to SxS,
-        antialiased), ``crop=S`` (keep the central SxS first), ``gray`` (luma), ``skip_corrupt``
-        (leave undecodable files out, and list them in ``ImageSet.skipped``). Names win over
-        paths: ``./digits`` is the folder.
+        A name (``digits``, ``photos``), ``celeba:`` or ``lsun:`` and a folder, or a path to a
+        folder, ``.npy`` or ``.npz``; then options, each after a comma: ``size=S`` (crop to the
+        central square and resize it to SxS, antialiased), ``crop=S`` (keep the central SxS first),
+        ``gray`` (luma), ``skip_corrupt`` (leave undecodable files out, and list them in
+        ``ImageSet.skipped``). Names win over paths: ``./digits`` is the folder.
 
     Returns
     -------

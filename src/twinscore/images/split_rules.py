@@ -51,7 +51,7 @@ class Rule:
     shortage: Callable[[int, np.ndarray, int, Twins], str]
 
 
-def resolve(images: ImageSet, by: By) -> By:
+def resolve(images: ImageSet, by: str) -> str:
     """Say what *auto* stands for: *group* where the images have groups, else *random*."""
     if by != "auto":
         return by
@@ -101,11 +101,8 @@ def _texts(images: ImageSet, what: Literal["group", "label"]) -> list[str]:
     if what == "group" and images.groups is not None:
         return list(images.groups)
     if images.labels is None:
-        lacking = "labels" if what == "label" else "groups nor labels"
-        raise InputError(
-            f"by: these images have {'no' if what == 'label' else 'neither'} {lacking} to split "
-            "by; give 'random'"
-        )
+        lacking = "no labels" if what == "label" else "neither groups nor labels"
+        raise InputError(f"split by {what}: these images have {lacking}; split them at random")
     return [str(label) for label in images.labels]
 
 
@@ -113,7 +110,10 @@ def _attribute(images: ImageSet, name: str | None) -> np.ndarray:
     labels = [] if images.labels is None else [str(label) for label in images.labels]
     known = [*images.attributes, *sorted(set(labels))]
     if not known:
-        raise InputError("by: these images have neither attributes nor labels; give 'random'")
+        raise InputError(
+            "split by attribute: these images have neither attributes nor labels; "
+            "split them at random"
+        )
     if name in images.attributes:
         return images.attributes[name]
     if name in labels:
