@@ -32,8 +32,8 @@ def twins(
       the rest and B from the other. Groups are ignored.
     - *group* (a person, a photograph; where the images have no groups, their labels are): no group
       is in two of A, B and test. The smallest groups go to the test set until it is full, so that
-      it is drawn from many; the others, the largest first, go to the smaller of A and B. Within A,
-      B and test all groups are mixed.
+      it is drawn from many; the others, the largest first, go to the smaller of A and B; the
+      seed decides between groups of equal size. Within A, B and test all groups are mixed.
     - *label*: for every n, A and B hold equally many images of each label, and the test set and
       A hold their size times the label's share, rounded up or down. Shares are those among all
       images for the test set, and among the pairs of one label that the rest gives for A and B; at
