@@ -156,8 +156,12 @@ def differing_fields(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def identity(spec: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's spec that its hash covers: the source string gives way to its digest."""
-    return {key: value for key, value in spec.items() if key != "data"}
+    """The part of a run's spec that its hash covers: places give way to digests of their content.
+
+    Such are ``data``, and ``split`` where it names lists.
+    """
+    places = {"data", "split"} if "split_digest" in spec else {"data"}
+    return {key: value for key, value in spec.items() if key not in places}
 
 
 def default_folder(spec: dict[str, Any]) -> Path:
@@ -194,10 +198,11 @@ def claim(folder: Path, spec: dict[str, Any], extendable: Sequence[str] = ()) ->
         fields = []
         for name in differing_fields(identity(old), identity(spec)):
             if name not in extendable or not set(old.get(name, [])) <= set(spec[name]):
-                fields.append("data" if name == "data_digest" else name)
+                fields.append(name.removesuffix("_digest"))
         if fields:
+            differing = ", ".join(dict.fromkeys(fields))
             raise InputError(
-                f"{folder}: holds a run of another spec (differs in {', '.join(fields)}); "
+                f"{folder}: holds a run of another spec (differs in {differing}); "
                 "repeat that spec to continue it, or give another --out"
             )
     write_json(path, {"schema_version": SCHEMA_VERSION} | spec)

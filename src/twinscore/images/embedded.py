@@ -81,19 +81,24 @@ def load_photos(body: str, options: Options) -> ImageSet:
         Unused: the source has no body.
     options : Options
         ``size`` is the side of a patch, 32 by default; ``crop`` keeps the centre of each
-        photograph, before it is reduced.
+        photograph, before it is reduced; ``groups`` is ``half`` (the default) or ``photograph``.
 
     Returns
     -------
     ImageSet
         uint8, one channel; names like ``astronaut/r03c05``; groups are the left and right halves
-        of the photographs, so that twins can be split without a shared half, yet see alike scenes.
+        of the photographs, so that twins can be split without a shared half, yet see alike scenes;
+        or the photographs, so that twins see no photograph in common.
 
     Raises
     ------
     InputError
-        When a photograph is not installed or smaller than the crop, or no patch fits.
+        When a photograph is not installed or smaller than the crop, no patch fits, or ``groups`` is
+        neither.
     """
+    grouping = options.extra.get("groups", "half")
+    if grouping not in ("half", "photograph"):
+        raise InputError(f"'photos': groups={grouping!r}; give half or photograph")
     side = options.size or _PATCH
     patches: list[np.ndarray] = []
     names: list[str] = []
@@ -106,7 +111,7 @@ def load_photos(body: str, options: Options) -> ImageSet:
                 patches.append(reduced[top : top + side, left : left + side])
                 names.append(f"{photograph}/r{row:02d}c{column:02d}")
                 half = "left" if 2 * column + 1 < reduced.shape[1] // side else "right"
-                groups.append(f"{photograph}/{half}")
+                groups.append(f"{photograph}/{half}" if grouping == "half" else photograph)
     if not patches:
         raise InputError(f"'photos': no patch of size={side} fits into any photograph; give less")
     return from_pixels(np.stack(patches)[:, None], names=names, groups=groups)

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from twinscore.errors import InputError
+from twinscore.images.datasets import load_celeba, load_lsun
 from twinscore.images.embedded import load_digits, load_photos
 from twinscore.images.hub import load_hub
 from twinscore.images.idx import load_idx
@@ -44,15 +45,17 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "digits": Kind(load_digits),
-    "photos": Kind(load_photos),
+    "photos": Kind(load_photos, keys=("groups",)),
+    "idx:": Kind(load_idx, keys=("labels",)),
+    "parquet:": Kind(load_parquet, keys=("column", "label")),
+    "hf:": Kind(load_hub, keys=("split", "config", "column", "label")),
+    "celeba:": Kind(load_celeba),
+    "lsun:": Kind(load_lsun),
     "c_alpha:": Kind(loading.load_c_alpha, keys=tuple(loading.C_ALPHA_KEYS)),
     "discs:": Kind(loading.load_discs, keys=tuple(loading.DISC_KEYS)),
     "field:": Kind(loading.load_field, keys=tuple(loading.FIELD_KEYS)),
     "mixture:": Kind(loading.load_mixture, keys=tuple(loading.MIXTURE_KEYS)),
     "subspace:": Kind(loading.load_subspace, keys=tuple(loading.SUBSPACE_KEYS)),
-    "idx:": Kind(load_idx, keys=("labels",)),
-    "parquet:": Kind(load_parquet, keys=("column", "label")),
-    "hf:": Kind(load_hub, keys=("split", "config", "column", "label")),
 }
 """Every source that is no path. A key that ends with a colon takes a body."""
 

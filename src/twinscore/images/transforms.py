@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,10 @@ class Options:
     size : int or None
         Side in pixels of the square images to deliver.
     crop : int or None
-        Side in pixels of the central square to keep, before resizing.
+        Side in pixels of the square to keep, before resizing.
+    crop_at : str
+        Where that square lies: *center* or *corner* (top left). No option of the user's, but of
+        the kind of source.
     gray : bool
         Convert colour to luma.
     skip_corrupt : bool
@@ -32,6 +36,7 @@ class Options:
 
     size: int | None = None
     crop: int | None = None
+    crop_at: Literal["center", "corner"] = "center"
     gray: bool = False
     skip_corrupt: bool = False
     shuffle: int | None = None
@@ -55,6 +60,27 @@ def center_crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     top, left = (pixels.shape[-2] - height) // 2, (pixels.shape[-1] - width) // 2
     return pixels[..., top : top + height, left : left + width]
+
+
+def corner_crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Keep the top left rectangle of one or many images, as a view.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        ``(..., H, W)``.
+    height, width : int
+        At most H and W.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(..., height, width)``.
+    """
+    return pixels[..., :height, :width]
+
+
+_CROPS = {"center": center_crop, "corner": corner_crop}
 
 
 def luma(image: np.ndarray) -> np.ndarray:
@@ -140,7 +166,7 @@ def transform(image: np.ndarray, peak: float, options: Options, name: str) -> np
                 f"{name}: crop={options.crop} is larger than the image ({height}x{width}); "
                 f"give at most {min(height, width)}"
             )
-        image = center_crop(image, options.crop, options.crop)
+        image = _CROPS[options.crop_at](image, options.crop, options.crop)
     if options.gray:
         image = luma(image)
     return image if options.size is None else resize(image, options.size, peak)
