@@ -156,8 +156,8 @@ def differing_fields(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def identity(spec: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's spec that its hash covers: the source string gives way to its digest."""
-    return {key: value for key, value in spec.items() if key != "data"}
+    """The part of a run's spec that its hash covers: source strings give way to their digests."""
+    return {key: value for key, value in spec.items() if key not in ("data", "against")}
 
 
 def default_folder(spec: dict[str, Any]) -> Path:
@@ -173,7 +173,8 @@ def claim(folder: Path, spec: dict[str, Any], extendable: Sequence[str] = ()) ->
     folder : Path
         An existing folder.
     spec : dict
-        JSON values; ``data`` names the images, ``data_digest`` is their content.
+        JSON values; ``data`` names the images, ``data_digest`` is their content; likewise
+        ``against``.
     extendable : sequence of str
         Fields that hold lists and may grow.
 
@@ -194,7 +195,7 @@ def claim(folder: Path, spec: dict[str, Any], extendable: Sequence[str] = ()) ->
         fields = []
         for name in differing_fields(identity(old), identity(spec)):
             if name not in extendable or not set(old.get(name, [])) <= set(spec[name]):
-                fields.append("data" if name == "data_digest" else name)
+                fields.append(name.removesuffix("_digest"))
         if fields:
             raise InputError(
                 f"{folder}: holds a run of another spec (differs in {', '.join(fields)}); "

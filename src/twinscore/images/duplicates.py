@@ -120,10 +120,14 @@ def near_duplicates(
     def exact(i: np.ndarray, j: np.ndarray) -> np.ndarray:
         return _correlations(images, rows[i], others, columns[j], side)
 
+    def tell(compared: int) -> None:
+        if report:
+            report(len(images) - len(rows) + compared)
+
     if len(rows):
         limits = _Limits(threshold, _margin(side * side))
         features = _features(images, rows, others, columns, side, limits.cut)
-        near = _search(*features, limits, exact, block, against is None, report)
+        near = _search(*features, limits, exact, block, against is None, tell)
         found = np.flatnonzero(near >= 0)
         partner[rows[found]] = columns[near[found]]
         correlation[rows[found]] = exact(found, near[found])
@@ -281,7 +285,7 @@ def _search(
     exact: Exact,
     block: int,
     earlier_only: bool,
-    report: Callable[[int], None] | None,
+    report: Callable[[int], None],
 ) -> np.ndarray:
     """Position of each row's most correlated column above the threshold, -1 where there is none."""
     count, others = len(rows.full), len(columns.full)
@@ -306,8 +310,7 @@ def _search(
                 values[uncertain] = exact(top + i[uncertain], left + j[uncertain])
                 above = values > limits.threshold
                 _keep_best(near[part], best[part], i[above], left + j[above], values[above])
-        if report:
-            report(part.stop)
+        report(part.stop)
     return near
 
 
