@@ -58,10 +58,12 @@ class Count(_Model):
 
 
 class Pair(_Model):
-    """An image and the one it repeats, by name."""
+    """An image and the one it repeats."""
 
-    image: str
-    partner: str
+    index: int
+    name: str
+    partner_index: int
+    partner_name: str
     correlation: float
 
 
@@ -219,9 +221,12 @@ def _pictures(
 
 
 def _pair(images: ImageSet, others: ImageSet, found: Duplicates, index: int) -> Pair:
+    partner = int(found.partner[index])
     return Pair(
-        image=images.names[index],
-        partner=others.names[found.partner[index]],
+        index=index,
+        name=images.names[index],
+        partner_index=partner,
+        partner_name=others.names[partner],
         correlation=float(found.correlation[index]),
     )
 

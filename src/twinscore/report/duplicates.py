@@ -6,7 +6,9 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from twinscore.errors import InputError
@@ -19,7 +21,7 @@ FIGURES = ("pairs", "histogram")
 ACROSS = 6
 TITLES = {
     "identical": "equal pixel by pixel",
-    "closest": "the most correlated of the others",
+    "closest": "most correlated",
     "borderline": "just above the threshold",
 }
 
@@ -44,10 +46,10 @@ class Count(_Part):
 
 
 class Pair(_Part):
-    """An image and the one it repeats, by name."""
+    """An image and the one it repeats."""
 
-    image: str
-    partner: str
+    index: int
+    partner_index: int
     correlation: float
 
 
@@ -125,11 +127,10 @@ def content(folder: Path, *, images: bool = True) -> Content:
         captions={
             "pairs": Caption(
                 "Images and what they repeat",
-                f"In each pair, {partner} is on the left and its near-duplicate on the right; the "
-                "number is their correlation. The pairs just above the threshold tell whether it "
-                "is right: if they show different things, raise it; if they are copies, so may be "
-                "some pairs below it, and a lower threshold is worth a try. The table above and "
-                "duplicates.csv name the images.",
+                f"In each pair, {partner} is on the left and its near-duplicate on the right; their "
+                "indices, which duplicates.csv turns into names, are below, and in bold their "
+                "correlation. The pairs just above the threshold tell whether it is right: if they show different things, raise it; if they are copies, so may be "
+                "some pairs below it, and a lower threshold is worth a try.",
                 "Pairs of pictures under up to three headings: " + "; ".join(TITLES.values()) + ".",
             ),
             "histogram": Caption(
@@ -167,11 +168,9 @@ def _facts(result: Result) -> tuple[tuple[str, str], ...]:
         for name, data in described
     ]
     at = result.compared_at
-    counts = ", ".join(f"{count.images:,} above {count.threshold:g}" for count in result.counts)
     return (
         *facts,
         ("Compared at", f"{at} x {at} pixels, gray, mean removed; the sign counts"),
-        ("Near-duplicates", counts),
         ("Equal pixel by pixel", f"{result.identical:,}"),
     )
 
@@ -182,20 +181,17 @@ def _shape(shape: tuple[int, int, int]) -> str:
     return f"{height} x {width} pixels, {kind}"
 
 
-def _table(result: Result) -> Table | None:
-    rows = [
-        (Cell(TITLES[name]), Cell(pair.image), Cell(pair.partner), Cell(_number(pair)))
-        for name, pairs in result.pairs.items()
-        for pair in pairs
-    ]
-    if not rows:
-        return None
-    caption = "The pairs of the figure; duplicates.csv lists all near-duplicates."
-    return Table(caption, ("", "near-duplicate", "of", "correlation"), tuple(rows))
-
-
-def _number(pair: Pair) -> str:
-    return f"{pair.correlation:.4f}"
+def _table(result: Result) -> Table:
+    rows = tuple(
+        (
+            Cell(f"{count.threshold:g}"),
+            Cell(f"{count.images:,}"),
+            Cell(f"{count.images / result.data.images:.2%}"),
+        )
+        for count in result.counts
+    )
+    caption = "Near-duplicates at the threshold of this run, and at higher ones."
+    return Table(caption, ("threshold", "near-duplicates", "of images"), rows)
 
 
 def _pairs(run: reading.Run, result: Result, theme: Theme) -> Figure:
@@ -219,18 +215,27 @@ def _pairs(run: reading.Run, result: Result, theme: Theme) -> Figure:
         gap = max(1, width // 12)
         for axes, left, right, pair in zip(grid, *pictures[name], pairs, strict=False):
             axes.imshow(strip([left, right], gap), interpolation="nearest")
-            axes.annotate(
-                _number(pair),
-                (0.5, 0),
-                xycoords="axes fraction",
-                xytext=(0, -2),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-                fontsize=7,
-                color=theme.ink,
-            )
+            for x, text, weight in (
+                (0.0, pair.partner_index, "normal"),
+                (0.5, f"{pair.correlation:.3f}", "bold"),
+                (1.0, pair.index, "normal"),
+            ):
+                _below(axes, x, str(text), color=theme.ink, weight=weight)
     return figure
+
+
+def _below(axes: Axes, x: float, text: str, **look: str) -> None:
+    axes.annotate(
+        text,
+        (x, 0),
+        xycoords="axes fraction",
+        xytext=(0, -2),
+        textcoords="offset points",
+        ha={0.0: "left", 0.5: "center", 1.0: "right"}[x],
+        va="top",
+        fontsize=6.5,
+        **look,
+    )
 
 
 def _histogram(run: reading.Run, result: Result, theme: Theme) -> Figure:
@@ -248,7 +253,9 @@ def _histogram(run: reading.Run, result: Result, theme: Theme) -> Figure:
     )
     axes.set_yscale("log")
     axes.set(xlim=(threshold, 1), xlabel="correlation, mean removed", ylabel="images")
-    axes.set_ylim(bottom=0.7)
+    axes.set_ylim(bottom=0.7)  # so that a single image shows
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     if identical.any():
         axes.legend()
     return figure
