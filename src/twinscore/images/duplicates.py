@@ -301,10 +301,13 @@ def _search(
             torch.mm(rows.low[part], columns.low[other].T, out=bound)
             if earlier_only and left == top:
                 bound.masked_fill_(torch.ones(shape, dtype=torch.bool).triu(), -torch.inf)
-            near_rows = (bound.amax(dim=1) > limits.cut).nonzero()[:, 0]
+            cut = (
+                torch.from_numpy(best[part]).clamp(min=limits.threshold).sub(limits.margin).float()
+            )
+            near_rows = (bound.amax(dim=1) > cut).nonzero()[:, 0]
             if len(near_rows):
                 i, j, values = _close_pairs(
-                    bound, near_rows, rows.full[part], columns.full[other], limits
+                    bound, near_rows, cut, rows.full[part], columns.full[other], limits.margin
                 )
                 uncertain = values <= limits.threshold + limits.margin
                 values[uncertain] = exact(top + i[uncertain], left + j[uncertain])
@@ -317,22 +320,24 @@ def _search(
 def _close_pairs(
     bound: torch.Tensor,
     i: torch.Tensor,
+    cut: torch.Tensor,
     rows: torch.Tensor,
     columns: torch.Tensor,
-    limits: _Limits,
+    margin: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of a block that may be the most correlated of their row and above the threshold.
+    """Pairs of a block that may be above the threshold and the most correlated of their row so far.
 
-    The rows ``i`` and the columns that the bound lets pass are multiplied in full, at worst the
-    whole block. Of a row whose largest product is m, only products above ``m - 2 margin`` can be
-    the largest correlation; when m itself is within the margin of the threshold, that leaves every
-    product that may be above it.
+    ``cut`` is the margin below the threshold, or below the best that the row has. The rows ``i``
+    and the columns that the bound lets pass are multiplied in full, at worst the whole block. Of a
+    row whose largest product is m, only products above ``m - 2 margin`` can be the largest
+    correlation; when m itself is within the margin of the threshold, that leaves every product
+    that may be above it.
     """
-    bound = bound[i]
-    j = (bound.amax(dim=0) > limits.cut).nonzero()[:, 0]
+    bound, cut = bound[i], cut[i, None]
+    j = (bound > cut).any(dim=0).nonzero()[:, 0]
     products = rows[i] @ columns[j].T
-    products.masked_fill_(bound[:, j] <= limits.cut, -torch.inf)
-    floor = (products.amax(dim=1, keepdim=True) - 2 * limits.margin).clamp(min=limits.cut)
+    products.masked_fill_(bound[:, j] <= cut, -torch.inf)
+    floor = torch.maximum(products.amax(dim=1, keepdim=True) - 2 * margin, cut)
     p, q = (products > floor).nonzero(as_tuple=True)
     return i[p].numpy(), j[q].numpy(), products[p, q].double().numpy()
 

@@ -127,10 +127,11 @@ def content(folder: Path, *, images: bool = True) -> Content:
         captions={
             "pairs": Caption(
                 "Images and what they repeat",
-                f"In each pair, {partner} is on the left and its near-duplicate on the right; their "
-                "indices, which duplicates.csv turns into names, are below, and in bold their "
-                "correlation. The pairs just above the threshold tell whether it is right: if they show different things, raise it; if they are copies, so may be "
-                "some pairs below it, and a lower threshold is worth a try.",
+                f"In each pair, {partner} is on the left and its near-duplicate on the right. "
+                "Below are their indices, which duplicates.csv turns into names, and their correlation. "
+                "The pairs just above the threshold tell whether it is right: if they show "
+                "different things, raise it; if they are copies, so may be some pairs below it, "
+                "and a lower threshold is worth a try.",
                 "Pairs of pictures under up to three headings: " + "; ".join(TITLES.values()) + ".",
             ),
             "histogram": Caption(
