@@ -129,9 +129,9 @@ def content(folder: Path, *, images: bool = True) -> Content:
                 "Images and what they repeat",
                 f"In each pair, {partner} is on the left and its near-duplicate on the right. "
                 "Below are their indices, which duplicates.csv turns into names, and their "
-                "correlation. The pairs just above the threshold tell whether it is right: if they show "
-                "different things, raise it; if they are copies, so may be some pairs below it, "
-                "and a lower threshold is worth a try.",
+                "correlation. The pairs just above the threshold tell whether it is right: if they "
+                "show different things, raise it; if they are copies, so may be some pairs "
+                "below it, and a lower threshold is worth a try.",
                 "Pairs of pictures under up to three headings: " + "; ".join(TITLES.values()) + ".",
             ),
             "histogram": Caption(
