@@ -19,6 +19,7 @@ COMMANDS = {
     "transition": "train twins at several sizes: where does memorising end?",
     "train": "train one denoiser",
     "sample": "draw samples from a model",
+    "duplicates": "find images that repeat others of their set, or of another",
     "report": "draw the report of a run folder",
 }
 
@@ -43,6 +44,18 @@ class Sweep(Single):
     """Trials trained side by side (default: one per core on a CPU, else one)."""
     no_images: bool = False
     """Leave training images and samples out of the report."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Options of a command that compares images and draws a report."""
+
+    out: Path | None = None
+    """Run folder."""
+    print_spec: bool = False
+    """Print the spec as YAML and stop."""
+    no_images: bool = False
+    """Leave the images out of the report."""
 
 
 @dataclass(frozen=True)
@@ -310,6 +323,19 @@ def _sample(words: list[str]) -> None:
     if result.unfinished:
         print(f"{result.unfinished} samples did not converge", file=sys.stderr)
     print(f"samples: {result.path}")
+    return None
+
+
+def _duplicates(words: list[str]) -> None:
+    from twinscore.experiments import duplicates
+    from twinscore.report import page
+
+    options = parse(words, _options(duplicates.Spec, Comparison), duplicates.Spec, "duplicates")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    done = duplicates.run(options.spec, options.out)
+    html = page.write(done.folder, images=not options.no_images)
+    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
     return None
 
 

@@ -156,12 +156,11 @@ def differing_fields(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def identity(spec: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's spec that its hash covers: places give way to digests of their content.
+    """The part of a run's spec that its hash covers.
 
-    Such are ``data``, and ``split`` where it names lists.
+    What names a place (``data``, say) gives way to the digest of its content (``data_digest``).
     """
-    places = {"data", "split"} if "split_digest" in spec else {"data"}
-    return {key: value for key, value in spec.items() if key not in places}
+    return {key: value for key, value in spec.items() if f"{key}_digest" not in spec}
 
 
 def default_folder(spec: dict[str, Any]) -> Path:
@@ -177,7 +176,8 @@ def claim(folder: Path, spec: dict[str, Any], extendable: Sequence[str] = ()) ->
     folder : Path
         An existing folder.
     spec : dict
-        JSON values; ``data`` names the images, ``data_digest`` is their content.
+        JSON values; ``data`` names the images, ``data_digest`` is their content; likewise
+        for any other place.
     extendable : sequence of str
         Fields that hold lists and may grow.
 

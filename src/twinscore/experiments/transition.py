@@ -201,7 +201,7 @@ def _prepare(spec: Spec) -> tuple[ImageSet, np.ndarray]:
     images = open_images(spec.data)
     if spec.duplicate_threshold >= 1:
         return images, np.arange(len(images))
-    drop = image_sets.near_duplicates(images, threshold=spec.duplicate_threshold)
+    drop = image_sets.near_duplicates(images, threshold=spec.duplicate_threshold).drop
     return images, np.flatnonzero(~drop)
 
 

@@ -1,6 +1,6 @@
 """Pictures come in here: sources, near-duplicates, and the split into twins."""
 
-from twinscore.images.duplicates import near_duplicates
+from twinscore.images.duplicates import Duplicates, near_duplicates
 from twinscore.images.imageset import ImageSet, LazyPixels, from_pixels
 from twinscore.images.sources import load, parse
 from twinscore.images.split_lists import read_names, write_names
@@ -10,6 +10,7 @@ from twinscore.images.splits import Twins, held_out, largest_n, twins
 __all__ = [
     "BY",
     "By",
+    "Duplicates",
     "ImageSet",
     "LazyPixels",
     "Twins",
