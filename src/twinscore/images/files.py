@@ -1,16 +1,15 @@
-"""Images from disk: folders of pictures, and .npy and .npz arrays."""
+"""Images from disk: folders of pictures."""
 
 import io
 import warnings
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from PIL import Image, ImageOps
 
-from twinscore.errors import InputError
-from twinscore.images.imageset import PEAKS, ImageSet, chunks, from_pixels
-from twinscore.images.transforms import Options, transform, transform_all
+from twinscore.errors import InputError, one_line
+from twinscore.images.imageset import PEAKS, ImageSet, from_pixels
+from twinscore.images.transforms import Options, transform
 
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -18,33 +17,6 @@ _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 class CorruptImageError(InputError):
     """A picture that cannot be decoded: ``skip_corrupt`` leaves it out."""
-
-
-def load_path(path: str, options: Options) -> ImageSet:
-    """Load a folder of pictures or an array file.
-
-    Parameters
-    ----------
-    path : str
-        A folder, a ``.npy`` or a ``.npz`` file.
-    options : Options
-        Applied to every image.
-
-    Returns
-    -------
-    ImageSet
-
-    Raises
-    ------
-    InputError
-        When there is no such path, it is something else, or what it holds cannot be used.
-    """
-    found = Path(path)
-    if found.is_dir():
-        return load_folder(found, options)
-    if found.suffix.lower() in (".npy", ".npz"):
-        return load_array(found, options)
-    raise InputError(f"{path!r}: not a source of images; give a folder, a .npy or a .npz file")
 
 
 def load_folder(folder: Path, options: Options) -> ImageSet:
@@ -173,7 +145,7 @@ def decode(path: Path) -> np.ndarray:
         ) from None
     except Exception as error:  # Pillow raises nearly anything on broken files
         unknown = isinstance(error, Image.UnidentifiedImageError)
-        reason = "its content is no picture" if unknown else _one_line(error)
+        reason = "its content is no picture" if unknown else one_line(error)
         raise CorruptImageError(
             f"{str(path)!r}: cannot be decoded ({reason}); repair it or add skip_corrupt"
         ) from None
@@ -182,10 +154,6 @@ def decode(path: Path) -> np.ndarray:
             f"{str(path)!r}: pixels are {pixels.dtype}; give 8 or 16 bits, or a .npy of floats"
         )
     return pixels
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _to_array(image: Image.Image) -> np.ndarray:
@@ -199,97 +167,3 @@ def _to_array(image: Image.Image) -> np.ndarray:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     array = np.asarray(image.convert("L" if gray else "RGB"))
     return array[None] if gray else np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def load_array(path: Path, options: Options) -> ImageSet:
-    """Load images from a ``.npy`` or ``.npz`` file.
-
-    A ``.npy`` that needs no conversion stays memory-mapped. An array whose second *and* last
-    axes could both be channels is read as ``(N, C, H, W)``.
-
-    Parameters
-    ----------
-    path : Path
-        ``.npy``; or ``.npz`` with one array, or one called ``images``, and optionally ``labels``.
-    options : Options
-        Applied to every image.
-
-    Returns
-    -------
-    ImageSet
-        Names are the images' numbers.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read, the array is not ``(N, H, W)``, ``(N, H, W, 1|3)`` or
-        ``(N, 1|3, H, W)``, is empty, is neither uint8, uint16 nor float, or holds floats outside
-        [0, 1], NaN or infinity; when there is not one label an image.
-    """
-    pixels, labels = _read_arrays(path)
-    pixels = _packed(_channels_first(pixels, path), path)
-    if labels is not None and labels.shape != (len(pixels),):
-        raise InputError(
-            f"{str(path)!r}: labels of shape {labels.shape} for {len(pixels)} images; "
-            f"give one an image, shape ({len(pixels)},)"
-        )
-    peak = PEAKS[str(pixels.dtype)]
-    return from_pixels(transform_all(pixels, peak, options, repr(str(path))), labels=labels)
-
-
-def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    try:
-        if path.suffix.lower() == ".npy":
-            return np.lib.format.open_memmap(path, mode="r"), None
-        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as loaded:
-            candidates = [name for name in loaded.files if name != "labels"]
-            if "images" in candidates:
-                candidates = ["images"]
-            if len(candidates) != 1:
-                raise InputError(
-                    f"{str(path)!r}: holds {', '.join(map(repr, loaded.files)) or 'no array'}; "
-                    "call the one with the images 'images'"
-                )
-            labels = np.asarray(loaded["labels"]) if "labels" in loaded.files else None
-            return np.asarray(loaded[candidates[0]]), labels
-    except InputError:
-        raise
-    except Exception as error:  # numpy and zipfile raise nearly anything on broken files
-        raise InputError(
-            f"{str(path)!r}: not a readable array ({_one_line(error)}); "
-            "save plain numbers with numpy.save or numpy.savez"
-        ) from None
-
-
-def _channels_first(pixels: np.ndarray, path: Path) -> np.ndarray:
-    if pixels.ndim == 3:
-        pixels = pixels[:, None]
-    elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
-        pixels = pixels.transpose(0, 3, 1, 2)
-    elif pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
-        raise InputError(
-            f"{str(path)!r}: an array of shape {pixels.shape} holds no images; "
-            "give (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W)"
-        )
-    if pixels.size == 0:
-        raise InputError(f"{str(path)!r}: the array is empty, shape {pixels.shape}; give N >= 1")
-    return pixels
-
-
-def _packed(pixels: np.ndarray, path: Path) -> np.ndarray:
-    kind, size = pixels.dtype.kind, pixels.dtype.itemsize
-    if kind == "u" and size <= 2:
-        return pixels if pixels.dtype.isnative else pixels.astype(pixels.dtype.newbyteorder("="))
-    if kind != "f":
-        raise InputError(
-            f"{str(path)!r}: {pixels.dtype} pixels; give uint8, uint16 or floats in [0, 1]"
-        )
-    for chunk in chunks(pixels):
-        low, high = pixels[chunk].min(), pixels[chunk].max()
-        if not np.isfinite(pixels[chunk]).all():
-            raise InputError(f"{str(path)!r}: holds NaN or infinity; give floats in [0, 1]")
-        if low < 0 or high > 1:
-            raise InputError(
-                f"{str(path)!r}: floats from {low:g} to {high:g} are outside [0, 1]; rescale them"
-            )
-    return pixels if pixels.dtype == np.float32 else pixels.astype(np.float32)

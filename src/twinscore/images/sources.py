@@ -11,8 +11,8 @@ from pathlib import Path
 
 from twinscore.errors import InputError
 from twinscore.images.embedded import load_digits, load_photos
-from twinscore.images.files import load_path
 from twinscore.images.imageset import ImageSet
+from twinscore.images.paths import load_path
 from twinscore.images.transforms import Options
 
 _NUMBERS = ("crop", "size")

@@ -1,0 +1,36 @@
+"""Which reader takes an existing path: a folder of pictures or an array file."""
+
+from pathlib import Path
+
+from twinscore.errors import InputError
+from twinscore.images.arrays import load_array
+from twinscore.images.files import load_folder
+from twinscore.images.imageset import ImageSet
+from twinscore.images.transforms import Options
+
+
+def load_path(path: str, options: Options) -> ImageSet:
+    """Load a folder of pictures or an array file.
+
+    Parameters
+    ----------
+    path : str
+        A folder, a ``.npy`` or a ``.npz`` file.
+    options : Options
+        Applied to every image.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    InputError
+        When there is no such path, it is something else, or what it holds cannot be used.
+    """
+    found = Path(path)
+    if found.is_dir():
+        return load_folder(found, options)
+    if found.suffix.lower() in (".npy", ".npz"):
+        return load_array(found, options)
+    raise InputError(f"{path!r}: not a source of images; give a folder, a .npy or a .npz file")
