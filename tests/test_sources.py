@@ -257,7 +257,7 @@ def test_corrupt_files_stop_the_load_or_are_listed(tmp_path):
 @pytest.mark.parametrize("limit", [10, 100])
 def test_decompression_bombs_are_refused(tmp_path, monkeypatch, limit):
     save(tmp_path / "a.png", gray(0, 12, 12))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setattr("twinscore.images.files.MAX_PIXELS", limit)
     assert "too many pixels" in complaint(f"{tmp_path},skip_corrupt")
 
 
