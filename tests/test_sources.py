@@ -59,7 +59,7 @@ def test_options_are_read():
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("digit", "did you mean 'digits'? sources are digits, photos"),
+        ("digit", "did you mean 'digits'? sources are digits, faces, photos"),
         ("digits,grey", "did you mean 'gray'? options are crop, gray, size, skip_corrupt"),
         ("digits,", "unknown option ''"),
         ("digits,size", "size=''"),

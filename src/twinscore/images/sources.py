@@ -5,15 +5,15 @@ source is one more line in ``KINDS``.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from twinscore.errors import InputError
-from twinscore.images.embedded import load_digits, load_photos
+from twinscore.images.embedded import load_digits, load_faces, load_photos, load_textures
 from twinscore.images.imageset import ImageSet
 from twinscore.images.paths import load_path
-from twinscore.images.transforms import Options
+from twinscore.images.transforms import Options, silent
 
 _NUMBERS = ("crop", "size")
 _FLAGS = ("gray", "skip_corrupt")
@@ -38,24 +38,28 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "digits": Kind(load_digits),
+    "faces": Kind(load_faces),
     "photos": Kind(load_photos),
+    "textures": Kind(load_textures),
 }
 """Every source that is no path. A key that ends with a colon takes a body."""
 
 _PATH = Kind(load_path)
 
 
-def load(source: str) -> ImageSet:
+def load(source: str, *, progress: Callable[[int, int], None] = silent) -> ImageSet:
     """Load the images that a source string names.
 
     Parameters
     ----------
     source : str
-        A name (``digits``, ``photos``), or a path to a folder, ``.npy`` or ``.npz``; then options,
-        each after a comma: ``size=S`` (crop to the central square and resize it to SxS,
-        antialiased), ``crop=S`` (keep the central SxS first), ``gray`` (luma), ``skip_corrupt``
-        (leave undecodable files out, and list them in ``ImageSet.skipped``). Names win over
-        paths: ``./digits`` is the folder.
+        A name (``digits``, ``photos``, ``faces``, ``textures``), or a path to a folder, a
+        ``.npy``, a ``.npz`` or a packed ``.safetensors``; then options, each after a comma:
+        ``size=S`` (crop to the central square and resize it to SxS, antialiased), ``crop=S`` (keep
+        the central SxS first), ``gray`` (luma), ``skip_corrupt`` (leave undecodable files out, and
+        list them in ``ImageSet.skipped``). Names win over paths: ``./digits`` is the folder.
+    progress : callable
+        ``progress(done, total)``, called now and then while many files are read.
 
     Returns
     -------
@@ -73,7 +77,7 @@ def load(source: str) -> ImageSet:
     torch.Size([3, 1, 8, 8])
     """
     kind, body, options = parse(source)
-    return kind.load(body, options)
+    return kind.load(body, replace(options, progress=progress))
 
 
 def parse(source: str) -> tuple[Kind, str, Options]:
