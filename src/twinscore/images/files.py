@@ -115,7 +115,7 @@ def picture_names(folder: Path) -> list[str]:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(f"{inside}{entry.name}/")
-                    elif entry.name.lower().endswith(_SUFFIXES) and not entry.is_dir():
+                    elif entry.name.lower().endswith(_SUFFIXES) and not Path(entry).is_dir():
                         names.append(inside + entry.name)
         except OSError as error:
             raise InputError(
