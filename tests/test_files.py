@@ -18,7 +18,7 @@ from twinscore import images
 from twinscore.errors import InputError
 from twinscore.images import files, parallel
 from twinscore.images.scratch import scratch
-from twinscore.images.transforms import resize
+from twinscore.images.transforms import luma, resize
 
 
 def save(path, array, **kwargs):
@@ -290,6 +290,19 @@ def test_resizing_is_that_of_pillow_in_floats(side, size, channels, seed):
     floats = resize(image.astype(np.float32), size, 255.0)
     np.testing.assert_allclose(floats, exact, atol=4e-5)  # two float32 roundings of up to 255
     np.testing.assert_allclose(resize(image, size, 255.0), exact, atol=0.5 + 4e-5)
+
+
+def test_the_luma_of_bytes_is_that_of_doubles():
+    every_third = np.arange(0, 256, 3, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(np.arange(256, dtype=np.uint8), every_third, every_third))
+    image = colours.reshape(3, -1, 256)
+    red, green, blue = image.astype(np.float64)
+    exact = np.rint(0.299 * red + 0.587 * green + 0.114 * blue)
+    np.testing.assert_array_equal(luma(image)[0], exact)
+    deep = image.astype(np.uint16) * 257
+    red, green, blue = deep.astype(np.float64)
+    exact = np.rint(0.299 * red + 0.587 * green + 0.114 * blue)
+    np.testing.assert_array_equal(luma(deep)[0], exact)
 
 
 def test_large_images_are_converted_in_pieces(tmp_path, monkeypatch):

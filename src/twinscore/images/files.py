@@ -238,7 +238,7 @@ def _decode(path: Path) -> np.ndarray:
 
 def _to_array(image: Image.Image) -> np.ndarray:
     image.load()
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F" or image.mode.startswith("I"):
         deep = np.asarray(image)[None]
         fits = deep.dtype.kind in "iu" and deep.min() >= 0 and deep.max() <= 65535
@@ -247,5 +247,6 @@ def _to_array(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    array = np.asarray(image.convert("L" if gray else "RGB"))
+    mode = "L" if gray else "RGB"
+    array = np.asarray(image if image.mode == mode else image.convert(mode))
     return array[None] if gray else array.transpose(2, 0, 1)

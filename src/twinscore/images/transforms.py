@@ -16,6 +16,7 @@ MAX_PIXELS = 2**26
 
 _BLOCK = 2**20
 _LOBES = 3
+_THOUSANDTHS = np.array([299, 587, 114], dtype=np.float32)
 
 
 def silent(done: int, total: int) -> None:
@@ -87,12 +88,29 @@ def luma(image: np.ndarray) -> np.ndarray:
     gray = np.empty((1, *image.shape[1:]), dtype=image.dtype)
     step = max(1, _BLOCK // image.shape[2])
     for top in range(0, image.shape[1], step):
-        red, green, blue = image[:, top : top + step]
-        total = np.multiply(red, 0.299, dtype=np.float64)
-        total += np.multiply(green, 0.587, dtype=np.float64)
-        total += np.multiply(blue, 0.114, dtype=np.float64)
-        gray[0, top : top + step] = _like(total, image.dtype)
+        rows = image[:, top : top + step]
+        weigh = _rounded_luma if image.dtype == np.uint8 else _exact_luma
+        gray[0, top : top + step] = _like(weigh(rows), image.dtype)
     return gray
+
+
+def _exact_luma(colours: np.ndarray) -> np.ndarray:
+    red, green, blue = colours.astype(np.float64)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def _rounded_luma(colours: np.ndarray) -> np.ndarray:
+    """Of uint8, what rounds to the same as :func:`_exact_luma`, in less than half the time.
+
+    A thousand times the luma is a whole number below 2^24, exact in float32 in any order of the
+    sum. Only at halves does it matter how the exact formula was rounded: those are done by it.
+    """
+    each = colours.transpose(1, 2, 0).astype(np.float32).reshape(-1, 3)
+    luma = each @ _THOUSANDTHS
+    luma /= 1000
+    halves = np.flatnonzero(luma - np.floor(luma) == 0.5)
+    luma[halves] = np.rint(_exact_luma(each[halves].T))
+    return luma.reshape(colours.shape[1:])
 
 
 def resize(image: np.ndarray, size: int, peak: float) -> np.ndarray:
