@@ -16,6 +16,7 @@ from twinscore import __version__
 from twinscore.errors import InputError
 
 COMMANDS = {
+    "prepare": "pack images into one file that every command maps",
     "transition": "train twins at several sizes: where does memorising end?",
     "train": "train one denoiser",
     "sample": "draw samples from a model",
@@ -25,15 +26,21 @@ COMMANDS = {
 
 
 @dataclass(frozen=True)
-class Single:
-    """Options of a command that runs one thing; none of them is part of a hash."""
+class Writing:
+    """Options of a command that writes something; none of them is part of a hash."""
 
     out: Path | None = None
     """Where the result goes."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the network runs."""
     print_spec: bool = False
     """Print the spec as YAML and stop."""
+
+
+@dataclass(frozen=True)
+class Single(Writing):
+    """Options of a command that runs one network."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the network runs."""
 
 
 @dataclass(frozen=True)
@@ -287,6 +294,17 @@ def _print_spec(spec: Any) -> None:
     import yaml
 
     print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), end="")
+
+
+def _prepare(words: list[str]) -> None:
+    from twinscore.experiments import prepare
+
+    options = parse(words, _options(prepare.Spec, Writing), prepare.Spec, "prepare")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    result = prepare.run(options.spec, options.out)
+    print(result.table(), f"images: {result.path}", sep="\n")
+    return None
 
 
 def _transition(words: list[str]) -> None:

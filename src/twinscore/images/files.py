@@ -1,18 +1,28 @@
-"""Images from disk: folders of pictures."""
+"""Images from disk: folders of pictures, decoded on all cores straight into packed pixels."""
 
 import io
+import os
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from twinscore.errors import InputError
+from twinscore.errors import InputError, one_line
 from twinscore.images.imageset import PEAKS, ImageSet, from_pixels
-from twinscore.images.transforms import Options, transform
+from twinscore.images.parallel import for_each
+from twinscore.images.scratch import scratch
+from twinscore.images.transforms import MAX_PIXELS, Options, transform
+
+MAX_BYTES = 2**29
+"""Size of the largest picture file that is read."""
 
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "PPM", "BMP")
 
 
 class CorruptImageError(InputError):
@@ -22,8 +32,9 @@ class CorruptImageError(InputError):
 def load_folder(folder: Path, options: Options) -> ImageSet:
     """Load all pictures under a folder, in the order of their relative POSIX paths.
 
-    Hidden files and folders (a leading dot) are passed over, and of files with several frames the
-    first is taken.
+    Hidden files and folders (a leading dot) and links to folders are passed over, links to files
+    are followed, and of files with several frames the first is taken. One picture per core is
+    decoded at a time; the packed pixels lie in :func:`scratch`.
 
     Parameters
     ----------
@@ -40,51 +51,110 @@ def load_folder(folder: Path, options: Options) -> ImageSet:
     Raises
     ------
     InputError
-        When the folder holds no picture, one is corrupt (unless ``skip_corrupt``), or they differ
-        in size, depth or number of channels after the options were applied.
+        When the folder holds no picture, one is corrupt (unless ``skip_corrupt``) or beyond the
+        limits of :func:`decode`, or they differ in size, depth or number of channels after the
+        options were applied. Of several such files the first is named.
     """
-    names = _picture_names(folder)
+    names = picture_names(folder)
     if not names:
         raise InputError(
             f"{str(folder)!r}: no image in this folder; it should hold {', '.join(_SUFFIXES)} files"
         )
-    pixels: np.ndarray | None = None
-    kept: list[str] = []
-    skipped: list[str] = []
-    for name in names:
-        try:
-            image = decode(folder / name)
-        except CorruptImageError:
-            if not options.skip_corrupt:
-                raise
-            skipped.append(name)
-            continue
-        image = transform(image, PEAKS[str(image.dtype)], options, repr(str(folder / name)))
-        if pixels is None:
-            pixels = np.empty((len(names), *image.shape), dtype=image.dtype)
-        _require_same(folder, kept[0] if kept else name, pixels[0], name, image)
-        pixels[len(kept)] = image
-        kept.append(name)
-    if pixels is None:
-        raise InputError(f"{str(folder)!r}: all {len(names)} images are corrupt")
-    return from_pixels(pixels[: len(kept)], names=kept, skipped=skipped)
+    with _quiet():
+        before, first = _first_readable(folder, names, options)
+        rest = names[before:]
+        pixels = scratch((len(rest), *first.shape), first.dtype)
+        corrupt: set[int] = set()
 
+        def place(row: int) -> None:
+            try:
+                image = first if row == 0 else _read(folder / rest[row], options)
+            except CorruptImageError:
+                if not options.skip_corrupt:
+                    raise
+                corrupt.add(row)
+                return
+            require_same(folder, rest[0], first, rest[row], image)
+            pixels[row] = image
 
-def _picture_names(folder: Path) -> list[str]:
-    try:
-        paths = [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
-    except OSError as error:
-        raise InputError(f"{str(folder)!r}: cannot be read: {error.strerror}") from None
-    return sorted(
-        path.as_posix()
-        for path in paths
-        if path.suffix.lower() in _SUFFIXES and not any(part[0] == "." for part in path.parts)
+        for_each(place, len(rest), options.progress)
+    kept = [row for row in range(len(rest)) if row not in corrupt]
+    for target, row in enumerate(kept if corrupt else []):
+        pixels[target] = pixels[row]
+    return from_pixels(
+        pixels[: len(kept)],
+        names=[rest[row] for row in kept],
+        skipped=names[:before] + [rest[row] for row in sorted(corrupt)],
     )
 
 
-def _require_same(
+def picture_names(folder: Path) -> list[str]:
+    """List the pictures under a folder by suffix, as :func:`load_folder` orders them.
+
+    Parameters
+    ----------
+    folder : Path
+        Searched recursively.
+
+    Returns
+    -------
+    list of str
+        Relative POSIX paths, sorted.
+
+    Raises
+    ------
+    InputError
+        When a folder cannot be read or a name is no UTF-8.
+    """
+    names: list[str] = []
+    folders = [""]
+    while folders:
+        inside = folders.pop()
+        try:
+            with os.scandir(folder / inside) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{inside}{entry.name}/")
+                    elif entry.name.lower().endswith(_SUFFIXES) and not Path(entry).is_dir():
+                        names.append(inside + entry.name)
+        except OSError as error:
+            raise InputError(
+                f"{str(folder / inside)!r}: cannot be read: {error.strerror}"
+            ) from None
+    for name in names:
+        if not name.isascii() and name != name.encode(errors="replace").decode():
+            raise InputError(f"{str(folder / name)!r}: its name is no UTF-8; rename it")
+    return sorted(names)
+
+
+def _first_readable(folder: Path, names: list[str], options: Options) -> tuple[int, np.ndarray]:
+    """How many corrupt files come first, and the first image."""
+    for before, name in enumerate(names):
+        try:
+            return before, _read(folder / name, options)
+        except CorruptImageError:
+            if not options.skip_corrupt:
+                raise
+    raise InputError(f"{str(folder)!r}: all {len(names)} images are corrupt")
+
+
+def _read(path: Path, options: Options) -> np.ndarray:
+    image = _decode(path)
+    return transform(image, PEAKS[str(image.dtype)], options, repr(str(path)))
+
+
+def require_same(
     folder: Path, first_name: str, first: np.ndarray, name: str, image: np.ndarray
 ) -> None:
+    """Refuse two images (C, H, W) of one source, by name, that cannot stand in one array.
+
+    Raises
+    ------
+    InputError
+        When they differ in channels, depth or size.
+    """
     pair = f"{str(folder)!r}: {first_name!r} and {name!r}"
     if first.shape[0] != image.shape[0]:
         kind = {1: "gray", 3: "colour"}
@@ -124,14 +194,36 @@ def decode(path: Path) -> np.ndarray:
     CorruptImageError
         When the content is truncated or not a picture.
     InputError
-        When the file cannot be opened, its size is that of a decompression bomb, or its pixels are
-        floats or 32-bit integers.
+        When the file cannot be opened, holds more than ``MAX_BYTES``, announces more than
+        ``MAX_PIXELS`` (it is then not decoded), or its pixels are floats or 32-bit integers.
     """
+    with _quiet():
+        return _decode(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow from warning of metadata that nobody reads; for one thread at a time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _decode(path: Path) -> np.ndarray:
     try:
-        content = path.read_bytes()
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{str(path)!r}: is no regular file; give pictures only")
+        if status.st_size > MAX_BYTES:
+            raise InputError(
+                f"{str(path)!r}: {status.st_size / 2**20:.0f} MiB are too large for a picture; "
+                f"give files of at most {MAX_BYTES // 2**20} MiB"
+            )
+        file = path.open("rb")
     except OSError as error:
         raise InputError(f"{str(path)!r}: cannot be read: {error.strerror}") from None
-    return decode_bytes(content, str(path))
+    with file:
+        return _decode_stream(file, str(path))
 
 
 def decode_bytes(content: bytes, name: str) -> np.ndarray:
@@ -154,26 +246,28 @@ def decode_bytes(content: bytes, name: str) -> np.ndarray:
     CorruptImageError
         When the content is truncated or not a picture.
     InputError
-        When its size is that of a decompression bomb, or its pixels are floats or 32-bit integers.
+        When it announces more than ``MAX_PIXELS``, or its pixels are floats or 32-bit integers.
     """
+    with _quiet():
+        return _decode_stream(io.BytesIO(content), name)
+
+
+def _decode_stream(file: BinaryIO, name: str) -> np.ndarray:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
-                opened.load()
-                pixels = _to_array(ImageOps.exif_transpose(opened))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise InputError(
-            f"{name!r}: too many pixels; "
-            f"give images of at most {Image.MAX_IMAGE_PIXELS // 10**6} million"
-        ) from None
+        with Image.open(file, formats=_FORMATS) as opened:
+            pixels = None if opened.width * opened.height > MAX_PIXELS else _to_array(opened)
+    except Image.DecompressionBombError:
+        pixels = None
     except Exception as error:  # Pillow raises nearly anything on broken files
         unknown = isinstance(error, Image.UnidentifiedImageError)
-        reason = "its content is no picture" if unknown else _one_line(error)
+        reason = "its content is no picture" if unknown else one_line(error)
         raise CorruptImageError(
             f"{name!r}: cannot be decoded ({reason}); repair it or add skip_corrupt"
         ) from None
+    if pixels is None:
+        raise InputError(
+            f"{name!r}: too many pixels; give images of at most {MAX_PIXELS / 10**6:.0f} million"
+        )
     if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
         raise InputError(
             f"{name!r}: pixels are {pixels.dtype}; give 8 or 16 bits, or a .npy of floats"
@@ -181,11 +275,9 @@ def decode_bytes(content: bytes, name: str) -> np.ndarray:
     return pixels
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _to_array(image: Image.Image) -> np.ndarray:
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F" or image.mode.startswith("I"):
         deep = np.asarray(image)[None]
         fits = deep.dtype.kind in "iu" and deep.min() >= 0 and deep.max() <= 65535
@@ -194,5 +286,6 @@ def _to_array(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    array = np.asarray(image.convert("L" if gray else "RGB"))
-    return array[None] if gray else np.ascontiguousarray(array.transpose(2, 0, 1))
+    mode = "L" if gray else "RGB"
+    array = np.asarray(image if image.mode == mode else image.convert(mode))
+    return array[None] if gray else array.transpose(2, 0, 1)

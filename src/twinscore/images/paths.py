@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from twinscore.errors import InputError
+from twinscore.images import packed
 from twinscore.images.arrays import load_array
 from twinscore.images.files import load_folder
 from twinscore.images.idx import is_idx, load_idx_file
@@ -11,12 +12,18 @@ from twinscore.images.imageset import ImageSet
 from twinscore.images.tables import load_parquet_path
 from twinscore.images.transforms import Options
 
+
+def _load_safetensors(path: Path, options: Options) -> ImageSet:
+    load = packed.load if packed.is_packed(path) else load_array
+    return load(path, options)
+
+
 _LOADERS: dict[str, Callable[[Path, Options], ImageSet]] = {
     ".npy": load_array,
     ".npz": load_array,
     ".pt": load_array,
     ".pth": load_array,
-    ".safetensors": load_array,
+    ".safetensors": _load_safetensors,
     "-ubyte": load_idx_file,
     "-ubyte.gz": load_idx_file,
     ".idx": load_idx_file,
@@ -26,7 +33,7 @@ _LOADERS: dict[str, Callable[[Path, Options], ImageSet]] = {
 
 
 def load_path(path: str, options: Options) -> ImageSet:
-    """Load a folder of pictures or a file of arrays.
+    """Load a folder of pictures, a packed file or a file of arrays.
 
     Parameters
     ----------

@@ -5,13 +5,13 @@ source is one more line in ``KINDS``.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from twinscore.errors import InputError
 from twinscore.images.datasets import load_celeba, load_lsun
-from twinscore.images.embedded import load_digits, load_photos
+from twinscore.images.embedded import load_digits, load_faces, load_photos, load_textures
 from twinscore.images.hub import load_hub
 from twinscore.images.idx import load_idx
 from twinscore.images.imageset import ImageSet
@@ -19,7 +19,7 @@ from twinscore.images.paths import load_path
 from twinscore.images.synthetic import loading
 from twinscore.images.synthetic.shuffle import shuffle_pixels
 from twinscore.images.tables import load_parquet
-from twinscore.images.transforms import Options
+from twinscore.images.transforms import Options, silent
 
 _NUMBERS = ("crop", "size")
 _SEEDS = ("shuffle",)
@@ -45,7 +45,9 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "digits": Kind(load_digits),
+    "faces": Kind(load_faces),
     "photos": Kind(load_photos, keys=("groups",)),
+    "textures": Kind(load_textures),
     "idx:": Kind(load_idx, keys=("labels",)),
     "parquet:": Kind(load_parquet, keys=("column", "label")),
     "hf:": Kind(load_hub, keys=("split", "config", "column", "label")),
@@ -62,20 +64,22 @@ KINDS: dict[str, Kind] = {
 _PATH = Kind(load_path)
 
 
-def load(source: str) -> ImageSet:
+def load(source: str, *, progress: Callable[[int, int], None] = silent) -> ImageSet:
     """Load the images that a source string names.
 
     Parameters
     ----------
     source : str
-        A name (``digits``, ``photos``), a kind and what it reads or makes (``idx:PATH``,
-        ``c_alpha:alpha=2``), or a path to a folder or file that
+        A name (``digits``, ``photos``, ``faces``, ``textures``), a kind and what it reads or makes
+        (``idx:PATH``, ``c_alpha:alpha=2``), or a path to a folder or file that
         :func:`~twinscore.images.paths.load_path` knows; then options, each after a comma:
         ``size=S`` (crop to the central square and resize it to SxS, antialiased; of a synthetic
         class the side that is made), ``crop=S`` (keep the central SxS first), ``gray`` (luma),
         ``skip_corrupt`` (leave undecodable files out, and list them in ``ImageSet.skipped``),
         ``shuffle=SEED`` (permute the pixels last, all images alike), and those of its kind. Names
         win over paths: ``./digits`` is the folder.
+    progress : callable
+        ``progress(done, total)``, called now and then while many files are read.
 
     Returns
     -------
@@ -93,7 +97,7 @@ def load(source: str) -> ImageSet:
     torch.Size([3, 1, 8, 8])
     """
     kind, body, options = parse(source)
-    images = kind.load(body, options)
+    images = kind.load(body, replace(options, progress=progress))
     return images if options.shuffle is None else shuffle_pixels(images, options.shuffle)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from twinscore.errors import InputError
 from twinscore.images.arrays import channels_first, packed, require_images
-from twinscore.images.files import CorruptImageError, _require_same, decode_bytes
+from twinscore.images.files import CorruptImageError, decode_bytes, require_same
 from twinscore.images.imageset import PEAKS, ImageSet, from_pixels
 from twinscore.images.stored import MAX_UNPACKED, reading
 from twinscore.images.transforms import Options, transform
@@ -180,7 +180,7 @@ def load_table(table: Table, options: Options) -> ImageSet:
         image = transform(image, PEAKS[str(image.dtype)], options, repr(table.name))
         if pixels is None:
             pixels = _room(table, image)
-        _require_same(Path(table.name), kept[0] if kept else name, pixels[0], name, image)
+        require_same(Path(table.name), kept[0] if kept else name, pixels[0], name, image)
         pixels[len(kept)] = image
         kept.append(name)
         labels.append(value)
