@@ -144,7 +144,9 @@ def contours(numbers: torch.Tensor, a: float) -> torch.Tensor:
         ``(n, N)`` contour heights, as fractions of the image's side.
     """
     gain = _gain(numbers.shape[-1], 1, a).to(numbers.device)
-    return torch.fft.ifft(torch.fft.fft(numbers) * gain).real
+    several = numbers.expand(2, -1) if len(numbers) == 1 else numbers
+    # The FFT of a single row rounds otherwise than those of several.
+    return torch.fft.ifft(torch.fft.fft(several) * gain).real[: len(numbers)]
 
 
 def backgrounds(numbers: torch.Tensor, a: float) -> torch.Tensor:
