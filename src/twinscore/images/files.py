@@ -64,27 +64,27 @@ def load_folder(folder: Path, options: Options) -> ImageSet:
         before, first = _first_readable(folder, names, options)
         rest = names[before:]
         pixels = scratch((len(rest), *first.shape), first.dtype)
-        corrupt: set[int] = set()
 
-        def place(row: int) -> None:
+        def place(row: int) -> bool:
             try:
                 image = first if row == 0 else _read(folder / rest[row], options)
             except CorruptImageError:
                 if not options.skip_corrupt:
                     raise
-                corrupt.add(row)
-                return
+                return False
             require_same(folder, rest[0], first, rest[row], image)
             pixels[row] = image
+            return True
 
-        for_each(place, len(rest), options.progress)
-    kept = [row for row in range(len(rest)) if row not in corrupt]
+        readable = for_each(place, len(rest), options.progress)
+    kept = [row for row, good in enumerate(readable) if good]
+    corrupt = [row for row, good in enumerate(readable) if not good]
     for target, row in enumerate(kept if corrupt else []):
         pixels[target] = pixels[row]
     return from_pixels(
         pixels[: len(kept)],
         names=[rest[row] for row in kept],
-        skipped=names[:before] + [rest[row] for row in sorted(corrupt)],
+        skipped=names[:before] + [rest[row] for row in corrupt],
     )
 
 

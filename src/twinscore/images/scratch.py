@@ -1,6 +1,7 @@
 """Room for packed pixels: in memory while they are few, else in a file that has no name."""
 
 import math
+import mmap
 import os
 import tempfile
 
@@ -38,7 +39,8 @@ def scratch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """
     size = math.prod(shape) * dtype.itemsize
     if size <= IN_MEMORY:
-        return np.empty(shape, dtype=dtype)
+        memory = mmap.mmap(-1, max(size, 1))
+        return np.frombuffer(memory, dtype=dtype, count=math.prod(shape)).reshape(shape)
     try:
         with tempfile.TemporaryFile(prefix="twinscore-") as file:
             _reserve(file.fileno(), size)

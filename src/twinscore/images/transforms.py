@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 from scipy.sparse import csr_array
 
 from twinscore.errors import InputError
@@ -18,7 +19,6 @@ MAX_PIXELS = 2**26
 
 _BLOCK = 2**20
 _LOBES = 3
-_THOUSANDTHS = np.array([299, 587, 114], dtype=np.float32)
 
 
 def silent(done: int, total: int) -> None:
@@ -106,7 +106,8 @@ def luma(image: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     image : numpy.ndarray
-        ``(C, H, W)`` of 1 or 3 channels; integers are rounded to the nearest.
+        ``(C, H, W)`` of 1 or 3 channels; integers are rounded to the nearest (bytes with Pillow's
+        16-bit weights, which now and then decide a tie otherwise).
 
     Returns
     -------
@@ -115,32 +116,16 @@ def luma(image: np.ndarray) -> np.ndarray:
     """
     if image.shape[0] == 1:
         return image
+    if image.dtype == np.uint8:
+        colours = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+        return np.asarray(colours.convert("L"))[None]
     gray = np.empty((1, *image.shape[1:]), dtype=image.dtype)
     step = max(1, _BLOCK // image.shape[2])
     for top in range(0, image.shape[1], step):
-        rows = image[:, top : top + step]
-        weigh = _rounded_luma if image.dtype == np.uint8 else _exact_luma
-        gray[0, top : top + step] = _like(weigh(rows), image.dtype)
+        red, green, blue = image[:, top : top + step].astype(np.float64)
+        weighed = 0.299 * red + 0.587 * green + 0.114 * blue
+        gray[0, top : top + step] = _like(weighed, image.dtype)
     return gray
-
-
-def _exact_luma(colours: np.ndarray) -> np.ndarray:
-    red, green, blue = colours.astype(np.float64)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
-
-
-def _rounded_luma(colours: np.ndarray) -> np.ndarray:
-    """Of uint8, what rounds to the same as :func:`_exact_luma`, in less than half the time.
-
-    A thousand times the luma is a whole number below 2^24, exact in float32 in any order of the
-    sum. Only at halves does it matter how the exact formula was rounded: those are done by it.
-    """
-    each = colours.transpose(1, 2, 0).astype(np.float32).reshape(-1, 3)
-    luma = each @ _THOUSANDTHS
-    luma /= 1000
-    halves = np.flatnonzero(luma - np.floor(luma) == 0.5)
-    luma[halves] = np.rint(_exact_luma(each[halves].T))
-    return luma.reshape(colours.shape[1:])
 
 
 def resize(image: np.ndarray, size: int, peak: float) -> np.ndarray:
