@@ -1,7 +1,24 @@
 """Draws from the density inside a denoiser: plain functions of (denoiser, noise)."""
 
-from twinscore.sampling.flow import noise_levels, probability_flow
+from twinscore.sampling.flow import encode, probability_flow, round_trip_error
+from twinscore.sampling.likelihood import log_density
 from twinscore.sampling.noise import noise
 from twinscore.sampling.reverse_diffusion import Diffused, reverse_diffusion
+from twinscore.sampling.solvers import dpm, euler, heun, noise_levels
+from twinscore.sampling.stochastic import ancestral, langevin_corrected
 
-__all__ = ["Diffused", "noise", "noise_levels", "probability_flow", "reverse_diffusion"]
+__all__ = [
+    "Diffused",
+    "ancestral",
+    "dpm",
+    "encode",
+    "euler",
+    "heun",
+    "langevin_corrected",
+    "log_density",
+    "noise",
+    "noise_levels",
+    "probability_flow",
+    "reverse_diffusion",
+    "round_trip_error",
+]
