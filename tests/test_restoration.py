@@ -45,13 +45,15 @@ def half_mask(shape):
 def blur(shape):
     """Weighted sums of three neighbours along a row: not orthonormal."""
     kernel = torch.tensor([0.25, 0.5, 0.25]).view(1, 1, 1, 3)
-    measure = (
-        lambda x: torch.nn.functional.conv2d(  # noqa: E731
-            x.reshape(-1, 1, *shape[1:]), kernel.to(x), padding=(0, 1)
-        ).reshape(len(x), -1)
-    )
-    return operators.from_callables(measure, lambda m: measure(m.view(-1, *shape)).view(-1, *shape),
-                                    shape)  # fmt: skip
+
+    def measure(x):
+        rows = x.reshape(-1, 1, *shape[1:])
+        return torch.nn.functional.conv2d(rows, kernel.to(x), padding=(0, 1)).reshape(len(x), -1)
+
+    def adjoint(m):
+        return measure(m.view(-1, *shape)).view(-1, *shape)
+
+    return operators.from_callables(measure, adjoint, shape)
 
 
 def scipy_operator(shape):
