@@ -39,7 +39,7 @@ def train(job: tuple[str, dict, int]) -> str:
     name, recipe, seed = job
     torch.set_num_threads(1)
     digits = images.load("digits")
-    keep = np.flatnonzero(~images.near_duplicates(digits, threshold=0.98))
+    keep = np.flatnonzero(~images.near_duplicates(digits, threshold=0.98).drop)
     split = images.twins(digits, 800, seed=seed, among=keep)
     x, test = digits[split.a], digits[split.test]
     recipe = dict(recipe)

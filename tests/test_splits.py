@@ -1,5 +1,7 @@
 """Twins: disjoint, nested, with a fixed test set, and no group on two sides."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from twinscore import images
 from twinscore.errors import InputError
+from twinscore.images import split_rules
 
 
 def image_set(number, groups=None):
@@ -168,3 +171,228 @@ def test_the_short_side_is_named():
     short = "A" if {pictures.groups[k] for k in split.a} == {"g1"} else "B"
     with pytest.raises(InputError, match=f"n: 9 is more than {short} can get"):
         images.twins(pictures, 9, test=3)
+
+
+# what the index lists have always been: they enter the hashes of trials
+
+
+def fingerprint(*lists):
+    content = b"|".join(np.asarray(indices, dtype="<i8").tobytes() for indices in lists)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+SQUARES = [f"g{k * k % 11}" for k in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "options", "largest", "lists"),
+    [
+        (image_set(50), {}, 21, "e4a4fecf26a65db7"),
+        (image_set(50), {"among": range(0, 50, 2)}, 9, "33a8fb0bb74dfe22"),
+        (image_set(60, SQUARES), {}, 22, "b03b6f2a1ac86d15"),
+        (image_set(60, SQUARES), {"seed": 3, "replicate": 2}, 22, "7de1ab37051366dd"),
+    ],
+)
+def test_the_default_split_is_what_it_was(pictures, options, largest, lists):
+    assert images.largest_n(pictures, test=7, **options) == largest
+    split = images.twins(pictures, largest, test=7, **options)
+    assert fingerprint(split.a, split.b, split.test) == lists
+
+
+def test_the_default_hold_out_is_what_it_was():
+    assert fingerprint(*images.held_out(image_set(50), 7)) == "a19cb1d0f85b2aef"
+    assert fingerprint(*images.held_out(image_set(60, SQUARES), 7)) == "f731919d8cf9ade7"
+    digits = images.load("digits")
+    split = images.twins(digits, 100)
+    assert fingerprint(split.a, split.b, split.test) == "a0a7ce574ec249ed"
+
+
+# by group, label and attribute, and afresh for each n
+
+
+def test_auto_is_by_group_where_there_are_groups_else_random():
+    labelled = images.from_pixels(np.zeros((60, 1, 1, 1), np.uint8), labels=np.arange(60) % 7)
+    for pictures, rule in ((image_set(60, SQUARES), "group"), (labelled, "random")):
+        assert images.resolve(pictures, "auto") == rule
+        one, other = (images.twins(pictures, 9, test=7, by=by) for by in ("auto", rule))
+        assert sides(one) == sides(other)
+    ungrouped = images.twins(image_set(60, SQUARES), 26, test=7, by="random")
+    np.testing.assert_array_equal(ungrouped.a, images.twins(image_set(60), 26, test=7).a)
+
+
+def test_without_groups_labels_are_the_groups():
+    labels = np.array([int(name[1:]) for name in SQUARES])
+    labelled = images.from_pixels(np.zeros((60, 1, 1, 1), np.uint8), labels=labels)
+    split = images.twins(labelled, 22, test=7, by="group")
+    a, b, held_out = ({int(labels[k]) for k in side} for side in sides(split))
+    assert not a & b
+    assert not held_out & (a | b)
+
+
+@settings(deadline=None)
+@given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any), data=st.data())
+def test_every_beginning_holds_each_label_in_proportion(counts, data):
+    counts = np.array(counts)
+    length = data.draw(st.integers(0, counts.sum()))
+    order = split_rules.proportional(counts, length)
+    for m in range(length + 1):
+        taken = np.bincount(order[:m], minlength=len(counts))
+        assert taken.sum() == m
+        # within quota, in whole numbers: |taken - m p| < 1
+        assert (np.abs(taken * counts.sum() - m * counts) < counts.sum()).all()
+
+
+@settings(deadline=None)
+@given(counts=st.lists(st.integers(1, 25), min_size=1, max_size=6), seed=seeds, data=st.data())
+def test_stratified_twins_share_their_labels_at_every_n(counts, seed, data):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    number, counts = len(labels), np.array(counts)
+    pictures = images.from_pixels(np.zeros((number, 1, 1, 1), np.uint8), labels=labels)
+    options = {"test": data.draw(st.integers(0, number)), "seed": seed, "by": "label"}
+    largest = images.largest_n(pictures, **options)
+    assert largest >= (number - options["test"] - len(counts)) / 2
+    with pytest.raises(InputError, match=r"short; |asked for|no n fits") as caught:
+        images.twins(pictures, largest + 1, **options)
+    assert "\n" not in str(caught.value)
+    if not largest:
+        return
+    full = images.twins(pictures, largest, **options)
+    a, b, held_out = sides(full)
+    assert (len(a), len(b), len(held_out)) == (largest, largest, options["test"])
+    assert not a & b
+    assert not held_out & (a | b)
+    held = np.bincount(labels[full.test], minlength=len(counts))
+    assert (np.abs(held * number - options["test"] * counts) < number).all()
+    shares = np.bincount(labels[full.a], minlength=len(counts))
+    n = data.draw(st.integers(1, largest))
+    split = images.twins(pictures, n, **options)
+    np.testing.assert_array_equal(split.a, full.a[:n])
+    np.testing.assert_array_equal(split.b, full.b[:n])
+    np.testing.assert_array_equal(split.test, full.test)
+    np.testing.assert_array_equal(labels[split.a], labels[split.b])
+    held = np.bincount(labels[split.a], minlength=len(counts))
+    assert (np.abs(held * largest - n * shares) < largest).all()
+
+
+def test_stratified_digits_come_in_equal_shares():
+    digits = images.load("digits")
+    split = images.twins(digits, 50, test=100, by="label")
+    for side in (split.a, split.b, split.test):
+        np.testing.assert_array_equal(np.bincount(digits.labels[side]), len(side) // 10)
+
+
+def attributed(has):
+    has = np.array(has)
+    return images.from_pixels(
+        np.zeros((len(has), 1, 1, 1), np.uint8),
+        attributes={"Smiling": has, "Young": ~has},
+        labels=np.where(has, 3, 8),
+    )
+
+
+@settings(deadline=None)
+@given(has=st.lists(st.booleans(), min_size=2, max_size=60), seed=seeds, data=st.data())
+def test_a_has_the_attribute_and_b_has_not(has, seed, data):
+    pictures, has = attributed(has), np.array(has)
+    test = data.draw(st.integers(0, len(has)))
+    options = {"test": test, "seed": seed, "by": "attribute", "attribute": "Smiling"}
+    room = min(has.sum() - test // 2, (~has).sum() - (test - test // 2))
+    assert images.largest_n(pictures, **options) == max(room, 0)
+    with pytest.raises(InputError, match=r"'Smiling' and \d+ are there, [1-9]\d* short; "):
+        images.twins(pictures, max(room, 0) + 1, **options)
+    if room < 1:
+        return
+    split = images.twins(pictures, room, **options)
+    assert has[split.a].all()
+    assert not has[split.b].any()
+    assert has[split.test].sum() == test // 2
+    assert len(set(split.a) | set(split.b) | set(split.test)) == 2 * room + test
+    small = images.twins(pictures, 1, **options)
+    assert (small.a[0], small.b[0]) == (split.a[0], split.b[0])
+    np.testing.assert_array_equal(small.test, split.test)
+
+
+def test_a_label_is_an_attribute_too():
+    pictures = attributed([True] * 9 + [False] * 7)
+    by_name, by_label = (
+        images.twins(pictures, 4, test=4, by="attribute", attribute=name)
+        for name in ("Smiling", "3")
+    )
+    assert sides(by_name) == sides(by_label)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "by", "attribute"),
+    [
+        (image_set(60), "random", None),
+        (image_set(60, SQUARES), "group", None),
+        (attributed(np.arange(60) % 3 > 0), "label", None),
+        (attributed(np.arange(60) % 3 > 0), "attribute", "Smiling"),
+    ],
+)
+def test_fresh_subsets_are_drawn_anew_and_keep_the_rule(pictures, by, attribute):
+    options = {"test": 8, "by": by, "attribute": attribute, "nested": False}
+    small, large = (images.twins(pictures, n, **options) for n in (9, 10))
+    nested = images.twins(pictures, 10, **(options | {"nested": True}))
+    np.testing.assert_array_equal(small.test, large.test)
+    np.testing.assert_array_equal(nested.test, large.test)
+    assert small.a.tolist() != large.a[:9].tolist()
+    assert sides(images.twins(pictures, 9, **options)) == sides(small)
+    for split in (small, large):
+        a, b, held_out = sides(split)
+        assert not a & b
+        assert not held_out & (a | b)
+        if by == "group":
+            names = [{pictures.groups[k] for k in side} for side in sides(split)]
+            assert not names[0] & names[1]
+            assert not names[2] & (names[0] | names[1])
+        if by == "attribute":
+            assert pictures.attributes["Smiling"][split.a].all()
+    room = images.largest_n(pictures, test=8, by=by, attribute=attribute)
+    assert len(images.twins(pictures, room, **options).a) == room
+
+
+def test_held_out_images_follow_the_rule():
+    digits = images.load("digits")
+    training, test = images.held_out(digits, 100, by="group")
+    assert not set(digits.labels[training]) & set(digits.labels[test])
+    training, test = images.held_out(digits, 100, by="label")
+    np.testing.assert_array_equal(np.bincount(digits.labels[test]), 10)
+    assert len(set(training) & set(test)) == 0
+    assert len(digits) - 100 - len(set(training)) <= 10
+    with pytest.raises(InputError, match="split by label: these images have no labels"):
+        images.held_out(image_set(50), 5, by="label")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "options", "says"),
+    [
+        (image_set(9), {"by": "grup"}, "by: 'grup' is no way to split; give one of auto, random"),
+        (image_set(9), {"attribute": "3"}, "attribute: '3' is given, but the split is by auto"),
+        (image_set(9), {"by": "group"}, "these images have neither groups nor labels"),
+        (image_set(9), {"by": "label"}, "these images have no labels"),
+        (image_set(9), {"by": "attribute", "attribute": "3"}, "neither attributes nor labels"),
+        (attributed([True, False]), {"by": "attribute"}, "none is given; these images have Smi"),
+        (
+            attributed([True, False]),
+            {"by": "attribute", "attribute": "smiling"},
+            "'smiling' is unknown; did you mean 'Smiling'? these images have Smiling, Young, 3, 8",
+        ),
+        (grouped([9, 8, 3]), {"n": 10, "by": "group"}, "is 2 short (the largest of 3 groups, 'g0'"),
+        (
+            attributed([True] * 20 + [False] * 4),
+            {"n": 11, "by": "label"},
+            "2*10 + 3 images of label '3' and 20 are there, 3 short; the largest n that fits is 10",
+        ),
+        (
+            attributed([True] * 20 + [False] * 4),
+            {"n": 5, "by": "attribute", "attribute": "Young"},
+            "A needs 5 + 1 (for test) images with attribute 'Young' and 4 are there, 2 short; ",
+        ),
+    ],
+)
+def test_what_runs_short_is_named(pictures, options, says):
+    with pytest.raises(InputError) as caught:
+        images.twins(pictures, **({"n": 1, "test": 3} | options))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -141,7 +141,7 @@ def test_images_csv_gives_order_content_and_role_of_every_image(finished):
     assert [int(row["index"]) for row in table] == list(range(len(digits)))
     assert tuple(row["name"] for row in table) == digits.names
     assert tuple(row["sha256"] for row in table) == digits.digests
-    drop = images.near_duplicates(digits, threshold=0.95)
+    drop = images.near_duplicates(digits, threshold=0.95).drop
     split = images.twins(digits, 5, test=6, seed=0, among=np.flatnonzero(~drop))
     roles = [row["role_0"] for row in table]
     assert [roles[i] for i in split.a] == [f"a{k}" for k in range(5)]

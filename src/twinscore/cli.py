@@ -16,23 +16,31 @@ from twinscore import __version__
 from twinscore.errors import InputError
 
 COMMANDS = {
+    "prepare": "pack images into one file that every command maps",
     "transition": "train twins at several sizes: where does memorising end?",
     "train": "train one denoiser",
     "sample": "draw samples from a model",
+    "duplicates": "find images that repeat others of their set, or of another",
     "report": "draw the report of a run folder",
 }
 
 
 @dataclass(frozen=True)
-class Single:
-    """Options of a command that runs one thing; none of them is part of a hash."""
+class Writing:
+    """Options of a command that writes something; none of them is part of a hash."""
 
     out: Path | None = None
     """Where the result goes."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the network runs."""
     print_spec: bool = False
     """Print the spec as YAML and stop."""
+
+
+@dataclass(frozen=True)
+class Single(Writing):
+    """Options of a command that runs one network."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the network runs."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,18 @@ class Sweep(Single):
     """Trials trained side by side (default: one per core on a CPU, else one)."""
     no_images: bool = False
     """Leave training images and samples out of the report."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Options of a command that compares images and draws a report."""
+
+    out: Path | None = None
+    """Run folder."""
+    print_spec: bool = False
+    """Print the spec as YAML and stop."""
+    no_images: bool = False
+    """Leave the images out of the report."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +296,17 @@ def _print_spec(spec: Any) -> None:
     print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), end="")
 
 
+def _prepare(words: list[str]) -> None:
+    from twinscore.experiments import prepare
+
+    options = parse(words, _options(prepare.Spec, Writing), prepare.Spec, "prepare")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    result = prepare.run(options.spec, options.out)
+    print(result.table(), f"images: {result.path}", sep="\n")
+    return None
+
+
 def _transition(words: list[str]) -> None:
     from twinscore.experiments import transition
     from twinscore.report import page
@@ -310,6 +341,19 @@ def _sample(words: list[str]) -> None:
     if result.unfinished:
         print(f"{result.unfinished} samples did not converge", file=sys.stderr)
     print(f"samples: {result.path}")
+    return None
+
+
+def _duplicates(words: list[str]) -> None:
+    from twinscore.experiments import duplicates
+    from twinscore.report import page
+
+    options = parse(words, _options(duplicates.Spec, Comparison), duplicates.Spec, "duplicates")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    done = duplicates.run(options.spec, options.out)
+    html = page.write(done.folder, images=not options.no_images)
+    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
     return None
 
 

@@ -7,3 +7,8 @@ class InputError(ValueError):
     The message is one line that names the file, flag or field, says what was wrong with it and
     what would be right.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line; its type's name where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

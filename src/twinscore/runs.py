@@ -156,8 +156,11 @@ def differing_fields(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def identity(spec: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's spec that its hash covers: the source string gives way to its digest."""
-    return {key: value for key, value in spec.items() if key != "data"}
+    """The part of a run's spec that its hash covers.
+
+    What names a place (``data``, say) gives way to the digest of its content (``data_digest``).
+    """
+    return {key: value for key, value in spec.items() if f"{key}_digest" not in spec}
 
 
 def default_folder(spec: dict[str, Any]) -> Path:
@@ -173,7 +176,8 @@ def claim(folder: Path, spec: dict[str, Any], extendable: Sequence[str] = ()) ->
     folder : Path
         An existing folder.
     spec : dict
-        JSON values; ``data`` names the images, ``data_digest`` is their content.
+        JSON values; ``data`` names the images, ``data_digest`` is their content; likewise
+        for any other place.
     extendable : sequence of str
         Fields that hold lists and may grow.
 
@@ -194,10 +198,11 @@ def claim(folder: Path, spec: dict[str, Any], extendable: Sequence[str] = ()) ->
         fields = []
         for name in differing_fields(identity(old), identity(spec)):
             if name not in extendable or not set(old.get(name, [])) <= set(spec[name]):
-                fields.append("data" if name == "data_digest" else name)
+                fields.append(name.removesuffix("_digest"))
         if fields:
+            differing = ", ".join(dict.fromkeys(fields))
             raise InputError(
-                f"{folder}: holds a run of another spec (differs in {', '.join(fields)}); "
+                f"{folder}: holds a run of another spec (differs in {differing}); "
                 "repeat that spec to continue it, or give another --out"
             )
     write_json(path, {"schema_version": SCHEMA_VERSION} | spec)

@@ -89,7 +89,7 @@ class Level(_Model):
 
 
 class Data(_Model):
-    """The images of the run."""
+    """The images of the run; ``split`` is a rule (never *auto*) or the folder of the lists."""
 
     source: str
     images: int
@@ -97,6 +97,8 @@ class Data(_Model):
     threshold: float
     shape: tuple[int, int, int]
     test: int
+    split: str
+    attribute: str | None
 
 
 class Result(_Model):

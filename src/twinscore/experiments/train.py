@@ -1,6 +1,7 @@
 """Train one denoiser: the result is a trial folder that every command takes as a model."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,6 +30,9 @@ class Spec(BaseModel):
     """Training images; by default all but the test images."""
     test: int = Field(default=128, ge=1)
     """Held-out images on which progress is measured."""
+    split: Literal["auto", "random", "group", "label"] = "auto"
+    """How the test images are held out: at random, by group (no person or photograph in both), by
+    label (the same share of each), auto (by group where there are groups, else random)."""
     seed: int = Field(default=0, ge=0)
     """Seed of the split, the weights and the noise."""
     network: NetworkSpec = NetworkSpec()
@@ -77,7 +81,7 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     environment.check(device)
     open_images.cache_clear()  # the files may have changed since an earlier run of this process
     images = open_images(spec.data)
-    training, test = image_sets.held_out(images, spec.test, seed=spec.seed)
+    training, test = image_sets.held_out(images, spec.test, seed=spec.seed, by=spec.split)
     n = len(training) if spec.n is None else spec.n
     if n > len(training):
         raise InputError(

@@ -5,10 +5,10 @@ import csv
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from safetensors.numpy import save as serialise
 
 from twinscore import environment, runs
@@ -16,8 +16,9 @@ from twinscore import images as image_sets
 from twinscore.denoisers import NetworkSpec
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
-from twinscore.experiments import comparison, results
+from twinscore.experiments import comparison, results, splits
 from twinscore.experiments.results import Result
+from twinscore.experiments.splits import Split
 from twinscore.experiments.trials import (
     Factory,
     Measures,
@@ -52,6 +53,12 @@ class Spec(BaseModel):
     """Samples drawn from each twin, from shared noise."""
     replicates: int = Field(default=1, ge=1)
     """Times to repeat with other splits and seeds; with 1, intervals cover samples only."""
+    split: str = "auto"
+    """How A, B and test set are told apart: random, group (no person or photograph in two of
+    them), label (the same share of each), attribute (A has it, B has not), auto (by group where
+    there are groups, else random), or a folder with a.txt, b.txt and test.txt."""
+    attribute: str | None = None
+    """For split attribute: its name, or a label."""
     duplicate_threshold: float = Field(default=0.95, gt=0, le=1)
     """Drop an image whose correlation with an earlier one exceeds this; 1 drops none."""
     seed: int = Field(default=0, ge=0)
@@ -70,6 +77,21 @@ class Spec(BaseModel):
             raise ValueError(f"give one or more sizes of at least 1, got {list(sizes)}")
         return tuple(sorted(set(sizes)))
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.split == "attribute" and self.attribute is None:
+            raise ValueError("split attribute needs the name of one; give --attribute NAME")
+        if self.split != "attribute" and self.attribute is not None:
+            raise ValueError(
+                f"attribute {self.attribute!r} needs split attribute, not {self.split!r}"
+            )
+        if self.split not in image_sets.BY and self.replicates > 1:
+            raise ValueError(
+                f"split {self.split!r} is a folder with one split; give replicates 1, "
+                f"not {self.replicates}"
+            )
+        return self
+
 
 @dataclass(frozen=True)
 class Done:
@@ -86,6 +108,7 @@ class _Plan:
     spec: Spec
     images: ImageSet
     keep: np.ndarray
+    split: Split
     folder: Path
     trials: list[Trial]
     seeds: np.ndarray
@@ -143,9 +166,15 @@ def run(
     """
     environment.check(device, workers)
     images, keep = _prepare(spec)
+    lists = splits.listed(spec.split, images)
+    split = (
+        splits.by_lists(images, keep, lists, spec.test)
+        if lists
+        else splits.by_rule(images, keep, spec.split, spec.attribute, spec.test, spec.seed)
+    )
     for replicate in range(spec.replicates):
-        _split(spec, images, keep, max(spec.sizes), replicate)  # refuse sizes before any work
-    content = _content(spec, images, network)
+        split(max(spec.sizes), replicate)  # refuse sizes before any work
+    content = _content(spec, images, lists, network)
     folder = out or runs.default_folder(content)
     runs.make_folder(folder)
     with runs.locked(folder), Reporter(folder / "log.txt") as report:
@@ -160,7 +189,7 @@ def run(
         )
         for name in images.skipped:
             report("images", {"text": f"left out {name}: it cannot be read"})
-        plan = _plan(spec, images, keep, folder, how, network)
+        plan = _plan(spec, images, keep, split, folder, how, network)
         _write_images(plan)
         with environment.timed(folder):
             result = _execute(plan, how, report)
@@ -172,26 +201,25 @@ def _prepare(spec: Spec) -> tuple[ImageSet, np.ndarray]:
     images = open_images(spec.data)
     if spec.duplicate_threshold >= 1:
         return images, np.arange(len(images))
-    drop = image_sets.near_duplicates(images, threshold=spec.duplicate_threshold)
+    drop = image_sets.near_duplicates(images, threshold=spec.duplicate_threshold).drop
     return images, np.flatnonzero(~drop)
 
 
-def _content(spec: Spec, images: ImageSet, network: Factory | None) -> dict[str, Any]:
+def _content(
+    spec: Spec, images: ImageSet, lists: Twins | None, network: Factory | None
+) -> dict[str, Any]:
     """What ``spec.json`` holds."""
     content = {"study": STUDY} | spec.model_dump(mode="json") | {"data_digest": images.digest}
+    if lists:
+        content["split_digest"] = runs.digest({k: v.tolist() for k, v in vars(lists).items()})
     return content | ({"network": factory_name(network)} if network else {})
-
-
-def _split(spec: Spec, images: ImageSet, keep: np.ndarray, n: int, replicate: int) -> Twins:
-    return image_sets.twins(
-        images, n, test=spec.test, seed=spec.seed, replicate=replicate, among=keep
-    )
 
 
 def _plan(
     spec: Spec,
     images: ImageSet,
     keep: np.ndarray,
+    split: Split,
     folder: Path,
     how: Execution,
     network: Factory | None,
@@ -200,14 +228,14 @@ def _plan(
     trials = []
     for n in spec.sizes:
         for replicate in range(spec.replicates):
-            split = _split(spec, images, keep, n, replicate)
+            twins = split(n, replicate)
             trials += [
                 Trial(
                     path=folder,
                     source=spec.data,
                     data_digest=images.digest,
                     indices=indices,
-                    test=split.test,
+                    test=twins.test,
                     mean=mean,
                     n=n,
                     twin=twin,
@@ -218,16 +246,16 @@ def _plan(
                     device=how.device,
                     custom=network,
                 )
-                for twin, indices in (("a", split.a), ("b", split.b))
+                for twin, indices in (("a", twins.a), ("b", twins.b))
             ]
     trials = [replace(trial, path=folder / "trials" / trial.name) for trial in trials]
     trials.sort(key=lambda trial: not trial.trained)  # so that no finished level goes missing
     seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(spec.samples)])
-    return _Plan(spec, images, keep, folder, trials, seeds)
+    return _Plan(spec, images, keep, split, folder, trials, seeds)
 
 
 def _write_images(plan: _Plan) -> None:
-    """Record the order of the images, their content and their role in each replicate."""
+    """Record the order of the images, their content and their role, and the largest split."""
     roles = np.full((plan.spec.replicates, len(plan.images)), "", dtype=object)
     roles[:, np.setdiff1d(np.arange(len(plan.images)), plan.keep)] = "near-duplicate"
     for trial in sorted(plan.trials, key=lambda t: -t.n):
@@ -242,6 +270,9 @@ def _write_images(plan: _Plan) -> None:
     rows = zip(plan.images.names, plan.images.digests, *roles, strict=True)
     writer.writerows((index, *row) for index, row in enumerate(rows))
     runs.write_text(plan.folder / "images.csv", text.getvalue())
+    for replicate in range(plan.spec.replicates):
+        largest = plan.split(max(plan.spec.sizes), replicate)
+        image_sets.write_names(plan.folder / "splits" / f"r{replicate}", plan.images, largest)
 
 
 def _work(task: _Task, report: Report) -> Measures:
@@ -273,8 +304,8 @@ def _write_result(plan: _Plan, measured: dict[tuple[int, int, str], Measures]) -
     levels, arrays, gaps = [], {}, {}
     for n in done:
         pairs = [(measured[n, r, "a"], measured[n, r, "b"]) for r in replicates]
-        splits = [_split(spec, plan.images, plan.keep, n, r) for r in replicates]
-        level, kept, gaps[n] = comparison.compare(plan.images, pairs, splits, spec.seed)
+        twins = [plan.split(n, r) for r in replicates]
+        level, kept, gaps[n] = comparison.compare(plan.images, pairs, twins, spec.seed)
         levels.append(level)
         seeds = {"noise_seeds": plan.seeds[: len(kept["samples_a"])]}
         arrays |= {f"n{n:05d}/{name}": value for name, value in (seeds | kept).items()}
@@ -296,6 +327,8 @@ def _write_result(plan: _Plan, measured: dict[tuple[int, int, str], Measures]) -
             threshold=spec.duplicate_threshold,
             shape=plan.images.shape,
             test=spec.test,
+            split=image_sets.resolve(plan.images, spec.split),
+            attribute=spec.attribute,
         ),
         levels=levels,
     )

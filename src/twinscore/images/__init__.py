@@ -1,11 +1,16 @@
 """Pictures come in here: sources, near-duplicates, and the split into twins."""
 
-from twinscore.images.duplicates import near_duplicates
+from twinscore.images.duplicates import Duplicates, near_duplicates
 from twinscore.images.imageset import ImageSet, LazyPixels, from_pixels
 from twinscore.images.sources import load, parse
+from twinscore.images.split_lists import read_names, write_names
+from twinscore.images.split_rules import BY, By, resolve
 from twinscore.images.splits import Twins, held_out, largest_n, twins
 
 __all__ = [
+    "BY",
+    "By",
+    "Duplicates",
     "ImageSet",
     "LazyPixels",
     "Twins",
@@ -15,5 +20,8 @@ __all__ = [
     "load",
     "near_duplicates",
     "parse",
+    "read_names",
+    "resolve",
     "twins",
+    "write_names",
 ]

@@ -1,4 +1,4 @@
-"""Real images that are already installed: scikit-learn's digits, and photographs cut to patches."""
+"""Real images that are already installed: digits, faces, and photographs cut to patches."""
 
 from importlib.resources import as_file, files
 
@@ -28,6 +28,8 @@ PHOTOGRAPHS = {
     "retina": ("skimage", "data/retina.jpg"),
     "rocket": ("skimage", "data/rocket.jpg"),
 }
+TEXTURES = ("brick", "grass", "gravel")
+_FACES = ("skimage", "data/lfw_subset.npy")
 _PATCH = 32
 
 
@@ -81,43 +83,140 @@ def load_photos(body: str, options: Options) -> ImageSet:
         Unused: the source has no body.
     options : Options
         ``size`` is the side of a patch, 32 by default; ``crop`` keeps the centre of each
-        photograph, before it is reduced.
+        photograph, before it is reduced; ``groups`` is ``half`` (the default) or ``photograph``.
 
     Returns
     -------
     ImageSet
         uint8, one channel; names like ``astronaut/r03c05``; groups are the left and right halves
-        of the photographs, so that twins can be split without a shared half, yet see alike scenes.
+        of the photographs, so that twins can be split without a shared half, yet see alike scenes;
+        or the photographs, so that twins see no photograph in common.
 
     Raises
     ------
     InputError
-        When a photograph is not installed or smaller than the crop, or no patch fits.
+        When a photograph is not installed or smaller than the crop, no patch fits, or ``groups`` is
+        neither.
     """
+    grouping = options.extra.get("groups", "half")
+    if grouping not in ("half", "photograph"):
+        raise InputError(f"'photos': groups={grouping!r}; give half or photograph")
+    names, patches = _patches("photos", tuple(PHOTOGRAPHS), options)
+    groups = [photograph for photograph, _, _ in names]
+    if grouping == "half":
+        groups = _halves(names)
+    return from_pixels(patches, names=[_patch_name(*name) for name in names], groups=groups)
+
+
+def _halves(names: list[tuple[str, int, int]]) -> list[str]:
+    last = {}
+    for photograph, _, column in names:
+        last[photograph] = max(last.get(photograph, 0), column)
+    return [
+        f"{photograph}/{'left' if 2 * column < last[photograph] else 'right'}"
+        for photograph, _, column in names
+    ]
+
+
+def load_textures(body: str, options: Options) -> ImageSet:
+    """Cut the brick, grass and gravel that come with scikit-image into gray patches.
+
+    Reduced and cut like :func:`load_photos`, of which they are a part.
+
+    Parameters
+    ----------
+    body : str
+        Unused: the source has no body.
+    options : Options
+        As for :func:`load_photos`.
+
+    Returns
+    -------
+    ImageSet
+        uint8, one channel; names like ``brick/r03c05``; the group is the texture, the label its
+        number: brick 0, grass 1, gravel 2.
+
+    Raises
+    ------
+    InputError
+        As for :func:`load_photos`.
+    """
+    names, patches = _patches("textures", TEXTURES, options)
+    groups = [texture for texture, _, _ in names]
+    return from_pixels(
+        patches,
+        names=[_patch_name(*name) for name in names],
+        labels=np.array([TEXTURES.index(texture) for texture in groups]),
+        groups=groups,
+    )
+
+
+def load_faces(body: str, options: Options) -> ImageSet:
+    """Load the 100 gray faces of 25x25 pixels that come with scikit-image.
+
+    They are cut from the photographs of *Labeled Faces in the Wild*; who they show is not recorded.
+    scikit-image holds them as floats, which are rounded to multiples of 1/255.
+
+    Parameters
+    ----------
+    body : str
+        Unused: the source has no body.
+    options : Options
+        Applied to every image.
+
+    Returns
+    -------
+    ImageSet
+        uint8, without labels.
+
+    Raises
+    ------
+    InputError
+        When the faces are not installed, or the crop is larger than 25.
+
+    References
+    ----------
+    Huang, Mattar, Lee and Learned-Miller, Learning to Align from Scratch, NeurIPS 2012.
+    """
+    package, where = _FACES
+    with as_file(files(package) / where) as path:
+        if not path.exists():
+            raise InputError(f"'faces': they are not in the installed {package}: {where}")
+        faces = np.load(path)[:100, None]
+    pixels = np.rint(255 * faces).astype(np.uint8)
+    return from_pixels(transform_all(pixels, 255.0, options, "'faces'"))
+
+
+def _patches(
+    source: str, photographs: tuple[str, ...], options: Options
+) -> tuple[list[tuple[str, int, int]], np.ndarray]:
+    """Photograph, row and column of each patch, and the patches (N, 1, size, size)."""
     side = options.size or _PATCH
     patches: list[np.ndarray] = []
-    names: list[str] = []
-    groups: list[str] = []
-    for photograph, (package, where) in PHOTOGRAPHS.items():
-        reduced = _reduced(photograph, package, where, options.crop)
+    names: list[tuple[str, int, int]] = []
+    for photograph in photographs:
+        reduced = _reduced(source, photograph, options.crop)
         for row in range(reduced.shape[0] // side):
             for column in range(reduced.shape[1] // side):
                 top, left = row * side, column * side
                 patches.append(reduced[top : top + side, left : left + side])
-                names.append(f"{photograph}/r{row:02d}c{column:02d}")
-                half = "left" if 2 * column + 1 < reduced.shape[1] // side else "right"
-                groups.append(f"{photograph}/{half}")
+                names.append((photograph, row, column))
     if not patches:
-        raise InputError(f"'photos': no patch of size={side} fits into any photograph; give less")
-    return from_pixels(np.stack(patches)[:, None], names=names, groups=groups)
+        raise InputError(f"{source!r}: no patch of size={side} fits into any photograph; give less")
+    return names, np.stack(patches)[:, None]
 
 
-def _reduced(photograph: str, package: str, where: str, crop: int | None) -> np.ndarray:
+def _patch_name(photograph: str, row: int, column: int) -> str:
+    return f"{photograph}/r{row:02d}c{column:02d}"
+
+
+def _reduced(source: str, photograph: str, crop: int | None) -> np.ndarray:
+    package, where = PHOTOGRAPHS[photograph]
     with as_file(files(package) / where) as path:
         if not path.exists():
-            raise InputError(f"'photos': {photograph} is not in the installed {package}: {where}")
+            raise InputError(f"{source!r}: {photograph} is not in the installed {package}: {where}")
         image = luma(decode(path))
-    gray = transform(image, 255.0, Options(crop=crop), f"'photos': {photograph}")[0]
+    gray = transform(image, 255.0, Options(crop=crop), f"{source!r}: {photograph}")[0]
     height, width = gray.shape[0] // 2, gray.shape[1] // 2
     blocks = gray[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
     return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)

@@ -1,57 +1,40 @@
-"""Images from disk: folders of pictures, and .npy and .npz arrays."""
+"""Images from disk: folders of pictures, decoded on all cores straight into packed pixels."""
 
 import io
+import os
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from PIL import Image, ImageOps
 
-from twinscore.errors import InputError
-from twinscore.images.imageset import PEAKS, ImageSet, chunks, from_pixels
-from twinscore.images.transforms import Options, transform, transform_all
+from twinscore.errors import InputError, one_line
+from twinscore.images.imageset import PEAKS, ImageSet, from_pixels
+from twinscore.images.parallel import for_each
+from twinscore.images.scratch import scratch
+from twinscore.images.transforms import MAX_PIXELS, Options, transform
+
+MAX_BYTES = 2**29
+"""Size of the largest picture file that is read."""
 
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "PPM", "BMP")
 
 
 class CorruptImageError(InputError):
     """A picture that cannot be decoded: ``skip_corrupt`` leaves it out."""
 
 
-def load_path(path: str, options: Options) -> ImageSet:
-    """Load a folder of pictures or an array file.
-
-    Parameters
-    ----------
-    path : str
-        A folder, a ``.npy`` or a ``.npz`` file.
-    options : Options
-        Applied to every image.
-
-    Returns
-    -------
-    ImageSet
-
-    Raises
-    ------
-    InputError
-        When there is no such path, it is something else, or what it holds cannot be used.
-    """
-    found = Path(path)
-    if found.is_dir():
-        return load_folder(found, options)
-    if found.suffix.lower() in (".npy", ".npz"):
-        return load_array(found, options)
-    raise InputError(f"{path!r}: not a source of images; give a folder, a .npy or a .npz file")
-
-
 def load_folder(folder: Path, options: Options) -> ImageSet:
     """Load all pictures under a folder, in the order of their relative POSIX paths.
 
-    Hidden files and folders (a leading dot) are passed over, and of files with several frames the
-    first is taken.
+    Hidden files and folders (a leading dot) and links to folders are passed over, links to files
+    are followed, and of files with several frames the first is taken. One picture per core is
+    decoded at a time; the packed pixels lie in :func:`scratch`.
 
     Parameters
     ----------
@@ -68,51 +51,110 @@ def load_folder(folder: Path, options: Options) -> ImageSet:
     Raises
     ------
     InputError
-        When the folder holds no picture, one is corrupt (unless ``skip_corrupt``), or they differ
-        in size, depth or number of channels after the options were applied.
+        When the folder holds no picture, one is corrupt (unless ``skip_corrupt``) or beyond the
+        limits of :func:`decode`, or they differ in size, depth or number of channels after the
+        options were applied. Of several such files the first is named.
     """
-    names = _picture_names(folder)
+    names = picture_names(folder)
     if not names:
         raise InputError(
             f"{str(folder)!r}: no image in this folder; it should hold {', '.join(_SUFFIXES)} files"
         )
-    pixels: np.ndarray | None = None
-    kept: list[str] = []
-    skipped: list[str] = []
-    for name in names:
-        try:
-            image = decode(folder / name)
-        except CorruptImageError:
-            if not options.skip_corrupt:
-                raise
-            skipped.append(name)
-            continue
-        image = transform(image, PEAKS[str(image.dtype)], options, repr(str(folder / name)))
-        if pixels is None:
-            pixels = np.empty((len(names), *image.shape), dtype=image.dtype)
-        _require_same(folder, kept[0] if kept else name, pixels[0], name, image)
-        pixels[len(kept)] = image
-        kept.append(name)
-    if pixels is None:
-        raise InputError(f"{str(folder)!r}: all {len(names)} images are corrupt")
-    return from_pixels(pixels[: len(kept)], names=kept, skipped=skipped)
+    with _quiet():
+        before, first = _first_readable(folder, names, options)
+        rest = names[before:]
+        pixels = scratch((len(rest), *first.shape), first.dtype)
 
+        def place(row: int) -> bool:
+            try:
+                image = first if row == 0 else _read(folder / rest[row], options)
+            except CorruptImageError:
+                if not options.skip_corrupt:
+                    raise
+                return False
+            require_same(folder, rest[0], first, rest[row], image)
+            pixels[row] = image
+            return True
 
-def _picture_names(folder: Path) -> list[str]:
-    try:
-        paths = [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
-    except OSError as error:
-        raise InputError(f"{str(folder)!r}: cannot be read: {error.strerror}") from None
-    return sorted(
-        path.as_posix()
-        for path in paths
-        if path.suffix.lower() in _SUFFIXES and not any(part[0] == "." for part in path.parts)
+        readable = for_each(place, len(rest), options.progress)
+    kept = [row for row, good in enumerate(readable) if good]
+    corrupt = [row for row, good in enumerate(readable) if not good]
+    for target, row in enumerate(kept if corrupt else []):
+        pixels[target] = pixels[row]
+    return from_pixels(
+        pixels[: len(kept)],
+        names=[rest[row] for row in kept],
+        skipped=names[:before] + [rest[row] for row in corrupt],
     )
 
 
-def _require_same(
+def picture_names(folder: Path) -> list[str]:
+    """List the pictures under a folder by suffix, as :func:`load_folder` orders them.
+
+    Parameters
+    ----------
+    folder : Path
+        Searched recursively.
+
+    Returns
+    -------
+    list of str
+        Relative POSIX paths, sorted.
+
+    Raises
+    ------
+    InputError
+        When a folder cannot be read or a name is no UTF-8.
+    """
+    names: list[str] = []
+    folders = [""]
+    while folders:
+        inside = folders.pop()
+        try:
+            with os.scandir(folder / inside) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{inside}{entry.name}/")
+                    elif entry.name.lower().endswith(_SUFFIXES) and not Path(entry).is_dir():
+                        names.append(inside + entry.name)
+        except OSError as error:
+            raise InputError(
+                f"{str(folder / inside)!r}: cannot be read: {error.strerror}"
+            ) from None
+    for name in names:
+        if not name.isascii() and name != name.encode(errors="replace").decode():
+            raise InputError(f"{str(folder / name)!r}: its name is no UTF-8; rename it")
+    return sorted(names)
+
+
+def _first_readable(folder: Path, names: list[str], options: Options) -> tuple[int, np.ndarray]:
+    """How many corrupt files come first, and the first image."""
+    for before, name in enumerate(names):
+        try:
+            return before, _read(folder / name, options)
+        except CorruptImageError:
+            if not options.skip_corrupt:
+                raise
+    raise InputError(f"{str(folder)!r}: all {len(names)} images are corrupt")
+
+
+def _read(path: Path, options: Options) -> np.ndarray:
+    image = _decode(path)
+    return transform(image, PEAKS[str(image.dtype)], options, repr(str(path)))
+
+
+def require_same(
     folder: Path, first_name: str, first: np.ndarray, name: str, image: np.ndarray
 ) -> None:
+    """Refuse two images (C, H, W) of one source, by name, that cannot stand in one array.
+
+    Raises
+    ------
+    InputError
+        When they differ in channels, depth or size.
+    """
     pair = f"{str(folder)!r}: {first_name!r} and {name!r}"
     if first.shape[0] != image.shape[0]:
         kind = {1: "gray", 3: "colour"}
@@ -152,43 +194,90 @@ def decode(path: Path) -> np.ndarray:
     CorruptImageError
         When the content is truncated or not a picture.
     InputError
-        When the file cannot be opened, its size is that of a decompression bomb, or its pixels are
-        floats or 32-bit integers.
+        When the file cannot be opened, holds more than ``MAX_BYTES``, announces more than
+        ``MAX_PIXELS`` (it is then not decoded), or its pixels are floats or 32-bit integers.
     """
+    with _quiet():
+        return _decode(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow from warning of metadata that nobody reads; for one thread at a time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _decode(path: Path) -> np.ndarray:
     try:
-        content = path.read_bytes()
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{str(path)!r}: is no regular file; give pictures only")
+        if status.st_size > MAX_BYTES:
+            raise InputError(
+                f"{str(path)!r}: {status.st_size / 2**20:.0f} MiB are too large for a picture; "
+                f"give files of at most {MAX_BYTES // 2**20} MiB"
+            )
+        file = path.open("rb")
     except OSError as error:
         raise InputError(f"{str(path)!r}: cannot be read: {error.strerror}") from None
+    with file:
+        return _decode_stream(file, str(path))
+
+
+def decode_bytes(content: bytes, name: str) -> np.ndarray:
+    """Decode the content of a picture file; as :func:`decode`, which see.
+
+    Parameters
+    ----------
+    content : bytes
+        The whole file.
+    name : str
+        What to call it in a complaint.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(C, H, W)``, C 1 or 3, uint8 or uint16.
+
+    Raises
+    ------
+    CorruptImageError
+        When the content is truncated or not a picture.
+    InputError
+        When it announces more than ``MAX_PIXELS``, or its pixels are floats or 32-bit integers.
+    """
+    with _quiet():
+        return _decode_stream(io.BytesIO(content), name)
+
+
+def _decode_stream(file: BinaryIO, name: str) -> np.ndarray:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
-                opened.load()
-                pixels = _to_array(ImageOps.exif_transpose(opened))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise InputError(
-            f"{str(path)!r}: too many pixels; "
-            f"give images of at most {Image.MAX_IMAGE_PIXELS // 10**6} million"
-        ) from None
+        with Image.open(file, formats=_FORMATS) as opened:
+            pixels = None if opened.width * opened.height > MAX_PIXELS else _to_array(opened)
+    except Image.DecompressionBombError:
+        pixels = None
     except Exception as error:  # Pillow raises nearly anything on broken files
         unknown = isinstance(error, Image.UnidentifiedImageError)
-        reason = "its content is no picture" if unknown else _one_line(error)
+        reason = "its content is no picture" if unknown else one_line(error)
         raise CorruptImageError(
-            f"{str(path)!r}: cannot be decoded ({reason}); repair it or add skip_corrupt"
+            f"{name!r}: cannot be decoded ({reason}); repair it or add skip_corrupt"
         ) from None
+    if pixels is None:
+        raise InputError(
+            f"{name!r}: too many pixels; give images of at most {MAX_PIXELS / 10**6:.0f} million"
+        )
     if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
         raise InputError(
-            f"{str(path)!r}: pixels are {pixels.dtype}; give 8 or 16 bits, or a .npy of floats"
+            f"{name!r}: pixels are {pixels.dtype}; give 8 or 16 bits, or a .npy of floats"
         )
     return pixels
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _to_array(image: Image.Image) -> np.ndarray:
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F" or image.mode.startswith("I"):
         deep = np.asarray(image)[None]
         fits = deep.dtype.kind in "iu" and deep.min() >= 0 and deep.max() <= 65535
@@ -197,99 +286,6 @@ def _to_array(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    array = np.asarray(image.convert("L" if gray else "RGB"))
-    return array[None] if gray else np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def load_array(path: Path, options: Options) -> ImageSet:
-    """Load images from a ``.npy`` or ``.npz`` file.
-
-    A ``.npy`` that needs no conversion stays memory-mapped. An array whose second *and* last
-    axes could both be channels is read as ``(N, C, H, W)``.
-
-    Parameters
-    ----------
-    path : Path
-        ``.npy``; or ``.npz`` with one array, or one called ``images``, and optionally ``labels``.
-    options : Options
-        Applied to every image.
-
-    Returns
-    -------
-    ImageSet
-        Names are the images' numbers.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read, the array is not ``(N, H, W)``, ``(N, H, W, 1|3)`` or
-        ``(N, 1|3, H, W)``, is empty, is neither uint8, uint16 nor float, or holds floats outside
-        [0, 1], NaN or infinity; when there is not one label an image.
-    """
-    pixels, labels = _read_arrays(path)
-    pixels = _packed(_channels_first(pixels, path), path)
-    if labels is not None and labels.shape != (len(pixels),):
-        raise InputError(
-            f"{str(path)!r}: labels of shape {labels.shape} for {len(pixels)} images; "
-            f"give one an image, shape ({len(pixels)},)"
-        )
-    peak = PEAKS[str(pixels.dtype)]
-    return from_pixels(transform_all(pixels, peak, options, repr(str(path))), labels=labels)
-
-
-def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    try:
-        if path.suffix.lower() == ".npy":
-            return np.lib.format.open_memmap(path, mode="r"), None
-        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as loaded:
-            candidates = [name for name in loaded.files if name != "labels"]
-            if "images" in candidates:
-                candidates = ["images"]
-            if len(candidates) != 1:
-                raise InputError(
-                    f"{str(path)!r}: holds {', '.join(map(repr, loaded.files)) or 'no array'}; "
-                    "call the one with the images 'images'"
-                )
-            labels = np.asarray(loaded["labels"]) if "labels" in loaded.files else None
-            return np.asarray(loaded[candidates[0]]), labels
-    except InputError:
-        raise
-    except Exception as error:  # numpy and zipfile raise nearly anything on broken files
-        raise InputError(
-            f"{str(path)!r}: not a readable array ({_one_line(error)}); "
-            "save plain numbers with numpy.save or numpy.savez"
-        ) from None
-
-
-def _channels_first(pixels: np.ndarray, path: Path) -> np.ndarray:
-    if pixels.ndim == 3:
-        pixels = pixels[:, None]
-    elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
-        pixels = pixels.transpose(0, 3, 1, 2)
-    elif pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
-        raise InputError(
-            f"{str(path)!r}: an array of shape {pixels.shape} holds no images; "
-            "give (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W)"
-        )
-    if pixels.size == 0:
-        raise InputError(f"{str(path)!r}: the array is empty, shape {pixels.shape}; give N >= 1")
-    return pixels
-
-
-def _packed(pixels: np.ndarray, path: Path) -> np.ndarray:
-    kind, size = pixels.dtype.kind, pixels.dtype.itemsize
-    if kind == "u" and size <= 2:
-        return pixels if pixels.dtype.isnative else pixels.astype(pixels.dtype.newbyteorder("="))
-    if kind != "f":
-        raise InputError(
-            f"{str(path)!r}: {pixels.dtype} pixels; give uint8, uint16 or floats in [0, 1]"
-        )
-    for chunk in chunks(pixels):
-        low, high = pixels[chunk].min(), pixels[chunk].max()
-        if not np.isfinite(pixels[chunk]).all():
-            raise InputError(f"{str(path)!r}: holds NaN or infinity; give floats in [0, 1]")
-        if low < 0 or high > 1:
-            raise InputError(
-                f"{str(path)!r}: floats from {low:g} to {high:g} are outside [0, 1]; rescale them"
-            )
-    return pixels if pixels.dtype == np.float32 else pixels.astype(np.float32)
+    mode = "L" if gray else "RGB"
+    array = np.asarray(image if image.mode == mode else image.convert(mode))
+    return array[None] if gray else array.transpose(2, 0, 1)

@@ -5,17 +5,24 @@ source is one more line in ``KINDS``.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from twinscore.errors import InputError
-from twinscore.images.embedded import load_digits, load_photos
-from twinscore.images.files import load_path
+from twinscore.images.datasets import load_celeba, load_lsun
+from twinscore.images.embedded import load_digits, load_faces, load_photos, load_textures
+from twinscore.images.hub import load_hub
+from twinscore.images.idx import load_idx
 from twinscore.images.imageset import ImageSet
-from twinscore.images.transforms import Options
+from twinscore.images.paths import load_path
+from twinscore.images.synthetic import loading
+from twinscore.images.synthetic.shuffle import shuffle_pixels
+from twinscore.images.tables import load_parquet
+from twinscore.images.transforms import Options, silent
 
 _NUMBERS = ("crop", "size")
+_SEEDS = ("shuffle",)
 _FLAGS = ("gray", "skip_corrupt")
 
 
@@ -38,24 +45,41 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "digits": Kind(load_digits),
-    "photos": Kind(load_photos),
+    "faces": Kind(load_faces),
+    "photos": Kind(load_photos, keys=("groups",)),
+    "textures": Kind(load_textures),
+    "idx:": Kind(load_idx, keys=("labels",)),
+    "parquet:": Kind(load_parquet, keys=("column", "label")),
+    "hf:": Kind(load_hub, keys=("split", "config", "column", "label")),
+    "celeba:": Kind(load_celeba),
+    "lsun:": Kind(load_lsun),
+    "c_alpha:": Kind(loading.load_c_alpha, keys=tuple(loading.C_ALPHA_KEYS)),
+    "discs:": Kind(loading.load_discs, keys=tuple(loading.DISC_KEYS)),
+    "field:": Kind(loading.load_field, keys=tuple(loading.FIELD_KEYS)),
+    "mixture:": Kind(loading.load_mixture, keys=tuple(loading.MIXTURE_KEYS)),
+    "subspace:": Kind(loading.load_subspace, keys=tuple(loading.SUBSPACE_KEYS)),
 }
 """Every source that is no path. A key that ends with a colon takes a body."""
 
 _PATH = Kind(load_path)
 
 
-def load(source: str) -> ImageSet:
+def load(source: str, *, progress: Callable[[int, int], None] = silent) -> ImageSet:
     """Load the images that a source string names.
 
     Parameters
     ----------
     source : str
-        A name (``digits``, ``photos``), or a path to a folder, ``.npy`` or ``.npz``; then options,
-        each after a comma: ``size=S`` (crop to the central square and resize it to SxS,
-        antialiased), ``crop=S`` (keep the central SxS first), ``gray`` (luma), ``skip_corrupt``
-        (leave undecodable files out, and list them in ``ImageSet.skipped``). Names win over
-        paths: ``./digits`` is the folder.
+        A name (``digits``, ``photos``, ``faces``, ``textures``), a kind and what it reads or makes
+        (``idx:PATH``, ``c_alpha:alpha=2``), or a path to a folder or file that
+        :func:`~twinscore.images.paths.load_path` knows; then options, each after a comma:
+        ``size=S`` (crop to the central square and resize it to SxS, antialiased; of a synthetic
+        class the side that is made), ``crop=S`` (keep the central SxS first), ``gray`` (luma),
+        ``skip_corrupt`` (leave undecodable files out, and list them in ``ImageSet.skipped``),
+        ``shuffle=SEED`` (permute the pixels last, all images alike), and those of its kind. Names
+        win over paths: ``./digits`` is the folder.
+    progress : callable
+        ``progress(done, total)``, called now and then while many files are read.
 
     Returns
     -------
@@ -73,7 +97,8 @@ def load(source: str) -> ImageSet:
     torch.Size([3, 1, 8, 8])
     """
     kind, body, options = parse(source)
-    return kind.load(body, options)
+    images = kind.load(body, replace(options, progress=progress))
+    return images if options.shuffle is None else shuffle_pixels(images, options.shuffle)
 
 
 def parse(source: str) -> tuple[Kind, str, Options]:
@@ -109,7 +134,7 @@ def _split(source: str) -> tuple[Kind, str, list[str]]:
     prefix, colon, body = head.partition(":")
     if colon and prefix + colon in KINDS:
         kind = KINDS[prefix + colon]
-        if body.partition("=")[0] in kind.keys:
+        if body.partition("=")[0] in (*kind.keys, *_NUMBERS, *_SEEDS, *_FLAGS):
             return kind, "", [body, *words]
         return kind, body, words
     for end in range(len(words), -1, -1):
@@ -118,7 +143,7 @@ def _split(source: str) -> tuple[Kind, str, list[str]]:
             return _PATH, path, words[end:]
     raise InputError(
         f"{source!r}: {head!r} is neither a source of images nor an existing path; "
-        f"{_choices(head, KINDS, 'sources')}, folders, .npy and .npz files"
+        f"{_choices(head, KINDS, 'sources')}, folders and files of arrays"
     )
 
 
@@ -130,7 +155,7 @@ def _exists(path: str) -> bool:
 
 
 def _options(source: str, words: list[str], own_keys: tuple[str, ...]) -> Options:
-    known = sorted({*_NUMBERS, *_FLAGS, *own_keys})
+    known = sorted({*_NUMBERS, *_SEEDS, *_FLAGS, *own_keys})
     values: dict[str, int | bool] = {}
     extra: dict[str, str] = {}
     for word in words:
@@ -147,6 +172,8 @@ def _options(source: str, words: list[str], own_keys: tuple[str, ...]) -> Option
             if equals and value not in ("true", "false"):
                 raise InputError(f"{source!r}: {key}={value!r} is not true or false")
             values[key] = value != "false"
+        elif key in _SEEDS:
+            values[key] = _seed(source, key, value)
         else:
             values[key] = _number(source, key, value)
     return Options(**values, extra=extra)
@@ -155,6 +182,12 @@ def _options(source: str, words: list[str], own_keys: tuple[str, ...]) -> Option
 def _number(source: str, key: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) <= 5 and int(value) > 0):
         raise InputError(f"{source!r}: {key}={value!r} is not a side in pixels; give {key}=40")
+    return int(value)
+
+
+def _seed(source: str, key: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 9):
+        raise InputError(f"{source!r}: {key}={value!r} is not a seed; give {key}=0")
     return int(value)
 
 

@@ -1,12 +1,28 @@
 """What every source can do to an image: centre crop, luma, antialiased resize."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import csr_array
 
 from twinscore.errors import InputError
+from twinscore.images.imageset import Pixels
+from twinscore.images.scratch import scratch
+
+MAX_PIXELS = 2**26
+"""Pixels of the largest image that is read or made."""
+
+_BLOCK = 2**20
+_LOBES = 3
+
+
+def silent(done: int, total: int) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True)
@@ -18,20 +34,30 @@ class Options:
     size : int or None
         Side in pixels of the square images to deliver.
     crop : int or None
-        Side in pixels of the central square to keep, before resizing.
+        Side in pixels of the square to keep, before resizing.
+    crop_at : str
+        Where that square lies: *center* or *corner* (top left). No option of the user's, but of
+        the kind of source.
     gray : bool
         Convert colour to luma.
     skip_corrupt : bool
         Leave files that cannot be decoded out, and list them in ``ImageSet.skipped``.
+    shuffle : int or None
+        Seed of the permutation of the pixels, applied after everything else.
     extra : mapping of str to str
         Options of this kind of source only, as text.
+    progress : callable
+        Where a source that takes long says ``progress(done, total)``; no part of the string.
     """
 
     size: int | None = None
     crop: int | None = None
+    crop_at: Literal["center", "corner"] = "center"
     gray: bool = False
     skip_corrupt: bool = False
+    shuffle: int | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+    progress: Callable[[int, int], None] = field(default=silent, compare=False, repr=False)
 
 
 def center_crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -53,13 +79,35 @@ def center_crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return pixels[..., top : top + height, left : left + width]
 
 
+def corner_crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Keep the top left rectangle of one or many images, as a view.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        ``(..., H, W)``.
+    height, width : int
+        At most H and W.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(..., height, width)``.
+    """
+    return pixels[..., :height, :width]
+
+
+_CROPS = {"center": center_crop, "corner": corner_crop}
+
+
 def luma(image: np.ndarray) -> np.ndarray:
     """Convert an image to gray: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
 
     Parameters
     ----------
     image : numpy.ndarray
-        ``(C, H, W)`` of 1 or 3 channels; integers are rounded to the nearest.
+        ``(C, H, W)`` of 1 or 3 channels; integers are rounded to the nearest (bytes with Pillow's
+        16-bit weights, which now and then decide a tie otherwise).
 
     Returns
     -------
@@ -68,13 +116,24 @@ def luma(image: np.ndarray) -> np.ndarray:
     """
     if image.shape[0] == 1:
         return image
-    red, green, blue = image.astype(np.float64)
-    gray = 0.299 * red + 0.587 * green + 0.114 * blue
-    return _like(gray[None], image.dtype)
+    if image.dtype == np.uint8:
+        colours = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+        return np.asarray(colours.convert("L"))[None]
+    gray = np.empty((1, *image.shape[1:]), dtype=image.dtype)
+    step = max(1, _BLOCK // image.shape[2])
+    for top in range(0, image.shape[1], step):
+        red, green, blue = image[:, top : top + step].astype(np.float64)
+        weighed = 0.299 * red + 0.587 * green + 0.114 * blue
+        gray[0, top : top + step] = _like(weighed, image.dtype)
+    return gray
 
 
 def resize(image: np.ndarray, size: int, peak: float) -> np.ndarray:
     """Crop an image to its central square and resize that, antialiased (Lanczos).
+
+    The filter is sinc(x) sinc(x/3), stretched by the reduction; columns first, then rows, in
+    double precision and rounded once at the end. It gives what Pillow gives for float images, bit
+    for bit, in half the time.
 
     Parameters
     ----------
@@ -94,15 +153,37 @@ def resize(image: np.ndarray, size: int, peak: float) -> np.ndarray:
     square = center_crop(image, side, side)
     if side == size:
         return square
-    planes = [
-        np.asarray(
-            Image.fromarray(np.asarray(plane, dtype=np.float32)).resize(
-                (size, size), Image.Resampling.LANCZOS
-            )
-        )
-        for plane in square
-    ]
-    return _like(np.clip(np.stack(planes), 0, peak), image.dtype)
+    channels, weights = image.shape[0], _lanczos(side, size)
+    narrow = np.empty((side, size, channels), dtype=np.float32)
+    step = max(1, _BLOCK // (side * channels))
+    for top in range(0, side, step):
+        rows = square[:, top : top + step]
+        columns = np.ascontiguousarray(rows.transpose(2, 1, 0), dtype=np.float64)
+        reduced = weights @ columns.reshape(side, -1)
+        narrow[top : top + step] = reduced.reshape(size, -1, channels).transpose(1, 0, 2)
+    small = (weights @ narrow.reshape(side, -1).astype(np.float64)).astype(np.float32)
+    np.clip(small, 0, peak, out=small)
+    return _like(small.reshape(size, size, channels).transpose(2, 0, 1), image.dtype)
+
+
+@lru_cache(maxsize=64)
+def _lanczos(side: int, size: int) -> csr_array:
+    """``(size, side)`` weights that resize one axis, of few nonzeros."""
+    scale = side / size
+    stretch = max(scale, 1.0)
+    rows = []
+    for k in range(size):
+        centre = (k + 0.5) * scale
+        first = max(int(centre - _LOBES * stretch + 0.5), 0)
+        last = min(int(centre + _LOBES * stretch + 0.5), side)
+        x = (np.arange(first, last) - centre + 0.5) * (1 / stretch)
+        weights = np.where(abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0.0)
+        rows.append((first, weights / weights.sum()))
+    starts = np.cumsum([0, *(len(weights) for _, weights in rows)])
+    columns = np.concatenate([first + np.arange(len(weights)) for first, weights in rows])
+    return csr_array(
+        (np.concatenate([weights for _, weights in rows]), columns, starts), shape=(size, side)
+    )
 
 
 def transform(image: np.ndarray, peak: float, options: Options, name: str) -> np.ndarray:
@@ -127,7 +208,7 @@ def transform(image: np.ndarray, peak: float, options: Options, name: str) -> np
     Raises
     ------
     InputError
-        When the image is smaller than the crop.
+        When the image is smaller than the crop, or the size is beyond ``MAX_PIXELS``.
     """
     height, width = image.shape[1:]
     if options.crop is not None:
@@ -136,38 +217,45 @@ def transform(image: np.ndarray, peak: float, options: Options, name: str) -> np
                 f"{name}: crop={options.crop} is larger than the image ({height}x{width}); "
                 f"give at most {min(height, width)}"
             )
-        image = center_crop(image, options.crop, options.crop)
-    if options.gray:
-        image = luma(image)
-    return image if options.size is None else resize(image, options.size, peak)
+        image = _CROPS[options.crop_at](image, options.crop, options.crop)
+    if options.size is None:
+        return luma(image) if options.gray else image
+    if options.size**2 > MAX_PIXELS:
+        raise InputError(
+            f"{name}: size={options.size} is too large; give at most {math.isqrt(MAX_PIXELS)}"
+        )
+    side = min(image.shape[1:])
+    image = center_crop(image, side, side)
+    return resize(luma(image) if options.gray else image, options.size, peak)
 
 
-def transform_all(pixels: np.ndarray, peak: float, options: Options, name: str) -> np.ndarray:
+def transform_all(pixels: Pixels, peak: float, options: Options, name: str) -> Pixels:
     """Apply the options to a batch, one image at a time.
 
     Parameters
     ----------
-    pixels : numpy.ndarray
+    pixels : Pixels
         ``(N, C, H, W)``, N at least 1.
     peak, options, name
         As for :func:`transform`.
 
     Returns
     -------
-    numpy.ndarray
-        ``(N, C', H', W')``; the batch itself, a memory map included, where nothing is to be done.
+    Pixels
+        ``(N, C', H', W')``; the batch itself, memory-mapped or lazy, where nothing is to be done.
 
     Raises
     ------
     InputError
         When the images are smaller than the crop.
     """
-    first = transform(pixels[0], peak, options, name)
-    if first.shape == pixels.shape[1:] and np.shares_memory(first, pixels):
+    image = pixels[0]
+    first = transform(image, peak, options, name)
+    if first.shape == image.shape and np.shares_memory(first, image):
         return pixels
-    out = np.empty((len(pixels), *first.shape), dtype=pixels.dtype)
-    for target, image in zip(out, pixels, strict=True):
-        target[...] = transform(image, peak, options, name)
+    out = scratch((len(pixels), *first.shape), pixels.dtype)
+    for row, target in enumerate(out):
+        target[...] = transform(pixels[row], peak, options, name)
     return out
 
 

@@ -51,7 +51,20 @@ def facts(data: Transition) -> tuple[tuple[str, str], ...]:
         if baseline is not None:
             lines.append((label, f"{_ranged(baseline, _share)} (median cosine similarity)"))
     lines.append(("Images", _images(data)))
+    if "split" in result.data:
+        lines.append(("Split", _split(result.data)))
     return tuple(lines)
+
+
+def _split(described: dict[str, Any]) -> str:
+    rule, attribute = described["split"], described.get("attribute")
+    words = {
+        "random": "at random, image by image",
+        "group": "by group: no group is in two of A, B and the test set",
+        "label": "by label: A, B and the test set hold the same share of each",
+        "attribute": f"by attribute: {attribute} is in all of A, none of B and half the test set",
+    }
+    return words.get(rule, f"as the lists in {rule} say")
 
 
 def table(data: Transition) -> Table:

@@ -1,0 +1,97 @@
+"""Pack the images of any source into one file that every command maps into memory."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from twinscore import images
+from twinscore.errors import InputError
+from twinscore.images import packed
+from twinscore.progress import Reporter
+
+__all__ = ["Result", "Spec", "run"]
+
+
+class Spec(BaseModel):
+    """Images to pack."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = ""
+    """Source of the images, its options included: faces/,size=80,gray."""
+
+
+class Result(BaseModel):
+    """What the packed file holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    number: int
+    shape: tuple[int, int, int]
+    bytes: int
+    digest: str
+    rounded: str | None
+    """The depth that was rounded to 8 bits, if any."""
+    skipped: tuple[str, ...]
+
+    def table(self) -> str:
+        """What the command prints."""
+        channels, height, width = self.shape
+        lines = [
+            f"number  {self.number}",
+            f"shape   {channels}x{height}x{width}",
+            f"size    {self.bytes / 2**20:.1f} MiB",
+            f"digest  {self.digest}",
+        ]
+        if self.rounded:
+            lines.append(f"rounded from {self.rounded} to multiples of 1/255")
+        if self.skipped:
+            lines.append(f"skipped {len(self.skipped)} corrupt files: {self.skipped[0]!r} first")
+        return "\n".join(lines)
+
+
+def run(spec: Spec, out: Path | None = None) -> Result:
+    """Pack images.
+
+    Pixels of 8 bits are kept as they are; others are rounded to multiples of 1/255, which changes
+    the digests.
+
+    Parameters
+    ----------
+    spec : Spec
+        The source.
+    out : Path
+        A ``.safetensors`` file. An existing file is refused.
+
+    Raises
+    ------
+    InputError
+        For a source that cannot be used, an existing file or another kind of file.
+    """
+    if not spec.data:
+        raise InputError("--data: not given; give a source of images, like faces/,size=80,gray")
+    if out is None or out.suffix != ".safetensors":
+        raise InputError(f"--out: {out} is no packed file; give one that ends in .safetensors")
+    if out.exists():
+        raise InputError(f"--out: {out} exists; give a new name")
+    with Reporter() as report:
+        source = images.load(
+            spec.data, progress=lambda done, all_: report("read", {"step": done, "steps": all_})
+        )
+        rounded = packed.to_uint8(source)
+        packed.write(
+            out,
+            rounded,
+            source=spec.data,
+            progress=lambda done, all_: report("written", {"step": done, "steps": all_}),
+        )
+    return Result(
+        path=out,
+        number=len(rounded),
+        shape=rounded.shape,
+        bytes=out.stat().st_size,
+        digest=rounded.digest,
+        rounded=None if rounded is source else str(source.pixels.dtype),
+        skipped=source.skipped,
+    )

@@ -1,0 +1,170 @@
+"""Images from arrays: which one holds them, their layout, depth and labels."""
+
+from pathlib import Path
+
+import numpy as np
+
+from twinscore.errors import InputError
+from twinscore.images.imageset import PEAKS, ImageSet, LazyPixels, Pixels, chunks, from_pixels
+from twinscore.images.stored import Stored, open_arrays
+from twinscore.images.transforms import Options, transform_all
+
+
+def load_array(path: Path, options: Options) -> ImageSet:
+    """Load images from a ``.npy``, ``.npz``, ``.safetensors``, ``.pt`` or ``.pth`` file.
+
+    Parameters
+    ----------
+    path : Path
+        With one array; or with several, of which one is called ``images`` or is the only one of
+        three or four axes, and optionally ``labels``.
+    options : Options
+        Applied to every image.
+
+    Returns
+    -------
+    ImageSet
+        As :func:`from_stored` makes it.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read, does not say which array holds the images, or they cannot be
+        used.
+    """
+    arrays = open_arrays(path)
+    candidates = [name for name in arrays if name != "labels"]
+    if "images" in candidates:
+        candidates = ["images"]
+    if len(candidates) > 1:
+        candidates = [name for name in candidates if len(arrays[name].shape) in (3, 4)]
+    if len(candidates) != 1:
+        raise InputError(
+            f"{str(path)!r}: holds {', '.join(map(repr, arrays)) or 'no array'}; "
+            "call the one with the images 'images'"
+        )
+    return from_stored(arrays[candidates[0]], arrays.get("labels"), options)
+
+
+def from_stored(images: Stored, labels: Stored | None, options: Options) -> ImageSet:
+    """Make an image set of an array in a file.
+
+    What needs no conversion stays memory-mapped; other byte orders and float widths are converted
+    when images are asked for. Crop, gray and size make a packed copy of what is left. An array
+    whose second *and* last axes could both be channels is read as ``(N, C, H, W)``. Reads the
+    pixels once for the digests, and floats once more before that.
+
+    Parameters
+    ----------
+    images : Stored
+        ``(N, H, W)``, ``(N, H, W, 1|3)`` or ``(N, 1|3, H, W)``; uint8, uint16 or float.
+    labels : Stored or None
+        ``(N,)`` integers or booleans; they become int64.
+    options : Options
+        Applied to every image.
+
+    Returns
+    -------
+    ImageSet
+        Names are the images' numbers.
+
+    Raises
+    ------
+    InputError
+        When the array has another layout or dtype, is empty, or holds floats outside [0, 1], NaN
+        or infinity; when there is not one label an image.
+    """
+    name = repr(str(images.path))
+    require_images(images.shape, images.dtype, name)
+    if labels is not None:
+        _require_labels(labels, images.shape[0])
+    pixels = packed(channels_first(images.read()), name)
+    peak = PEAKS[str(pixels.dtype)]
+    return from_pixels(
+        transform_all(pixels, peak, options, name),
+        labels=None if labels is None else np.array(labels.read(), dtype=np.int64, subok=False),
+    )
+
+
+def require_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
+    """Refuse an array that holds no images, by its shape and dtype alone.
+
+    Raises
+    ------
+    InputError
+        When it is not ``(N, H, W)``, ``(N, H, W, 1|3)`` or ``(N, 1|3, H, W)``, is empty, or is
+        neither uint8, uint16 nor float.
+    """
+    if len(shape) != 3 and not (len(shape) == 4 and {shape[1], shape[3]} & {1, 3}):
+        raise InputError(
+            f"{name}: an array of shape {shape} holds no images; "
+            "give (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W)"
+        )
+    if 0 in shape:
+        raise InputError(f"{name}: the array is empty, shape {shape}; give N >= 1")
+    if dtype.kind != "f" and not (dtype.kind == "u" and dtype.itemsize <= 2):
+        raise InputError(f"{name}: {dtype.name} pixels; give uint8, uint16 or floats in [0, 1]")
+
+
+def _require_labels(labels: Stored, number: int) -> None:
+    where = repr(str(labels.path))
+    if labels.shape != (number,):
+        raise InputError(
+            f"{where}: labels of shape {labels.shape} for {number} images; "
+            f"give one an image, shape ({number},)"
+        )
+    if labels.dtype.kind not in "biu":
+        raise InputError(f"{where}: {labels.dtype.name} labels; give whole numbers")
+
+
+def channels_first(pixels: np.ndarray) -> np.ndarray:
+    """View an array that passed :func:`require_images` as ``(N, C, H, W)``."""
+    if pixels.ndim == 3:
+        return np.expand_dims(pixels, 1)
+    return pixels if pixels.shape[1] in (1, 3) else pixels.transpose(0, 3, 1, 2)
+
+
+def packed(pixels: np.ndarray, name: str) -> Pixels:
+    """Check the values of images, and deliver them as uint8, uint16 or float32.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        ``(N, C, H, W)``, uint8, uint16 or float, of any byte order; read in chunks if float.
+    name : str
+        What to call the array in a complaint.
+
+    Returns
+    -------
+    Pixels
+        The array itself, or one that is converted when indexed.
+
+    Raises
+    ------
+    InputError
+        When floats are outside [0, 1], NaN or infinite.
+    """
+    if pixels.dtype.kind == "f":
+        for chunk in chunks(pixels):
+            require_unit_interval(pixels[chunk], name)
+    target = np.dtype(np.float32) if pixels.dtype.kind == "f" else pixels.dtype.newbyteorder("=")
+    if pixels.dtype == target:
+        return pixels
+    return LazyPixels(pixels.shape, target, lambda rows: pixels[rows].astype(target))
+
+
+def require_unit_interval(values: np.ndarray, name: str) -> None:
+    """Refuse floats that are no intensities.
+
+    Raises
+    ------
+    InputError
+        When one is below 0, above 1, NaN or infinite.
+    """
+    low, high = values.min(), values.max()  # NaN if any is
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError(f"{name}: holds NaN or infinity; give floats in [0, 1]")
+    if low < 0 or high > 1:
+        raise InputError(
+            f"{name}: floats from {low:g} to {high:g} are outside [0, 1]; rescale them"
+        )

@@ -1,0 +1,157 @@
+"""Images in IDX files, the format of MNIST and its kin, gzipped or not.
+
+Layout (LeCun, Cortes and Burges, The MNIST database): two zero bytes, a code for the dtype, the
+number of axes, each axis as a big-endian 32-bit integer, then the numbers, big-endian, last axis
+fastest. Nothing is allocated on the word of a header alone.
+"""
+
+import gzip
+import struct
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from twinscore.errors import InputError
+from twinscore.images.arrays import from_stored
+from twinscore.images.imageset import ImageSet
+from twinscore.images.stored import Stored, mapped, reading, require_size, unpack
+from twinscore.images.transforms import Options
+
+_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_MAX_AXES = 4
+_GZIP = b"\x1f\x8b"
+_ADVICE = "give an IDX file such as train-images-idx3-ubyte.gz"
+
+
+def load_idx(body: str, options: Options) -> ImageSet:
+    """Load the source ``idx:PATH`` or ``idx:PATH,labels=PATH``.
+
+    Parameters
+    ----------
+    body : str
+        The file with the images.
+    options : Options
+        Applied to every image; ``options.extra["labels"]`` names the file with the labels.
+
+    Returns
+    -------
+    ImageSet
+        As :func:`load_idx_file` makes it.
+
+    Raises
+    ------
+    InputError
+        When no file is named, or either cannot be used.
+    """
+    if not body:
+        raise InputError("'idx:': names no file; give idx:PATH")
+    labels = options.extra.get("labels")
+    if labels == "":
+        raise InputError(f"'idx:{body}': labels='' names no file; give labels=PATH")
+    return load_idx_file(Path(body), options, labels=None if labels is None else Path(labels))
+
+
+def load_idx_file(path: Path, options: Options, labels: Path | None = None) -> ImageSet:
+    """Load images, and labels if there are any, from IDX files.
+
+    A file that is not gzipped is memory-mapped; a gzipped one is unpacked into memory once.
+
+    Parameters
+    ----------
+    path : Path
+        Images of any layout and dtype that :func:`twinscore.images.arrays.from_stored` takes.
+    options : Options
+        Applied to every image.
+    labels : Path, optional
+        ``(N,)`` integers. By default the file that MNIST's names put beside the images: *labels*
+        for *images* and *idx1* for *idx3*, packed the same way or else the other way; none if
+        there is none.
+
+    Returns
+    -------
+    ImageSet
+        Labels are int64.
+
+    Raises
+    ------
+    InputError
+        When a file cannot be read or is no IDX file, is shorter or longer than its header
+        declares, or holds no images; when there is not one label an image.
+    """
+    labels = _labels_beside(path) if labels is None else labels
+    return from_stored(open_idx(path), None if labels is None else open_idx(labels), options)
+
+
+def _labels_beside(images: Path) -> Path | None:
+    name = images.name.replace("images", "labels").replace("idx3", "idx1")
+    if name == images.name:
+        return None
+    other = name.removesuffix(".gz") if name.endswith(".gz") else f"{name}.gz"
+    beside = (images.with_name(name), images.with_name(other))
+    return next((path for path in beside if path.is_file()), None)
+
+
+def is_idx(path: Path) -> bool:
+    """Whether a file begins as IDX files do; False as well if it cannot be read."""
+    try:
+        with _opened(path) as stream:
+            head = stream.read(4)
+    except Exception:  # gzip raises several kinds on broken files
+        return False
+    return (
+        len(head) == 4 and head[:2] == b"\0\0" and head[2] in _DTYPES and 1 <= head[3] <= _MAX_AXES
+    )
+
+
+def open_idx(path: Path) -> Stored:
+    """Read the header of an IDX file.
+
+    Parameters
+    ----------
+    path : Path
+        Gzipped or not: its first bytes tell.
+
+    Returns
+    -------
+    Stored
+        Memory-mapped if the file is not gzipped.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read, does not begin as IDX files do, or is not as long as its
+        header declares; for a gzipped one the length shows when it is read.
+    """
+    with reading(path, _ADVICE), _opened(path) as stream:
+        shape, dtype = _header(stream)
+        offset = stream.tell()
+        if not isinstance(stream, gzip.GzipFile):
+            require_size(shape, dtype, path.stat().st_size - offset)
+            return mapped(path, offset, shape, dtype)
+
+    def access() -> np.ndarray:
+        with _opened(path) as again:
+            again.read(offset)
+            return unpack(again, shape, dtype)
+
+    return Stored(path, shape, dtype, access)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP
+    return gzip.open(path) if packed else path.open("rb")
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    head = stream.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _DTYPES:
+        raise ValueError(f"it begins with {head.hex(' ') or 'nothing'}, not with an IDX header")
+    number = head[3]
+    if not 1 <= number <= _MAX_AXES:
+        raise ValueError(f"its header declares {number} axes")
+    axes = stream.read(4 * number)
+    if len(axes) < 4 * number:
+        raise ValueError(f"its header is cut off within the {number} axes")
+    return struct.unpack(f">{number}I", axes), np.dtype(_DTYPES[head[2]])

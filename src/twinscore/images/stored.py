@@ -1,0 +1,332 @@
+"""Array files, opened without being read: ``.npy``, ``.npz``, ``.safetensors``, ``.pt``.
+
+What a header declares is held against the size of the file before anything is allocated, and an
+array that lies uncompressed in its file is memory-mapped.
+"""
+
+import io
+import json
+import math
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from pickle import UnpicklingError
+from typing import IO
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+from twinscore.errors import InputError, one_line
+
+MAX_UNPACKED = 2**32
+"""Bytes that a compressed array may unpack to, since it must be held in memory."""
+
+_NPY_HEADER = 10_000
+_STEP = 2**20
+_SAFETENSORS = {
+    "BOOL": "?",
+    "U8": "u1",
+    "U16": "<u2",
+    "U32": "<u4",
+    "U64": "<u8",
+    "I8": "i1",
+    "I16": "<i2",
+    "I32": "<i4",
+    "I64": "<i8",
+    "F16": "<f2",
+    "F32": "<f4",
+    "F64": "<f8",
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array in a file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    shape : tuple of int
+        What its header declares.
+    dtype : numpy.dtype
+        The same; no Python objects.
+    access : callable
+        Gives the array: a memory map where the file holds it uncompressed.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    access: Callable[[], np.ndarray]
+
+    def read(self) -> np.ndarray:
+        """The array, memory-mapped if that can be; InputError if the file does not hold it."""
+        with reading(self.path, "repair it, or save it again"):
+            return self.access()
+
+
+@contextmanager
+def reading(path: Path, advice: str) -> Iterator[None]:
+    """Turn whatever a reader raises on a broken file into one line.
+
+    Parameters
+    ----------
+    path : Path
+        The file to name.
+    advice : str
+        What would be right.
+
+    Raises
+    ------
+    InputError
+        Instead of any other exception.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except UnpicklingError:
+        raise InputError(f"{str(path)!r}: holds other things than tensors; {advice}") from None
+    except Exception as error:  # libraries raise nearly anything on broken files
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"{str(path)!r}: cannot be read ({reason}); {advice}") from None
+
+
+def open_arrays(path: Path) -> dict[str, Stored]:
+    """Open an array file.
+
+    Parameters
+    ----------
+    path : Path
+        ``.npy``, ``.npz``, ``.safetensors``, ``.pt`` or ``.pth``. The last two are read with
+        ``weights_only=True``.
+
+    Returns
+    -------
+    dict of str to Stored
+        Its arrays by name; one without a name is called ``images``.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read, declares more than it holds, or holds other things.
+    """
+    opener, advice = _FORMATS[path.suffix.lower()]
+    with reading(path, advice):
+        return opener(path)
+
+
+def mapped(
+    path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
+) -> Stored:
+    """An array that lies uncompressed in a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    offset : int
+        Where the array begins, in bytes.
+    shape, dtype, order
+        Its layout.
+
+    Returns
+    -------
+    Stored
+        Its access is a read-only memory map.
+
+    Raises
+    ------
+    ValueError
+        When the file ends before the array does.
+    """
+    require_size(shape, dtype, path.stat().st_size - offset, at_least=True)
+    return Stored(
+        path, shape, dtype, lambda: np.memmap(path, dtype, "r", offset, shape, order=order)
+    )
+
+
+def require_size(
+    shape: tuple[int, ...], dtype: np.dtype, available: int, *, at_least: bool = False
+) -> None:
+    """Hold the declared size of an array against the bytes that are there.
+
+    Raises
+    ------
+    ValueError
+        When they are fewer; when they are more, unless ``at_least``.
+    """
+    declared = math.prod(shape) * dtype.itemsize
+    if available < declared or (available > declared and not at_least):
+        raise ValueError(
+            f"its header declares {declared} bytes of pixels or labels, {available} are there"
+        )
+
+
+def unpack(
+    stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
+) -> np.ndarray:
+    """Read an array from a compressed stream that ends with it.
+
+    Memory follows what the stream delivers, not what was declared.
+
+    Parameters
+    ----------
+    stream : binary file
+        Stands at the array's first byte.
+    shape, dtype, order
+        The array's layout.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of that layout.
+
+    Raises
+    ------
+    ValueError
+        When the stream is shorter or longer, or the array larger than :data:`MAX_UNPACKED`.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size > MAX_UNPACKED:
+        raise ValueError(
+            f"it unpacks to {size} bytes, at most {MAX_UNPACKED} are held in memory; "
+            "store it uncompressed, which is memory-mapped"
+        )
+    content = np.empty(size, dtype=np.uint8)
+    filled = 0
+    while filled < size:
+        part = stream.read(min(_STEP, size - filled))
+        if not part:
+            raise ValueError(f"it ends after {filled} of {size} bytes")
+        content[filled : filled + len(part)] = np.frombuffer(part, dtype=np.uint8)
+        filled += len(part)
+    if stream.read(1):
+        raise ValueError(f"it goes on after the {size} bytes that its header declares")
+    return content.view(dtype).reshape(shape, order=order)
+
+
+def _open_npy(path: Path) -> dict[str, Stored]:
+    with path.open("rb") as file:
+        offset, shape, dtype, order = _npy_header(file)
+    require_size(shape, dtype, path.stat().st_size - offset)
+    return {"images": mapped(path, offset, shape, dtype, order)}
+
+
+def _npy_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], np.dtype, str]:
+    head = io.BytesIO(file.read(_NPY_HEADER))  # the declared length of the header is not trusted
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(head)
+    if version not in readers:
+        raise ValueError(f"version {version[0]}.{version[1]} of the .npy format")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a header that Python 2 wrote
+        shape, fortran, dtype = readers[version](head)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its shape is {shape}")
+    return head.tell(), shape, dtype, "F" if fortran else "C"
+
+
+def _open_npz(path: Path) -> dict[str, Stored]:
+    arrays: dict[str, Stored] = {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            name = _member_name(info)
+            if name in arrays:
+                raise ValueError(f"it holds {name!r} twice")
+            arrays[name] = _member(path, archive, info)
+    return arrays
+
+
+def _member_name(info: zipfile.ZipInfo) -> str:
+    place = PurePosixPath(info.filename)
+    if place.is_absolute() or ".." in place.parts or "\\" in info.filename:
+        raise ValueError(f"its member {info.filename!r} points out of the archive")
+    if place.suffix != ".npy":
+        raise ValueError(f"its member {info.filename!r} is no .npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"its member {info.filename!r} is compressed in another way than deflate")
+    return info.filename.removesuffix(".npy")
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
+    with archive.open(info) as member:
+        offset, shape, dtype, order = _npy_header(member)
+    require_size(shape, dtype, info.file_size - offset)
+    if info.compress_type == zipfile.ZIP_STORED:
+        with path.open("rb") as file:
+            file.seek(info.header_offset + 26)
+            lengths = struct.unpack("<HH", file.read(4))
+        start = info.header_offset + 30 + sum(lengths)  # local header, name, extra field
+        return mapped(path, start + offset, shape, dtype, order)
+
+    def access() -> np.ndarray:
+        with zipfile.ZipFile(path) as again, again.open(info) as member:
+            member.read(offset)
+            return unpack(member, shape, dtype, order)
+
+    return Stored(path, shape, dtype, access)
+
+
+def _open_safetensors(path: Path) -> dict[str, Stored]:
+    with safe_open(path, framework="numpy"):  # checks the header: sizes, offsets, no overlap
+        pass
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    arrays = {}
+    for name, tensor in header.items():
+        if tensor["dtype"] not in _SAFETENSORS:
+            raise ValueError(f"its tensor {name!r} is {tensor['dtype']}")
+        dtype = np.dtype(_SAFETENSORS[tensor["dtype"]])
+        offset = 8 + length + tensor["data_offsets"][0]
+        arrays[name] = mapped(path, offset, tuple(tensor["shape"]), dtype)
+    return arrays
+
+
+def _open_torch(path: Path) -> dict[str, Stored]:
+    with zipfile.ZipFile(path) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("it is compressed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+    if isinstance(loaded, torch.Tensor):
+        loaded = {"images": loaded}
+    if not isinstance(loaded, dict):
+        raise ValueError(f"it holds a {type(loaded).__name__}")
+    return {
+        str(name): _of_tensor(path, tensor)
+        for name, tensor in loaded.items()
+        if isinstance(tensor, torch.Tensor)
+    }
+
+
+def _of_tensor(path: Path, tensor: torch.Tensor) -> Stored:
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"its tensor of shape {tuple(tensor.shape)} repeats fewer numbers")
+    array = tensor.detach().numpy().view(np.memmap)  # says what torch did: it mapped the file
+    return Stored(path, array.shape, array.dtype, lambda: array)
+
+
+_NUMPY = "save plain numbers with numpy.save or numpy.savez"
+_TORCH = "save a tensor, or a dict with 'images' and 'labels', with torch.save"
+_FORMATS: dict[str, tuple[Callable[[Path], dict[str, Stored]], str]] = {
+    ".npy": (_open_npy, _NUMPY),
+    ".npz": (_open_npz, _NUMPY),
+    ".pt": (_open_torch, _TORCH),
+    ".pth": (_open_torch, _TORCH),
+    ".safetensors": (_open_safetensors, "save plain numbers with safetensors.numpy.save_file"),
+}

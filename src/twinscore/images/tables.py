@@ -1,0 +1,341 @@
+"""Images in the rows of tables: Parquet files, and what they share with ``datasets``.
+
+A column of images holds encoded pictures (bytes, or a struct with ``bytes``, as Hugging Face
+writes them) or nested lists of numbers. Rows are read a batch at a time and packed, so that memory
+holds the packed images and one row group.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from twinscore.errors import InputError
+from twinscore.images.arrays import channels_first, packed, require_images
+from twinscore.images.files import CorruptImageError, decode_bytes, require_same
+from twinscore.images.imageset import PEAKS, ImageSet, from_pixels
+from twinscore.images.stored import MAX_UNPACKED, reading
+from twinscore.images.transforms import Options, transform
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH = 64
+"""Rows that are decoded at a time."""
+
+_ADVICE = "give a whole Parquet file"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows to read images from.
+
+    Attributes
+    ----------
+    name : str
+        What to call it in a complaint.
+    rows : int
+        How many it has.
+    schema : pyarrow.Schema
+        Its columns.
+    batches : callable
+        ``batches(columns)`` yields all rows in order, as record batches of those columns.
+    """
+
+    name: str
+    rows: int
+    schema: "pa.Schema"
+    batches: Callable[[list[str]], Iterator["pa.RecordBatch"]]
+
+
+def require(module: str, source: str) -> ModuleType:
+    """Import a module that comes with the extra ``hub``.
+
+    Raises
+    ------
+    InputError
+        When it is not installed, with what installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise InputError(
+            f"{source!r}: needs {module.partition('.')[0]}, which is not installed; "
+            "pip install 'twinscore[hub]'"
+        ) from None
+
+
+def load_parquet(body: str, options: Options) -> ImageSet:
+    """Load the source ``parquet:PATH,column=image,label=label``.
+
+    Parameters
+    ----------
+    body : str
+        A Parquet file, or a folder: all ``*.parquet`` under it, in the order of their paths.
+    options : Options
+        Applied to every image; ``column`` and ``label`` of ``options.extra`` as for
+        :func:`load_table`.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    InputError
+        When pyarrow is not installed, a file cannot be read, or as :func:`load_table` does.
+    """
+    if not body:
+        raise InputError("'parquet:': names no file; give parquet:PATH")
+    return load_parquet_path(Path(body), options)
+
+
+def load_parquet_path(path: Path, options: Options) -> ImageSet:
+    """Load a Parquet file or a folder of them; as :func:`load_parquet`."""
+    parquet = require("pyarrow.parquet", str(path))
+    with reading(path, "give a Parquet file, or a folder of them"):
+        path.stat()
+        paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not paths:
+        raise InputError(f"{str(path)!r}: no .parquet file in this folder")
+    schemas, rows = [], 0
+    for one in paths:
+        with reading(one, _ADVICE), parquet.ParquetFile(one) as file:
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            rows += sum(group.num_rows for group in groups)
+            if any(group.total_byte_size > MAX_UNPACKED for group in groups):
+                raise ValueError(
+                    f"a row group unpacks to more than {MAX_UNPACKED} bytes; write smaller ones"
+                )
+            schemas.append(file.schema_arrow)
+
+    def batches(columns: list[str]) -> Iterator["pa.RecordBatch"]:
+        for one, schema in zip(paths, schemas, strict=True):
+            for column in columns:
+                if column not in schema.names or (
+                    schema.field(column).type != schemas[0].field(column).type
+                ):
+                    raise InputError(
+                        f"{str(one)!r}: its column {column!r} is not as in {paths[0].name!r}"
+                    )
+            with reading(one, _ADVICE), parquet.ParquetFile(one, memory_map=True) as file:
+                for group in range(file.num_row_groups):
+                    for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
+                        batch.validate(full=True)
+                        yield batch
+
+    return load_table(Table(str(path), rows, schemas[0], batches), options)
+
+
+def load_table(table: Table, options: Options) -> ImageSet:
+    """Pack the images of a table.
+
+    Parameters
+    ----------
+    table : Table
+        Where the rows are.
+    options : Options
+        Applied to every image. ``options.extra["column"]`` names the column of images, by default
+        ``image`` or the only one that can hold images; ``["label"]`` the column of labels, by
+        default ``label`` or ``labels`` if there is one.
+
+    Returns
+    -------
+    ImageSet
+        Names are the rows' numbers. Labels are int64; those that are text are numbered in
+        alphabetical order.
+
+    Raises
+    ------
+    InputError
+        When a column does not exist or holds no images or labels, there are two columns of
+        labels, a value is missing, an image is corrupt (unless ``skip_corrupt``), or images
+        differ in size, depth or channels after the options were applied.
+    """
+    column = _image_column(table, options.extra.get("column"))
+    label = _label_column(table, options.extra.get("label"))
+    for name in (column, label):
+        if table.schema.names.count(name) > 1:
+            raise InputError(f"{table.name!r}: has several columns {name!r}; give each its name")
+    if table.rows == 0:
+        raise InputError(f"{table.name!r}: has no rows")
+    pixels: np.ndarray | None = None
+    kept: list[str] = []
+    skipped: list[str] = []
+    labels: list[Any] = []
+    for row, (read, value) in enumerate(_rows(table, column, label)):
+        name = f"{row:06d}"
+        try:
+            image = read()
+        except CorruptImageError:
+            if not options.skip_corrupt:
+                raise
+            skipped.append(name)
+            continue
+        image = transform(image, PEAKS[str(image.dtype)], options, repr(table.name))
+        if pixels is None:
+            pixels = _room(table, image)
+        require_same(Path(table.name), kept[0] if kept else name, pixels[0], name, image)
+        pixels[len(kept)] = image
+        kept.append(name)
+        labels.append(value)
+    if pixels is None:
+        raise InputError(f"{table.name!r}: all {table.rows} images are corrupt")
+    return from_pixels(
+        pixels[: len(kept)],
+        names=kept,
+        labels=None if label is None else _numbered(labels, table.name, label),
+        skipped=skipped,
+    )
+
+
+def _rows(
+    table: Table, column: str, label: str | None
+) -> Iterator[tuple[Callable[[], np.ndarray], Any]]:
+    """What decodes the image, and the label, of each row."""
+    start = 0
+    for batch in table.batches([column] if label is None else [column, label]):
+        if batch.num_rows == 0:
+            continue
+        image_of = _image_reader(batch.column(column), f"{table.name}, column {column}", start)
+        for i in range(batch.num_rows):
+            yield partial(image_of, i), None if label is None else batch.column(label)[i].as_py()
+        start += batch.num_rows
+
+
+def _room(table: Table, image: np.ndarray) -> np.ndarray:
+    try:
+        return np.empty((table.rows, *image.shape), dtype=image.dtype)
+    except (MemoryError, ValueError):
+        raise InputError(
+            f"{table.name!r}: {table.rows} images of {image.shape} do not fit into memory; "
+            "add size=S"
+        ) from None
+
+
+def _image_column(table: Table, given: str | None) -> str:
+    fields = {field.name: field.type for field in table.schema}
+    able = [name for name, kind in fields.items() if _holds_images(kind)]
+    hint = f"columns that can are {', '.join(able)}" if able else "no column can"
+    if given is not None:
+        if given not in fields:
+            raise InputError(f"{table.name!r}: has no column {given!r} to hold images; {hint}")
+        if given not in able:
+            raise InputError(
+                f"{table.name!r}: column {given!r} of {fields[given]} holds no images; {hint}"
+            )
+        return given
+    if "image" in able:
+        return "image"
+    if len(able) != 1:
+        what = "several columns can hold images" if able else "no column holds images"
+        listed = ", ".join(able or fields)
+        raise InputError(f"{table.name!r}: {what}; give column=NAME, one of {listed}")
+    return able[0]
+
+
+def _label_column(table: Table, given: str | None) -> str | None:
+    fields: Mapping[str, Any] = {field.name: field.type for field in table.schema}
+    able = [name for name, kind in fields.items() if _holds_labels(kind)]
+    if given is not None:
+        if given not in able:
+            raise InputError(
+                f"{table.name!r}: no column {given!r} of whole numbers or text for labels; "
+                f"columns that can are {', '.join(able) or 'none'}"
+            )
+        return given
+    found = [name for name in ("label", "labels") if name in able]
+    if len(found) > 1:
+        raise InputError(f"{table.name!r}: has both 'label' and 'labels'; give label=NAME")
+    return found[0] if found else None
+
+
+def _holds_labels(kind: "pa.DataType") -> bool:
+    from pyarrow import types
+
+    known = (types.is_integer, types.is_boolean, types.is_string, types.is_large_string)
+    return any(is_one(kind) for is_one in known)
+
+
+def _holds_images(kind: "pa.DataType") -> bool:
+    from pyarrow import types
+
+    kind = getattr(kind, "storage_type", kind)
+    if types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
+    depth = 0
+    while _is_list(kind):
+        kind, depth = kind.value_type, depth + 1
+    if depth == 0:
+        return _is_binary(kind)
+    return depth in (2, 3) and (types.is_integer(kind) or types.is_floating(kind))
+
+
+def _is_binary(kind: "pa.DataType") -> bool:
+    from pyarrow import types
+
+    return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _is_list(kind: "pa.DataType") -> bool:
+    from pyarrow import types
+
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _image_reader(column: "pa.Array", name: str, start: int) -> Callable[[int], np.ndarray]:
+    """What gives image i of a batch whose first row is ``start``."""
+    column = getattr(column, "storage", column)
+    if _is_list(column.type):
+        return _from_lists(column, f"{name!r}, rows from {start}").__getitem__
+
+    def decoded(i: int) -> np.ndarray:
+        where = f"{name}, row {start + i}"
+        value = column[i].as_py()
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if content is None:
+            raise CorruptImageError(f"{where!r}: holds no bytes; fill it in or add skip_corrupt")
+        return decode_bytes(content, where)
+
+    return decoded
+
+
+def _from_lists(column: "pa.Array", name: str) -> np.ndarray:
+    """Nested lists of one shape as ``(n, C, H, W)`` uint8, uint16 or float32."""
+    import pyarrow.compute as pc
+
+    shape = [len(column)]
+    while _is_list(column.type):
+        lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+        if len(lengths) != 1 or lengths[0] is None:
+            raise InputError(f"{name}: the lists differ in length; give images of one size")
+        shape.append(lengths[0])
+        column = column.flatten()
+    if column.null_count:
+        raise InputError(f"{name}: a number is missing")
+    numbers = column.to_numpy(zero_copy_only=False).reshape(shape)
+    if numbers.dtype.kind != "f" and numbers.dtype not in (np.uint8, np.uint16):
+        if numbers.size and (numbers.min() < 0 or numbers.max() > 255):
+            raise InputError(
+                f"{name}: {numbers.dtype} from {numbers.min()} to {numbers.max()}; "
+                "give 0 to 255, uint16, or floats in [0, 1]"
+            )
+        numbers = numbers.astype(np.uint8)
+    require_images(numbers.shape, numbers.dtype, name)
+    return np.asarray(packed(channels_first(numbers), name)[:])
+
+
+def _numbered(labels: list[Any], name: str, column: str) -> np.ndarray:
+    if None in labels:
+        raise InputError(f"{name!r}: column {column!r} misses the label of an image")
+    if isinstance(labels[0], str):
+        return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    try:
+        return np.array(labels, dtype=np.int64)
+    except OverflowError:
+        raise InputError(f"{name!r}: column {column!r} holds labels of 2**63 or more") from None

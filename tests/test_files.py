@@ -1,0 +1,395 @@
+"""Folders of pictures: formats, order, what is refused, and broken files of every format."""
+
+import io
+import os
+import resource
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from twinscore import images
+from twinscore.errors import InputError
+from twinscore.images import files, parallel
+from twinscore.images.scratch import scratch
+from twinscore.images.transforms import luma, resize
+
+
+def save(path, array, **kwargs):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **kwargs)
+    return path
+
+
+def gray(value, height=4, width=4, dtype=np.uint8):
+    return np.full((height, width), value, dtype=dtype)
+
+
+def complaint(source):
+    with pytest.raises(InputError) as caught:
+        images.load(str(source))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_folder_is_read_recursively_in_path_order(tmp_path):
+    save(tmp_path / "b.png", gray(51))
+    save(tmp_path / "a" / "z.PGM", gray(102))
+    save(tmp_path / "a.bmp", gray(153))
+    save(tmp_path / ".hidden" / "h.png", gray(0))
+    save(tmp_path / "._b.png", gray(0))
+    (tmp_path / "notes.txt").write_text("not a picture")
+    loaded = images.load(str(tmp_path))
+    assert loaded.names == ("a.bmp", "a/z.PGM", "b.png")
+    assert loaded[:].amax(dim=(1, 2, 3)).tolist() == pytest.approx([0.6, 0.4, 0.2])
+    assert (loaded.shape, loaded.peak, loaded.labels, loaded.groups) == ((1, 4, 4), 255, None, None)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "tiff", "ppm", "bmp"])
+def test_lossless_colour_formats_keep_every_pixel(tmp_path, suffix):
+    colours = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    save(tmp_path / f"a.{suffix}", colours, **({"lossless": True} if suffix == "webp" else {}))
+    loaded = images.load(str(tmp_path))
+    np.testing.assert_array_equal(loaded.pixels[0], colours.transpose(2, 0, 1))
+
+
+def test_jpeg_is_read_nearly(tmp_path):
+    save(tmp_path / "a.jpg", gray(128, 8, 8), quality=95)
+    assert images.load(str(tmp_path))[0].mean().item() == pytest.approx(128 / 255, abs=0.01)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
+def test_sixteen_bits_keep_their_depth(tmp_path, suffix):
+    levels = np.array([[0, 1, 257], [40000, 65534, 65535]], dtype=np.uint16)
+    save(tmp_path / f"a.{suffix}", levels)
+    loaded = images.load(str(tmp_path))
+    assert (loaded.pixels.dtype, loaded.peak) == (np.uint16, 65535)
+    np.testing.assert_array_equal(loaded.pixels[0, 0], levels)
+    torch.testing.assert_close(loaded[0][0, 0], torch.from_numpy(levels / 65535).float())
+
+
+def test_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after turning clockwise by 90 degrees
+    save(tmp_path / "a.png", np.array([[10, 20, 30]], dtype=np.uint8), exif=exif)
+    np.testing.assert_array_equal(images.load(str(tmp_path)).pixels[0, 0], [[10], [20], [30]])
+
+
+def test_alpha_palette_and_cmyk_become_rgb(tmp_path):
+    save(tmp_path / "a.png", np.array([[[200, 0, 0, 255], [9, 9, 9, 0]]], dtype=np.uint8))
+    palette = Image.fromarray(np.array([[[0, 0, 255], [0, 255, 0]]], dtype=np.uint8))
+    palette.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "b.png")
+    Image.new("CMYK", (2, 1), (0, 255, 255, 0)).save(tmp_path / "c.tif")
+    first, second, third = images.load(str(tmp_path)).pixels.transpose(0, 2, 3, 1)[:, 0]
+    np.testing.assert_array_equal(first, [[200, 0, 0], [255, 255, 255]])
+    np.testing.assert_array_equal(second, [[0, 0, 255], [0, 255, 0]])
+    np.testing.assert_array_equal(third, [[255, 0, 0]] * 2)
+
+
+def test_gray_with_alpha_stays_gray(tmp_path):
+    Image.new("LA", (2, 2), (80, 255)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(images.load(str(tmp_path)).pixels, np.full((1, 1, 2, 2), 80))
+
+
+def test_gray_is_the_luma(tmp_path):
+    save(tmp_path / "a.png", np.array([[[255, 0, 0], [0, 255, 0], [10, 20, 30]]], dtype=np.uint8))
+    save(tmp_path / "b.png", gray(7, 1, 3))
+    assert "'a.png' and 'b.png' mix gray and colour" in complaint(tmp_path)
+    loaded = images.load(f"{tmp_path},gray")
+    np.testing.assert_array_equal(loaded.pixels[:, 0, 0], [[76, 150, 18], [7, 7, 7]])
+
+
+def test_mixed_sizes_name_the_first_two_that_differ(tmp_path):
+    save(tmp_path / "a.png", gray(1))
+    save(tmp_path / "b.png", gray(1))
+    save(tmp_path / "c.png", gray(1, 6, 3))
+    message = complaint(tmp_path)
+    assert "'a.png' and 'c.png' differ in size (4x4 and 6x3); add size=3" in message
+    assert images.load(f"{tmp_path},size=3").shape == (1, 3, 3)
+
+
+def test_mixed_depths_are_refused(tmp_path):
+    save(tmp_path / "a.png", gray(1))
+    save(tmp_path / "b.png", gray(1, dtype=np.uint16))
+    assert "differ in depth (uint8 and uint16)" in complaint(tmp_path)
+
+
+def test_missing_empty_and_other_paths_are_refused(tmp_path):
+    assert "nor an existing path" in complaint(tmp_path / "missing")
+    assert "no image in this folder" in complaint(tmp_path)
+    (tmp_path / "a.txt").write_text("x")
+    assert "give a folder, an IDX file, or one of .npy" in complaint(tmp_path / "a.txt")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert "gone.png': cannot be read" in complaint(tmp_path)
+
+
+def test_corrupt_files_stop_the_load_or_are_listed(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
+    whole = save(tmp_path / "b.png", noise).read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "c.jpg").write_bytes(b"")
+    assert "a.png': cannot be decoded" in complaint(tmp_path)
+    loaded = images.load(f"{tmp_path},skip_corrupt")
+    assert (loaded.names, loaded.skipped) == (("b.png",), ("a.png", "c.jpg"))
+    np.testing.assert_array_equal(loaded.pixels, noise[None, None])
+    (tmp_path / "b.png").unlink()
+    assert "all 2 images are corrupt" in complaint(f"{tmp_path},skip_corrupt")
+
+
+@pytest.mark.parametrize("limit", [10, 100])
+def test_decompression_bombs_are_refused(tmp_path, monkeypatch, limit):
+    save(tmp_path / "a.png", gray(0, 12, 12))
+    monkeypatch.setattr("twinscore.images.files.MAX_PIXELS", limit)
+    assert "too many pixels" in complaint(f"{tmp_path},skip_corrupt")
+
+
+def test_float_pictures_are_refused(tmp_path):
+    save(tmp_path / "a.tif", gray(0.5, dtype=np.float32))
+    assert "pixels are float32; give 8 or 16 bits" in complaint(tmp_path)
+
+
+# limits
+
+
+def test_a_bomb_is_refused_by_its_header_alone(tmp_path):
+    header = b"P5 100000 100000 255\n"
+    (tmp_path / "a.pgm").write_bytes(header)
+    tracemalloc.start()
+    message = complaint(f"{tmp_path},skip_corrupt")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "a.pgm': too many pixels; give images of at most 67 million" in message
+    assert peak < 2**21  # Python's side of a decode would be 10 GB
+
+
+def test_a_file_that_is_too_large_is_not_opened(tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(files.MAX_BYTES + 2**20)
+    assert "a.png': 513 MiB are too large for a picture; give files of at most 512 MiB" in (
+        complaint(f"{tmp_path},skip_corrupt")
+    )
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert "a.png': is no regular file" in complaint(tmp_path)
+
+
+def test_links_to_folders_are_passed_over_and_links_to_files_followed(tmp_path):
+    save(tmp_path / "inside" / "a.png", gray(51))
+    save(tmp_path.parent / f"{tmp_path.name}-outside" / "b.png", gray(102))
+    (tmp_path / "inside" / "loop").symlink_to(tmp_path)
+    (tmp_path / "c.png").symlink_to(tmp_path.parent / f"{tmp_path.name}-outside" / "b.png")
+    (tmp_path / "d.png").symlink_to(tmp_path / "inside")
+    assert images.load(str(tmp_path)).names == ("c.png", "inside/a.png")
+    (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+    assert "self.png': cannot be read" in complaint(tmp_path)
+
+
+def test_names_that_differ_in_case_or_suffix_only_are_different_images(tmp_path):
+    for k, name in enumerate(("a.png", "A.png", "a.bmp", "sub/a.png")):
+        save(tmp_path / name, gray(k))
+    assert images.load(str(tmp_path)).names == ("A.png", "a.bmp", "a.png", "sub/a.png")
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    save(tmp_path / "a.png", gray(0)).rename(tmp_path / os.fsdecode(b"\xff.png"))
+    assert r"\udcff.png': its name is no UTF-8; rename it" in complaint(tmp_path)
+
+
+def test_an_upscaling_beyond_the_limit_is_refused(tmp_path):
+    save(tmp_path / "a.png", gray(0))
+    assert "size=9000 is too large; give at most 8192" in complaint(f"{tmp_path},size=9000")
+
+
+# on all cores
+
+
+@pytest.mark.parametrize("cores", [1, 7])
+def test_the_first_bad_file_is_named_whatever_the_threads_do(tmp_path, monkeypatch, cores):
+    monkeypatch.setattr(parallel, "available_cores", lambda: cores)
+    for k in range(40):
+        save(tmp_path / f"{k:02d}.png", gray(k))
+    (tmp_path / "23.png").write_bytes(b"")
+    save(tmp_path / "24.png", gray(0, 5, 5))
+    save(tmp_path / "31.png", gray(0, dtype=np.uint16))
+    assert "23.png': cannot be decoded" in complaint(tmp_path)
+    assert "'00.png' and '24.png' differ in size" in complaint(f"{tmp_path},skip_corrupt")
+    save(tmp_path / "24.png", gray(24))
+    assert "'00.png' and '31.png' differ in depth" in complaint(f"{tmp_path},skip_corrupt")
+    save(tmp_path / "31.png", gray(31))
+    (tmp_path / "00.png").write_bytes(b"")
+    loaded = images.load(f"{tmp_path},skip_corrupt")
+    assert loaded.skipped == ("00.png", "23.png")
+    assert loaded.pixels[:, 0, 0, 0].tolist() == [k for k in range(40) if k not in (0, 23)]
+    assert loaded.names == tuple(f"{k:02d}.png" for k in loaded.pixels[:, 0, 0, 0])
+
+
+@given(st.integers(0, 30), st.sets(st.integers(0, 29)))
+def test_jobs_begin_in_order_and_the_first_failure_is_raised(number, bad):
+    done = []
+
+    def work(job):
+        if job in bad:
+            raise InputError(str(job))
+        done.append(job)
+
+    seen = []
+    failing = sorted(job for job in bad if job < number)
+    if failing:
+        with pytest.raises(InputError, match=f"^{failing[0]}$"):
+            parallel.for_each(work, number, lambda *_: None)
+        assert set(done) >= set(range(failing[0]))
+    else:
+        parallel.for_each(work, number, lambda *event: seen.append(event))
+        assert sorted(done) == list(range(number))
+        assert [done for done, _ in seen] == [*range(16, number, 16), *([number] if number else [])]
+
+
+@pytest.mark.parametrize("in_memory", [0, 2**28])
+def test_processes_give_what_threads_give(tmp_path, monkeypatch, in_memory):
+    monkeypatch.setattr("twinscore.images.scratch.IN_MEMORY", in_memory)
+    for k in range(40):
+        save(tmp_path / f"{k:02d}.png", gray(k))
+    (tmp_path / "07.png").write_bytes(b"")
+    threads = images.load(f"{tmp_path},skip_corrupt")
+    monkeypatch.setattr(parallel, "_LEAST_FOR_PROCESSES", 0)
+    processes = images.load(f"{tmp_path},skip_corrupt")
+    assert processes.digests == threads.digests
+    assert processes.skipped == threads.skipped == ("07.png",)
+    assert "07.png': cannot be decoded" in complaint(tmp_path)
+
+
+def test_pixels_beyond_the_limit_lie_in_a_file_without_a_name(tmp_path, monkeypatch):
+    for k in range(5):
+        save(tmp_path / "pictures" / f"{k}.png", gray(k))
+    monkeypatch.setattr("twinscore.images.scratch.IN_MEMORY", 79)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    loaded = images.load(str(tmp_path / "pictures"))
+    assert isinstance(loaded.pixels, np.memmap)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures"]
+    monkeypatch.undo()
+    plain = images.load(str(tmp_path / "pictures"))
+    assert type(plain.pixels) is np.ndarray
+    assert loaded.digests == plain.digests
+
+
+def test_a_disk_without_room_is_refused_in_one_line():
+    with pytest.raises(InputError, match=r"no room for 1152921504\.6 GB of pixels .*TMPDIR"):
+        scratch((2**60,), np.dtype(np.uint8))
+
+
+# resizing
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([1, 3]), st.integers(0, 2**32 - 1))
+def test_resizing_is_that_of_pillow_in_floats(side, size, channels, seed):
+    generator = np.random.default_rng(seed)
+    image = generator.integers(0, 256, (channels, side, side), dtype=np.uint8)
+    planes = [
+        np.asarray(
+            Image.fromarray(plane.astype(np.float32)).resize((size, size), Image.Resampling.LANCZOS)
+        )
+        for plane in image
+    ]
+    exact = np.stack(planes).clip(0, 255)
+    floats = resize(image.astype(np.float32), size, 255.0)
+    np.testing.assert_allclose(floats, exact, atol=4e-5)  # two float32 roundings of up to 255
+    np.testing.assert_allclose(resize(image, size, 255.0), exact, atol=0.5 + 4e-5)
+
+
+def test_the_luma_of_integers_is_that_of_doubles_rounded():
+    """Of bytes but for ties: weights of 16 bits are off by 255 * 1.3e-5 at most."""
+    every_third = np.arange(0, 256, 3, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(np.arange(256, dtype=np.uint8), every_third, every_third))
+    image = colours.reshape(3, -1, 256)
+    red, green, blue = image.astype(np.float64)
+    exact = 0.299 * red + 0.587 * green + 0.114 * blue
+    np.testing.assert_allclose(luma(image)[0], exact, rtol=0, atol=0.5 + 0.0034)
+    deep = image.astype(np.uint16) * 257
+    red, green, blue = deep.astype(np.float64)
+    exact = np.rint(0.299 * red + 0.587 * green + 0.114 * blue)
+    np.testing.assert_array_equal(luma(deep)[0], exact)
+
+
+def test_large_images_are_converted_in_pieces(tmp_path, monkeypatch):
+    colours = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+    save(tmp_path / "a.png", colours)
+    whole = images.load(f"{tmp_path},gray,size=13"), images.load(f"{tmp_path},size=13")
+    monkeypatch.setattr("twinscore.images.transforms._BLOCK", 7)
+    pieces = images.load(f"{tmp_path},gray,size=13"), images.load(f"{tmp_path},size=13")
+    assert [one.digest for one in pieces] == [one.digest for one in whole]
+
+
+# broken files
+
+
+def encoded(suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    kind = {"jpg": "JPEG", "tif": "TIFF", "ppm": "PPM", "pgm": "PPM"}.get(suffix, suffix)
+    options = {"tif": {"compression": "tiff_lzw"}}.get(suffix, {})
+    Image.fromarray(noise[..., 0] if suffix == "pgm" else noise).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+WHOLE = {suffix: encoded(suffix) for suffix in ("png", "jpg", "webp", "tif", "ppm", "pgm", "bmp")}
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_a_broken_picture_is_an_image_or_an_input_error(tmp_path_factory, data):
+    suffix = data.draw(st.sampled_from(sorted(WHOLE)))
+    content = bytearray(WHOLE[suffix])
+    for _ in range(data.draw(st.integers(0, 6))):
+        content[data.draw(st.integers(0, min(200, len(content)) - 1))] = data.draw(
+            st.integers(0, 255)
+        )
+    path = tmp_path_factory.getbasetemp() / f"broken.{suffix}"
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
+    try:
+        image = files.decode(path)
+    except InputError as error:
+        assert str(path) in str(error)  # noqa: PT017
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert image.shape[0] in (1, 3)
+        assert image.dtype in (np.uint8, np.uint16)
+
+
+@pytest.mark.parametrize("suffix", sorted(WHOLE))
+def test_truncated_files_are_corrupt(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    for length in (0, 1, 12, len(WHOLE[suffix]) // 3):
+        path.write_bytes(WHOLE[suffix][:length])
+        with pytest.raises(files.CorruptImageError, match="repair it or add skip_corrupt"):
+            files.decode(path)
+
+
+def test_a_header_that_lies_about_the_size_costs_no_memory(tmp_path):
+    side = 2**16
+    chunk = b"IHDR" + struct.pack(">II", side, side) + b"\x08\x02\0\0\0"
+    png = WHOLE["png"][:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + WHOLE["png"][33:]
+    (tmp_path / "a.png").write_bytes(png)
+    bmp = bytearray(WHOLE["bmp"])
+    bmp[18:26] = struct.pack("<II", side, side)
+    (tmp_path / "b.bmp").write_bytes(bmp)
+    canvas = (16383).to_bytes(3, "little") * 2
+    frame = WHOLE["webp"][12:]
+    extended = b"VP8X" + struct.pack("<I", 10) + b"\0" * 4 + canvas + frame
+    riff = b"RIFF" + struct.pack("<I", 4 + len(extended)) + b"WEBP" + extended
+    (tmp_path / "c.webp").write_bytes(riff)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name in ("a.png", "b.bmp", "c.webp"):
+        with pytest.raises(InputError, match=r"too many pixels|cannot be decoded"):
+            files.decode(tmp_path / name)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 100_000  # kilobytes; decoding any of them takes over a gigabyte

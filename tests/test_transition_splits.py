@@ -1,0 +1,201 @@
+"""How the transition study splits: by rule or by lists, recorded and taken up again."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from twinscore import environment, images, runs
+from twinscore.cli import main
+from twinscore.denoisers import NetworkSpec
+from twinscore.errors import InputError
+from twinscore.experiments import transition
+from twinscore.experiments.transition import Spec
+from twinscore.experiments.trials import SamplingSpec
+from twinscore.report import reading, transition_data, transition_words
+from twinscore.training import TrainingSpec
+
+SPEC = Spec(
+    sizes=(2, 4),
+    test=6,
+    samples=2,
+    split="label",
+    network=NetworkSpec(width=2, levels=1),
+    training=TrainingSpec(steps=2, batch=4, evaluations=1),
+    sampling=SamplingSpec(steps=2),
+)
+DIGITS = images.load("digits")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_core():
+    """One thread: two that share a busy core wait for each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "available_cores", lambda: 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return transition.run(SPEC, tmp_path_factory.mktemp("runs") / "finished", device="cpu")
+
+
+def trials(folder):
+    return sorted(path.name for path in (folder / "trials").iterdir())
+
+
+def split_words(folder):
+    return dict(transition_words.facts(transition_data.load(reading.read(folder))))["Split"]
+
+
+def test_the_run_records_its_split_as_rule_and_as_lists(finished):
+    lists = images.read_names(finished.folder / "splits" / "r0", DIGITS)
+    keep = np.flatnonzero(~images.near_duplicates(DIGITS))
+    split = images.twins(DIGITS, 4, test=6, among=keep, by="label")
+    for part in ("a", "b", "test"):
+        np.testing.assert_array_equal(getattr(lists, part), getattr(split, part))
+    np.testing.assert_array_equal(DIGITS.labels[lists.a], DIGITS.labels[lists.b])
+    data = json.loads((finished.folder / "result.json").read_text())["data"]
+    assert (data["split"], data["attribute"]) == ("label", None)
+    assert split_words(finished.folder).startswith("by label: A, B and the test set hold")
+
+
+def test_lists_of_a_run_give_its_trials_again(finished, tmp_path):
+    folder = shutil.copytree(finished.folder / "splits" / "r0", tmp_path / "mine")
+    spec = SPEC.model_copy(update={"split": str(folder)})
+    done = transition.run(spec, tmp_path / "run", device="cpu")
+    assert trials(done.folder) == trials(finished.folder)
+    assert done.result.levels == finished.result.levels
+    assert done.result.data.split == str(folder)
+    assert split_words(done.folder) == f"as the lists in {folder} say"
+    moved = folder.rename(tmp_path / "moved")
+    again = transition.run(
+        spec.model_copy(update={"split": str(moved)}), tmp_path / "run", device="cpu"
+    )
+    assert again.folder == done.folder
+    lines = (moved / "a.txt").read_text().splitlines()
+    (moved / "a.txt").write_text("\n".join(reversed(lines)))
+    with pytest.raises(InputError, match=r"differs in split\)"):
+        transition.run(
+            spec.model_copy(update={"split": str(moved)}), tmp_path / "run", device="cpu"
+        )
+    with pytest.raises(InputError, match=r"differs in split\)"):
+        transition.run(SPEC, tmp_path / "run", device="cpu")
+
+
+def test_auto_is_what_a_trial_has_always_been(tmp_path):
+    plain = SPEC.model_copy(update={"split": "auto", "sizes": (2,)})
+    done = transition.run(plain, tmp_path / "auto", device="cpu")
+    identities = [
+        json.loads((tmp_path / "auto" / "trials" / name / "spec.json").read_text())
+        for name in trials(done.folder)
+    ]
+    for identity in identities:
+        assert not {"split", "attribute"} & set(identity)
+    named = transition.run(
+        plain.model_copy(update={"split": "random"}), tmp_path / "random", device="cpu"
+    )
+    assert trials(named.folder) == trials(done.folder)
+    assert done.result.data.split == named.result.data.split == "random"
+
+
+def test_each_replicate_has_its_own_lists(tmp_path):
+    change = {"sizes": (2,), "replicates": 2, "split": "attribute", "attribute": "3"}
+    done = transition.run(SPEC.model_copy(update=change), tmp_path / "run", device="cpu")
+    splits = [images.read_names(done.folder / "splits" / f"r{r}", DIGITS) for r in (0, 1)]
+    assert splits[0].a.tolist() != splits[1].a.tolist()
+    for split in splits:
+        assert (DIGITS.labels[split.a] == 3).all()
+        assert (DIGITS.labels[split.b] != 3).all()
+        assert (DIGITS.labels[split.test] == 3).sum() == 3
+    assert (
+        split_words(done.folder)
+        == "by attribute: 3 is in all of A, none of B and half the test set"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"split": "attribute"}, "needs the name of one; give --attribute NAME"),
+        ({"attribute": "3"}, "attribute '3' needs split attribute, not 'auto'"),
+        ({"split": "folder", "replicates": 2}, "'folder' is a folder with one split; give repl"),
+    ],
+)
+def test_fields_that_do_not_fit_each_other_are_refused(change, says):
+    with pytest.raises(ValueError, match=says):
+        Spec(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"split": "grup"}, "split: 'grup' is neither a rule nor a folder; did you mean 'group'?"),
+        ({"split": "attribute", "attribute": "x"}, "attribute: 'x' is unknown; these images have"),
+        ({"split": "label", "sizes": (4000,)}, "images of label"),
+        ({"split": "{lists}", "sizes": (5,)}, "n: 5 is 1 more than the 4 images that a.txt and"),
+        ({"split": "{lists}", "test": 7}, "test: 7 images are asked for and test.txt lists 6"),
+        ({"split": "{copies}"}, "split: 1 listed images are near-duplicates of earlier ones, '"),
+        ({"split": "{empty}"}, "a.txt: no such file"),
+    ],
+)
+def test_splits_that_cannot_be_are_refused_before_anything_is_written(
+    finished, tmp_path, change, says
+):
+    copies = shutil.copytree(finished.folder / "splits" / "r0", tmp_path / "copies")
+    [dropped, *_] = np.flatnonzero(images.near_duplicates(DIGITS))
+    lines = (copies / "a.txt").read_text().splitlines()
+    (copies / "a.txt").write_text("\n".join([*lines[:-1], DIGITS.names[dropped]]))
+    (tmp_path / "empty").mkdir()
+    places = {
+        "lists": finished.folder / "splits" / "r0",
+        "copies": copies,
+        "empty": tmp_path / "empty",
+    }
+    change = change | {"split": change["split"].format(**places)}
+    with pytest.raises(InputError) as caught:
+        transition.run(Spec(**SPEC.model_dump() | change), tmp_path / "run", device="cpu")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--split", "attribute"], "twinscore: --split attribute needs the name of one"),
+        (["--attribute", "3"], "twinscore: --attribute '3' needs split attribute, not 'auto'"),
+        (["--split", "grup"], "twinscore: split: 'grup' is neither a rule nor a folder"),
+        (["--spec", "celeba-80"], "twinscore: celeba: 'CelebA' is no folder; give celeba:PATH"),
+        (["--spec", "celeba-40"], "twinscore: celeba: 'CelebA' is no folder; give celeba:PATH"),
+        (["--spec", "lsun-bedrooms"], "twinscore: lsun: 'bedrooms' is no folder; give lsun:PATH"),
+        (["--data", "photos,groups=no"], "twinscore: 'photos': groups='no'; give half or photog"),
+    ],
+)
+def test_the_command_line_complains_in_one_line(tmp_path, monkeypatch, capsys, words, says):
+    monkeypatch.chdir(tmp_path)
+    assert main(["transition", *words, "--out", "run"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(says)
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_photographs_can_be_the_groups():
+    photos = images.load("photos,groups=photograph")
+    assert len(set(photos.groups)) == 17
+    assert set(photos.groups) == {name.partition("/")[0] for name in photos.names}
+    split = images.twins(photos, 100)
+    a, b, held_out = ({photos.groups[k] for k in s} for s in (split.a, split.b, split.test))
+    assert not a & b
+    assert not held_out & (a | b)
+
+
+def test_old_runs_without_a_split_are_still_drawn(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "old")
+    result = runs.read_json(folder / "result.json")
+    del result["data"]["split"], result["data"]["attribute"]
+    (folder / "result.json").write_text(json.dumps(result))
+    facts = transition_words.facts(transition_data.load(reading.read(folder)))
+    assert "Split" not in dict(facts)
