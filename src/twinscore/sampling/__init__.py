@@ -13,10 +13,11 @@ from twinscore.sampling.restoration import (
     projected,
 )
 from twinscore.sampling.reverse_diffusion import Diffused, reverse_diffusion
-from twinscore.sampling.solvers import dpm, euler, heun, noise_levels
+from twinscore.sampling.solvers import Callback, dpm, euler, heun, noise_levels
 from twinscore.sampling.stochastic import ancestral, langevin_corrected
 
 __all__ = [
+    "Callback",
     "Diffused",
     "Operator",
     "Solves",
