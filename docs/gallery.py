@@ -6,6 +6,7 @@ python docs/gallery.py
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from twinscore import images
 
@@ -26,18 +27,24 @@ CLASSES = (
 ACROSS = 8
 
 
+def strip(source: str) -> np.ndarray:
+    """Images spread over the source, side by side with a white gap: (H, W')."""
+    loaded = images.load(source)
+    chosen = list(range(0, len(loaded), len(loaded) // ACROSS))[:ACROSS]
+    gap = max(1, loaded.shape[2] // 10)
+    tiles = np.pad(loaded[chosen][:, 0].numpy(), ((0, 0), (0, 0), (0, gap)), constant_values=1)
+    return np.concatenate(list(tiles), axis=1)[:, :-gap]
+
+
 def draw(sources: tuple[str, ...], path: Path) -> None:
-    """Save a row of images for each source, spread over the source."""
+    """Save a row of images for each source."""
     figure, axes = plt.subplots(
-        len(sources), ACROSS, figsize=(7, 0.83 * len(sources)), squeeze=False, layout="constrained"
+        len(sources), 1, figsize=(6.5, 0.95 * len(sources)), squeeze=False, layout="constrained"
     )
-    for row, source in zip(axes, sources, strict=True):
-        loaded = images.load(source)
-        chosen = range(0, len(loaded), len(loaded) // ACROSS)
-        for axis, image in zip(row, loaded[list(chosen)[:ACROSS]], strict=True):
-            axis.imshow(image[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axis.set_axis_off()
-        row[0].set_title(source, loc="left", fontsize=8, family="monospace")
+    for axis, source in zip(axes[:, 0], sources, strict=True):
+        axis.imshow(strip(source), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_axis_off()
+        axis.set_title(source, loc="left", fontsize=8, family="monospace", pad=3)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -33,7 +33,7 @@ class Spec(_Model):
     """Near-duplicates within a set of images, or between two sets."""
 
     data: str = "digits"
-    """Images: a name (digits, photos), a folder, a .npy or .npz, then ,key=value."""
+    """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
     against: str | None = None
     """Compare with these images instead of with the earlier ones of the set."""
     threshold: float = Field(default=0.95, ge=0, lt=1)

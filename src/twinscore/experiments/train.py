@@ -25,7 +25,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = "digits"
-    """Images: a name (digits, photos), a folder, a .npy or .npz, then ,key=value."""
+    """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
     n: int | None = Field(default=None, ge=1)
     """Training images; by default all but the test images."""
     test: int = Field(default=128, ge=1)

@@ -44,7 +44,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: str = "digits"
-    """Images: a name (digits, photos), a folder, a .npy or .npz, then ,key=value."""
+    """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
     sizes: tuple[int, ...] = (10, 100, 500)
     """Training set sizes N; each trains two twins on disjoint subsets."""
     test: int = Field(default=128, ge=2)
