@@ -80,16 +80,17 @@ def conditioned(
     measurement: Tensor,
     *,
     noise_level: float = 0.0,
+    ridge: float = 0.0,
     iterations: int = 20,
     tolerance: float = 1e-4,
     solves: Solves | None = None,
 ) -> Conditioned:
     """Posterior mean of ``x`` given ``y`` *and* ``m = A x + tau n``, for any operator.
 
-    ``f + sigma^2 J A' S^-1 (m - A f)`` with ``S = sigma^2 A J A' + tau^2``: exact where ``x`` given
-    ``y`` is Gaussian, with mean ``f(y)`` and covariance ``sigma^2 J(y)``, as for Gaussian data; the
-    first two moments of ``x`` given ``y`` otherwise. ``J`` acts by reverse products, ``S^-1`` by
-    conjugate gradients.
+    ``f + sigma^2 J A' S^-1 (m - A f)`` with ``S = sigma^2 (A J A' + ridge) + tau^2``. Without a
+    ridge it is exact where ``x`` given ``y`` is Gaussian, with mean ``f(y)`` and covariance
+    ``sigma^2 J(y)``, as for Gaussian data; otherwise it uses the first two moments of ``x`` given
+    ``y``. ``J`` acts by reverse products, ``S^-1`` by conjugate gradients.
 
     Parameters
     ----------
@@ -101,6 +102,10 @@ def conditioned(
         (B, m), or (1, m) for all images of a batch.
     noise_level : float
         tau, standard deviation of the measurement's noise, image units.
+    ridge : float
+        Added to the eigenvalues of ``A J A'``, which are those of a covariance over ``sigma^2``:
+        0 for exact denoisers; for networks, whose Jacobian is neither symmetric nor non-negative,
+        a small positive number keeps directions that they take for certain from blowing up.
     iterations : int
         Most steps of conjugate gradients.
     tolerance : float
@@ -120,10 +125,10 @@ def conditioned(
         If the measurement is of another size, or a parameter out of range.
     """
     _require(operator, measurement)
-    if not (noise_level >= 0 and iterations >= 1 and tolerance > 0):
+    if not (noise_level >= 0 and ridge >= 0 and iterations >= 1 and tolerance > 0):
         raise ValueError(
-            "need noise_level >= 0, iterations >= 1 and tolerance > 0; "
-            f"got {noise_level}, {iterations}, {tolerance}"
+            "need noise_level >= 0, ridge >= 0, iterations >= 1 and tolerance > 0; "
+            f"got {noise_level}, {ridge}, {iterations}, {tolerance}"
         )
 
     def estimate(y: Tensor, sigma: float | Tensor) -> Tensor:
@@ -138,7 +143,7 @@ def conditioned(
             return variance.view(-1, 1, 1, 1) * pulled
 
         def system(u: Tensor) -> Tensor:
-            return operator.measure(spread(u)) + noise_level**2 * u
+            return operator.measure(spread(u)) + (noise_level**2 + ridge * variance) * u
 
         missing = measurement - operator.measure(x_hat.detach())
         solution, residual = _conjugate_gradients(system, missing, iterations, tolerance)
@@ -152,26 +157,29 @@ def conditioned(
 def _conjugate_gradients(
     system: Callable[[Tensor], Tensor], target: Tensor, iterations: int, tolerance: float
 ) -> tuple[Tensor, float]:
-    """Solve ``system(u) = target`` for each row; a row stops where the system is not positive."""
-    solution = torch.zeros_like(target)
+    """Solve ``system(u) = target`` for each row; its best iterate, and the worst of the residuals.
+
+    A row stops where the system is not positive, as that of a network's Jacobian need not be.
+    """
+    solution = best = torch.zeros_like(target)
     residual, direction = target, target
-    energy = residual.square().sum(1, keepdim=True)
+    energy = least = residual.square().sum(1, keepdim=True)
+    scale = energy.clamp_min(torch.finfo(energy.dtype).tiny)
     goal = tolerance**2 * energy
     for _ in range(iterations):
-        if (energy <= goal).all():
-            break
         image = system(direction)
         curvature = (direction * image).sum(1, keepdim=True)
         going = (energy > goal) & (curvature > 0)
+        if not going.any():
+            break
         step = torch.where(going, energy / curvature, 0.0)
         solution, residual = solution + step * direction, residual - step * image
         after = residual.square().sum(1, keepdim=True)
         direction = residual + torch.where(going, after / energy, 0.0) * direction
         energy = after
-        if not going.any():
-            break
-    worst = (energy / target.square().sum(1, keepdim=True).clamp_min(1e-300)).max()
-    return solution, worst.sqrt().item()
+        best = torch.where(energy < least, solution, best)
+        least = torch.minimum(energy, least)
+    return best, (least / scale).max().sqrt().item()
 
 
 def inconsistency(operator: Operator, images: Tensor, measurement: Tensor) -> Tensor:
