@@ -16,8 +16,8 @@ from twinscore import environment, images, runs
 from twinscore.denoisers import NetworkSpec, load
 from twinscore.errors import InputError
 from twinscore.experiments import transition
+from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.transition import Result, Spec
-from twinscore.experiments.trials import SamplingSpec
 from twinscore.report import page, style
 from twinscore.training import TrainingError, TrainingSpec
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "train one denoiser",
     "sample": "draw samples from a model",
     "duplicates": "find images that repeat others of their set, or of another",
+    "restore": "restore a picture from part of its pixels, or other measurements",
     "report": "draw the report of a run folder",
 }
 
@@ -51,6 +52,14 @@ class Sweep(Single):
     """Trials trained side by side (default: one per core on a CPU, else one)."""
     no_images: bool = False
     """Leave training images and samples out of the report."""
+
+
+@dataclass(frozen=True)
+class Restoration(Single):
+    """Options of a command that runs one network and draws a report."""
+
+    no_images: bool = False
+    """Leave the images out of the report."""
 
 
 @dataclass(frozen=True)
@@ -352,6 +361,19 @@ def _duplicates(words: list[str]) -> None:
     if options.print_spec:
         return _print_spec(options.spec)
     done = duplicates.run(options.spec, options.out)
+    html = page.write(done.folder, images=not options.no_images)
+    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
+    return None
+
+
+def _restore(words: list[str]) -> None:
+    from twinscore.experiments import restore
+    from twinscore.report import page
+
+    options = parse(words, _options(restore.Spec, Restoration), restore.Spec, "restore")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    done = restore.run(options.spec, options.out, device=options.device)
     html = page.write(done.folder, images=not options.no_images)
     print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
     return None

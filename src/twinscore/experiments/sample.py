@@ -1,22 +1,28 @@
-"""Draw samples from a trained denoiser into a picture or an array file."""
+"""Draw samples from a trained denoiser into a picture or an array file, a batch at a time."""
 
+import shutil
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
 from twinscore import environment, runs
-from twinscore.denoisers import load
+from twinscore.denoisers import Checkpoint, load
 from twinscore.errors import InputError
-from twinscore.experiments.trials import SamplingSpec, draw
+from twinscore.experiments.drawing import SamplingSpec, draw_batch
 from twinscore.progress import Reporter
 from twinscore.training import single_device
 
 __all__ = ["Result", "Spec", "run"]
 
-BATCH = 128
 MARGIN = 1
+FILM_SEEDS = 8
 
 
 class Spec(BaseModel):
@@ -30,8 +36,18 @@ class Spec(BaseModel):
     """Samples to draw."""
     seed: int = Field(default=0, ge=0)
     """Sample i is a function of (seed, i) only."""
+    batch: int = Field(default=128, ge=1)
+    """Samples drawn at a time."""
+    film: int = Field(default=0, ge=0)
+    """Instead of a grid of samples, show this many moments of the way to each of the first few."""
     sampling: SamplingSpec = SamplingSpec()
     """How samples are drawn."""
+
+    @model_validator(mode="after")
+    def _film(self) -> "Spec":
+        if self.film == 1:
+            raise ValueError("film: a film strip needs 2 moments or more; give 0 for none")
+        return self
 
 
 class Result(BaseModel):
@@ -46,13 +62,16 @@ class Result(BaseModel):
 def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     """Draw samples and write them.
 
+    Batches are kept in a hidden folder beside ``out`` until all are there: memory holds one batch,
+    and the same command continues after an interruption.
+
     Parameters
     ----------
     spec : Spec
         Model, number, seed and sampler.
     out : Path
-        A ``.png`` (a square grid, clipped to [0, 1]) or a ``.npz`` (``samples``, (S, C, H, W)
-        float32, not clipped, and ``seeds``). An existing file is refused.
+        A ``.png`` (a square grid, or a film strip, clipped to [0, 1]) or a ``.npz`` (``samples``,
+        (S, C, H, W) float32, not clipped, and ``seeds``). An existing file is refused.
     device : str
         lightning-fabric's accelerator: auto, cpu, cuda, mps.
 
@@ -69,33 +88,119 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
         raise InputError(f"--out: {out} is no file for samples; give one that ends in .png or .npz")
     if out.exists():
         raise InputError(f"--out: {out} exists; give a new name")
+    if spec.film and out.suffix != ".png":
+        raise InputError(f"--film: {out} is no picture; give an --out that ends in .png")
     checkpoint = load(spec.model)
     runs.make_folder(out.parent)
-    seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(spec.count)])
-    with Reporter() as report:
-        samples, unfinished = draw(
-            checkpoint,
-            seeds,
-            spec.sampling,
-            batch=BATCH,
-            device=single_device(device).device,
-            report=lambda done: report("samples", {"step": done, "steps": spec.count}),
-        )
-    if out.suffix == ".npz":
-        runs.write_atomic(out, lambda path: np.savez(path, samples=samples, seeds=seeds))
-    else:
-        runs.write_atomic(out, lambda path: Image.fromarray(_grid(samples)).save(path))
+    count = min(spec.count, FILM_SEEDS) if spec.film else spec.count
+    seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(count)])
+    if spec.film:
+        picture, unfinished = _film(spec, checkpoint, seeds, device)
+        runs.write_atomic(out, lambda path: Image.fromarray(picture).save(path))
+        return Result(path=out, unfinished=unfinished)
+    unfinished = 0
+    parts = out.with_name(f".{out.name}.parts")
+    runs.make_folder(parts)
+    with runs.locked(parts), Reporter() as report:
+        runs.claim(parts, _content(spec, checkpoint))
+        for done, lost in _batches(spec, checkpoint, seeds, parts, device):
+            report("samples", {"step": done, "steps": count})
+            unfinished += lost
+        write = _write_arrays if out.suffix == ".npz" else _write_grid
+        runs.write_atomic(out, lambda path: write(path, parts, seeds, checkpoint.shape))
+    shutil.rmtree(parts)
     return Result(path=out, unfinished=unfinished)
 
 
-def _grid(samples: np.ndarray) -> np.ndarray:
-    """Tile (S, C, H, W) into one uint8 picture, as square as can be, white between."""
-    count, channels, height, width = samples.shape
-    columns = int(np.ceil(np.sqrt(count)))
-    rows = -(-count // columns)
-    cell_h, cell_w = height + MARGIN, width + MARGIN
-    picture = np.ones((rows * cell_h + MARGIN, columns * cell_w + MARGIN, channels), np.float32)
-    for i, image in enumerate(samples):
-        top, left = MARGIN + i // columns * cell_h, MARGIN + i % columns * cell_w
-        picture[top : top + height, left : left + width] = image.transpose(1, 2, 0)
-    return np.rint(picture.clip(0, 1) * 255).astype(np.uint8).squeeze()
+def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:
+    weights = {k: v.cpu().numpy().tobytes() for k, v in checkpoint.denoiser.state_dict().items()}
+    sampling = spec.sampling.resolved.model_dump(exclude={"quality"})
+    return {
+        "study": "sample",
+        "model": runs.digest({k: v.hex() for k, v in weights.items()}),
+        "count": spec.count,
+        "seed": spec.seed,
+        "batch": spec.batch,
+        "sampling": sampling,
+    }
+
+
+def _batches(
+    spec: Spec, checkpoint: Checkpoint, seeds: np.ndarray, parts: Path, device: str
+) -> Iterator[tuple[int, int]]:
+    """Draw what is missing; after each batch say how many samples there are, and how many lost."""
+    found, size = single_device(device).device, min(spec.batch, len(seeds))
+    for number, start in enumerate(range(0, len(seeds), size)):
+        chosen, path = seeds[start : start + size], parts / f"{number:06d}.npz"
+        if not path.exists():
+            samples, lost = draw_batch(checkpoint, chosen, spec.sampling, size=size, device=found)
+            content = {"samples": samples, "lost": np.array(lost)}
+            runs.write_atomic(path, lambda to, content=content: np.savez(to, **content))
+        with np.load(path) as part:
+            yield start + len(chosen), int(part["lost"])
+
+
+def _stored(parts: Path) -> Iterator[np.ndarray]:
+    for path in sorted(parts.glob("*.npz")):
+        with np.load(path) as part:
+            yield part["samples"]
+
+
+def _write_arrays(path: Path, parts: Path, seeds: np.ndarray, shape: tuple[int, int, int]) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(seeds), *shape)}
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("samples.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for samples in _stored(parts):
+                file.write(np.ascontiguousarray(samples, dtype="<f4").tobytes())
+        with archive.open("seeds.npy", "w") as file:
+            np.lib.format.write_array(file, seeds)
+
+
+def _write_grid(path: Path, parts: Path, seeds: np.ndarray, shape: tuple[int, int, int]) -> None:
+    """Tile all samples into one uint8 picture, as square as can be, white between."""
+    columns = int(np.ceil(np.sqrt(len(seeds))))
+    grid = _Grid(-(-len(seeds) // columns), columns, shape)
+    cell = 0
+    for samples in _stored(parts):
+        for image in samples:
+            grid.place(*divmod(cell, columns), image)
+            cell += 1
+    Image.fromarray(grid.picture.squeeze()).save(path)
+
+
+class _Grid:
+    """Images in rows and columns, white between."""
+
+    def __init__(self, rows: int, columns: int, shape: tuple[int, int, int]) -> None:
+        channels, height, width = shape
+        self._cell = height + MARGIN, width + MARGIN
+        size = rows * self._cell[0] + MARGIN, columns * self._cell[1] + MARGIN
+        self.picture = np.full((*size, channels), 255, dtype=np.uint8)
+
+    def place(self, row: int, column: int, image: np.ndarray) -> None:
+        """Draw a (C, H, W) image, clipped to [0, 1]."""
+        top, left = MARGIN + row * self._cell[0], MARGIN + column * self._cell[1]
+        tile = np.rint(255 * image.transpose(1, 2, 0).clip(0, 1)).astype(np.uint8)
+        self.picture[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+
+
+def _film(
+    spec: Spec, checkpoint: Checkpoint, seeds: np.ndarray, device: str
+) -> tuple[np.ndarray, int]:
+    """A row for each seed: what the denoiser sees on the way, and at last the sample."""
+    seen: list[Tensor] = []
+    samples, unfinished = draw_batch(
+        checkpoint,
+        seeds,
+        spec.sampling,
+        size=len(seeds),
+        device=single_device(device).device,
+        callback=lambda step, sigma, y: seen.append(y.to("cpu", torch.float32, copy=True)),
+    )
+    moments = np.linspace(0, len(seen) - 1, spec.film - 1).round().astype(int)
+    grid = _Grid(len(seeds), spec.film, checkpoint.shape)
+    for column, frame in enumerate([*(seen[k].numpy() for k in moments), samples]):
+        for row, image in enumerate(np.nan_to_num(frame)):
+            grid.place(row, column, image)
+    return grid.picture.squeeze(), unfinished

@@ -17,12 +17,12 @@ from twinscore.denoisers import NetworkSpec
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
 from twinscore.experiments import comparison, results, splits
+from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.results import Result
 from twinscore.experiments.splits import Split
 from twinscore.experiments.trials import (
     Factory,
     Measures,
-    SamplingSpec,
     Trial,
     factory_name,
     measure,

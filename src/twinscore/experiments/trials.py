@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 from torch import nn
@@ -19,6 +18,7 @@ from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, save
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.errors import InputError
 from twinscore.execution import Report
+from twinscore.experiments.drawing import SamplingSpec, draw
 from twinscore.images import ImageSet
 from twinscore.runs import (
     SCHEMA_VERSION,
@@ -29,7 +29,6 @@ from twinscore.runs import (
     write_atomic,
     write_json,
 )
-from twinscore.sampling import noise, probability_flow, reverse_diffusion
 from twinscore.training import TrainingSpec, fit, single_device
 from twinscore.training.fit import RESUME
 from twinscore.training.history import SIGMAS
@@ -39,34 +38,6 @@ ORPHAN_SECONDS = 30.0
 """How long to wait for a trial that a dying worker of a killed run may still hold."""
 
 Factory = Callable[[int], nn.Module]
-
-
-class SamplingSpec(BaseModel):
-    """How samples are drawn from a denoiser."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    method: Literal["flow", "stochastic"] = "flow"
-    """Deterministic probability flow, or the stochastic reverse diffusion of the main study."""
-    steps: int = Field(default=60, ge=1)
-    """flow: evaluations of the denoiser."""
-    sigma_max: float = Field(default=2.0, gt=0)
-    """Noise level at which sampling starts, image units. A bias-free network may start above the
-    levels it was trained on; one that is not should start at the largest of them."""
-    sigma_min: float = Field(default=0.01, gt=0)
-    """Noise level at which sampling ends, image units."""
-    h0: float = Field(default=0.01, gt=0, le=1)
-    """stochastic: first step size."""
-    beta: float = Field(default=0.1, gt=0, le=1)
-    """stochastic: 1 adds no noise, less adds more."""
-
-    @model_validator(mode="after")
-    def _levels(self) -> Self:
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(
-                f"sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}"
-            )
-        return self
 
 
 @dataclass(frozen=True)
@@ -228,7 +199,7 @@ def measure(
     """Measure a trained trial, or read what was measured; stored beside its weights."""
     key = {
         "seeds": seeds.tolist(),
-        "sampling": sampling.model_dump(),
+        "sampling": sampling.resolved.model_dump(exclude={"quality"}),
         "test": trial.test.tolist(),
         "sigmas": SIGMAS,
     }
@@ -255,42 +226,3 @@ def _measure(
     )
     samples, unfinished = draw(checkpoint, seeds, sampling, batch=batch, device=device)
     return Measures(train, test, samples, unfinished)
-
-
-def draw(
-    checkpoint: Checkpoint,
-    seeds: np.ndarray,
-    sampling: SamplingSpec,
-    *,
-    batch: int,
-    device: torch.device | str = "cpu",
-    report: Callable[[int], None] | None = None,
-) -> tuple[np.ndarray, int]:
-    """Draw one sample per seed, ``batch`` at a time.
-
-    Returns
-    -------
-    samples : array
-        (S, C, H, W) float32, not clipped.
-    unfinished : int
-        How many stochastic paths did not converge; one that ended in NaN gives a black image,
-        which is similar to nothing.
-    """
-    denoiser = checkpoint.denoiser.to(device)
-    mean = torch.tensor(checkpoint.mean, device=device).view(-1, 1, 1)
-    levels = {"mean": mean, "sigma_max": sampling.sigma_max, "sigma_min": sampling.sigma_min}
-    parts, unfinished = [], 0
-    for start in range(0, len(seeds), batch):
-        chunk = seeds[start : start + batch].tolist()
-        z = noise(chunk, checkpoint.shape).to(device)
-        if sampling.method == "flow":
-            x = probability_flow(denoiser, z, steps=sampling.steps, **levels)
-        else:
-            kind = {"h0": sampling.h0, "beta": sampling.beta}
-            out = reverse_diffusion(denoiser, z, seeds=chunk, **kind, **levels)
-            x = torch.nan_to_num(out.samples, posinf=0.0, neginf=0.0)
-            unfinished += int((~out.converged).sum())
-        parts.append(x.cpu().numpy())
-        if report:
-            report(start + len(chunk))
-    return np.concatenate(parts), unfinished

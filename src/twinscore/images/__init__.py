@@ -1,6 +1,7 @@
 """Pictures come in here: sources, near-duplicates, and the split into twins."""
 
 from twinscore.images.duplicates import Duplicates, near_duplicates
+from twinscore.images.files import picture
 from twinscore.images.imageset import ImageSet, LazyPixels, from_pixels
 from twinscore.images.sources import load, parse
 from twinscore.images.split_lists import read_names, write_names
@@ -20,6 +21,7 @@ __all__ = [
     "load",
     "near_duplicates",
     "parse",
+    "picture",
     "read_names",
     "resolve",
     "twins",

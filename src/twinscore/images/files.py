@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 from twinscore.errors import InputError, one_line
@@ -86,6 +87,35 @@ def load_folder(folder: Path, options: Options) -> ImageSet:
         names=[rest[row] for row in kept],
         skipped=names[:before] + [rest[row] for row in corrupt],
     )
+
+
+def picture(path: Path, size: int, *, gray: bool) -> torch.Tensor:
+    """Load one picture: its central square, resized.
+
+    Parameters
+    ----------
+    path : Path
+        A file that :func:`decode` reads.
+    size : int
+        Side in pixels.
+    gray : bool
+        Convert colour to luma; otherwise gray becomes three equal channels.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(1 or 3, size, size)`` float32 in [0, 1].
+
+    Raises
+    ------
+    InputError
+        As :func:`decode`.
+    """
+    pixels = decode(path)
+    peak = PEAKS[str(pixels.dtype)]
+    pixels = transform(pixels, peak, Options(size=size, gray=gray), repr(str(path)))
+    image = torch.from_numpy(np.array(pixels, dtype=np.float32)) / peak
+    return image if gray else image.expand(3, -1, -1).contiguous()
 
 
 def picture_names(folder: Path) -> list[str]:

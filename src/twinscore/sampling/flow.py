@@ -1,42 +1,12 @@
-"""Deterministic sampling: the probability flow ODE on a schedule of noise levels."""
+"""Deterministic sampling by the probability flow, and its reverse: encoding images as noise."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from twinscore.denoisers import Denoiser, check
-
-
-def noise_levels(steps: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> list[float]:
-    """Decreasing noise levels of Karras et al. 2022, eq. 5.
-
-    Parameters
-    ----------
-    steps : int
-        Number of levels, at least 1.
-    sigma_max, sigma_min : float
-        First and last level, image units.
-    rho : float
-        Curvature; large values put more levels at low noise.
-
-    Returns
-    -------
-    list of float
-        ``steps`` levels.
-
-    Raises
-    ------
-    ValueError
-        If not ``0 < sigma_min <= sigma_max < inf`` or ``steps < 1``.
-    """
-    if not 0 < sigma_min <= sigma_max < math.inf or steps < 1:
-        raise ValueError(
-            f"need 0 < sigma_min <= sigma_max and steps >= 1; got {sigma_min}, {sigma_max}, {steps}"
-        )
-    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return [(high + i / max(steps - 1, 1) * (low - high)) ** rho for i in range(steps)]
+from twinscore.sampling.solvers import Callback, Solver, dpm, heun, noise_levels
 
 
 @torch.no_grad()
@@ -45,15 +15,16 @@ def probability_flow(
     noise: Tensor,
     *,
     mean: Tensor | float = 0.0,
-    steps: int = 60,
+    steps: int = 30,
     sigma_max: float = 1.0,
     sigma_min: float = 0.01,
-    callback: Callable[[int, Tensor], None] | None = None,
+    rho: float = 7.0,
+    solver: Solver = dpm,
+    callback: Callback | None = None,
 ) -> Tensor:
-    """Follow ``dy/dsigma = (y - f(y, sigma)) / sigma`` down by Euler steps, then denoise.
+    """Follow ``dy/dsigma = (y - f(y, sigma)) / sigma`` down the noise levels, then denoise.
 
-    Karras et al. 2022, eq. 3 and algorithm 1 without its correction; Euler in sigma moves ``y``
-    along the line to ``f(y)``. First order: the error halves when ``steps`` doubles.
+    Karras et al. 2022, eq. 3.
 
     Parameters
     ----------
@@ -64,30 +35,99 @@ def probability_flow(
     mean : Tensor or float
         Mean of the data, broadcast against ``noise``.
     steps : int
-        Evaluations of the denoiser, the last one at ``sigma_min`` being the returned estimate.
+        Noise levels, ``steps - 1`` solver steps and one last estimate at ``sigma_min``.
     sigma_max, sigma_min : float
         First and last noise level, image units.
+    rho : float
+        Schedule, see :func:`noise_levels`.
+    solver : Solver
+        ``euler``, ``heun`` or ``dpm``.
     callback : callable, optional
-        Called with (step, y) before each evaluation.
+        Called with (step, sigma, y) before each step and before the last estimate.
 
     Returns
     -------
     Tensor
-        Samples, (B, C, H, W). Cost: ``steps`` evaluations.
+        Samples, (B, C, H, W); one whose path became infinite or NaN is all NaN, and the others are
+        as they would be without it. Cost: ``steps`` evaluations of the denoiser (``heun``:
+        ``2 steps - 1``).
 
     Raises
     ------
     ValueError
-        For a denoiser that breaks the contract (NaN on the way shows at the last step), or an
-        impossible schedule.
+        For a denoiser that breaks the contract at the start, or an impossible schedule.
     """
-    levels = noise_levels(steps, sigma_max, sigma_min)
+    levels = noise_levels(steps, sigma_max, sigma_min, rho)
     y = mean + sigma_max * noise
-    x_hat = y
-    for step, sigma in enumerate(levels):
-        if callback:
-            callback(step, y)
-        x_hat = check(denoiser, y, sigma) if step in (0, steps - 1) else denoiser(y, sigma)
-        if step + 1 < len(levels):
-            y = torch.lerp(x_hat, y, levels[step + 1] / sigma)
-    return x_hat
+    check(denoiser, y[:1], sigma_max)
+    y = solver(denoiser, y, levels, callback)
+    if callback:
+        callback(steps - 1, levels[-1], y)
+    x_hat = denoiser(y, levels[-1])
+    lost = ~torch.isfinite(x_hat).flatten(1).all(1)
+    return x_hat.masked_fill(lost.view(-1, 1, 1, 1), torch.nan)
+
+
+@torch.no_grad()
+def encode(
+    denoiser: Denoiser,
+    images: Tensor,
+    *,
+    mean: Tensor | float = 0.0,
+    steps: int = 30,
+    sigma_max: float = 1.0,
+    sigma_min: float = 0.01,
+    rho: float = 7.0,
+    solver: Solver = heun,
+) -> Tensor:
+    """Follow the probability flow up: the noise from which sampling leads to the images.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Blind or not; sigma is always passed.
+    images : Tensor
+        (B, C, H, W), taken for points of the density at ``sigma_min``.
+    mean, steps, sigma_max, sigma_min, rho, solver
+        As for :func:`probability_flow`.
+
+    Returns
+    -------
+    Tensor
+        ``(y - mean) / sigma_max`` at ``sigma_max``, (B, C, H, W): standard normal where the density
+        is broader than the data's. Cost: as for sampling.
+
+    Raises
+    ------
+    ValueError
+        For a denoiser that breaks the contract, or an impossible schedule.
+    """
+    check(denoiser, images[:1], sigma_min)
+    rising = noise_levels(steps, sigma_max, sigma_min, rho)[::-1]
+    return (solver(denoiser, images, rising) - mean) / sigma_max
+
+
+@torch.no_grad()
+def round_trip_error(
+    denoiser: Denoiser,
+    images: Tensor,
+    *,
+    levels: Sequence[float],
+    solver: Solver = heun,
+) -> Tensor:
+    """Root mean squared error per pixel of going up the noise levels and down again, (B,).
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Any denoiser.
+    images : Tensor
+        (B, C, H, W), taken for points of the density at the last level.
+    levels : sequence of float
+        Falling noise levels, see :func:`noise_levels`.
+    solver : Solver
+        Used both ways.
+    """
+    up = solver(denoiser, images, levels[::-1])
+    back = solver(denoiser, up, levels)
+    return (back - images).square().flatten(1).mean(1).sqrt()

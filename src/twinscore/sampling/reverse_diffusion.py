@@ -1,6 +1,6 @@
 """Stochastic reverse diffusion of Kadkhodaie & Simoncelli, a batch at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from twinscore.denoisers import Denoiser, check
 from twinscore.sampling.noise import noise as step_noise
+from twinscore.sampling.solvers import Callback
 
 RUNAWAY_SIGMA = 2.0
 """Noise level above which a path has run away (times ``sigma_max``, if that is over 1)."""
@@ -47,7 +48,8 @@ def reverse_diffusion(
     h0: float = 0.01,
     beta: float = 0.01,
     max_steps: int = 2000,
-    callback: Callable[[int, Tensor], None] | None = None,
+    padded: bool = False,
+    callback: Callback | None = None,
 ) -> Diffused:
     """Climb the score with coarse-to-fine steps and injected noise.
 
@@ -76,8 +78,12 @@ def reverse_diffusion(
         In (0, 1]: 1 adds no noise (probability flow), 1/2 is the reverse SDE, less adds Langevin.
     max_steps : int
         Images still above ``sigma_min`` then are returned as not converged.
+    padded : bool
+        Finished images stay in the batch and are evaluated in vain, so that a seed gives the same
+        bits in whatever batch of this size. Otherwise they leave, and batches of another size may
+        round otherwise (within 1e-4 but where a path passes between two images).
     callback : callable, optional
-        Called with (step, y of the images still running) before each evaluation.
+        Called with (step, tracked level, y of the batch) before each step.
 
     Returns
     -------
@@ -104,23 +110,26 @@ def reverse_diffusion(
     passed = level.clone()
     steps = torch.zeros(len(y), dtype=torch.int64)
     running = torch.arange(len(y))
+    going = torch.ones(len(y), dtype=torch.bool)
     tracked = sigma_max
     runaway = RUNAWAY_SIGMA * max(1.0, sigma_max)
     for t in range(1, max_steps + 1):
         if callback:
-            callback(t, y)
+            callback(t - 1, tracked, y)
         d = denoiser(y, tracked) - y
         sigma = d.square().flatten(1).mean(1).sqrt()
         h = h0 * t / (1 + h0 * (t - 1))
         gamma = ((1 - beta * h) ** 2 - (1 - h) ** 2) ** 0.5
         z = step_noise([seeds[i] for i in running.tolist()], tuple(y.shape[1:]), t).to(y)
         y = y + h * d + gamma * sigma.view(-1, 1, 1, 1) * z
-        final[running], level[running], steps[running] = y, sigma, t
         tracked *= 1 - beta * h
-        passed[running] = tracked
-        going = ((sigma > sigma_min) & (sigma <= runaway)).cpu()
-        running, y = running[going], y[going.to(y.device)]
-        if not len(running):
+        now = going.nonzero().squeeze(1)
+        final[running[now]], level[running[now]], steps[running[now]] = y[now], sigma[now], t
+        passed[running[now]] = tracked
+        going &= ((sigma > sigma_min) & (sigma <= runaway)).cpu()
+        if not going.any():
             break
+        if not padded:
+            running, y, going = running[going], y[going.to(y.device)], going[going]
     samples = denoiser(final, passed)
     return Diffused(samples, (level <= sigma_min).cpu(), steps, level)

@@ -1,0 +1,73 @@
+"""How far the verdict of a transition run depends on the sampler.
+
+    python benchmarks/verdicts.py RUN [--quick]
+
+RUN is the folder of a finished transition run with one replicate (`make demo`). Both twins of every
+N are sampled again, from the run's own seeds, with each sampler, and compared by the study's own
+rule.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from twinscore import images, runs
+from twinscore.denoisers import load
+from twinscore.experiments import comparison
+from twinscore.experiments.drawing import SamplingSpec, draw
+from twinscore.experiments.trials import Measures
+
+SAMPLERS = {
+    "standard": SamplingSpec(),
+    "draft": SamplingSpec(quality="draft"),
+    "exact": SamplingSpec(quality="exact"),
+    "Euler, 60 steps": SamplingSpec(solver="euler", steps=60),
+    "ancestral, 60 steps": SamplingSpec(method="ancestral", steps=60),
+    "Langevin, 30 steps": SamplingSpec(method="langevin", steps=30),
+    "reverse diffusion": SamplingSpec(method="stochastic", sigma_max=1.0, h0=0.1, beta=0.3),
+}
+
+
+def measures(trial: Path, seeds: np.ndarray, spec: SamplingSpec) -> Measures:
+    """What the run measured on a trial, with samples of another sampler."""
+    stored = load_file(next(trial.glob("measures-*.safetensors")))
+    kept = Measures(**(stored | {"unfinished": 0}))
+    samples, unfinished = draw(load(trial), seeds, spec, batch=128)
+    return replace(kept, samples=samples, unfinished=unfinished)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--quick", action="store_true", help="64 samples, three samplers")
+    arguments = parser.parse_args()
+    spec = json.loads((arguments.run / "spec.json").read_text())
+    data = images.load(spec["data"])
+    whole = images.read_names(arguments.run / "splits" / "r0", data)
+    count = 64 if arguments.quick else spec["samples"]
+    seeds = np.array([runs.derive_seed(spec["seed"], "image", i) for i in range(count)])
+    chosen = dict(list(SAMPLERS.items())[:3]) if arguments.quick else SAMPLERS
+    print("   N  sampler               verdict        twins  nearest A  nearest B  not finished")
+    for n in spec["sizes"]:
+        split = replace(whole, a=whole.a[:n], b=whole.b[:n])
+        for name, sampler in chosen.items():
+            pair = []
+            for twin in "ab":
+                [trial] = (arguments.run / "trials").glob(f"n{n:05d}-{twin}-*")
+                pair.append(measures(trial, seeds, sampler))
+            level, _, _ = comparison.compare(data, [tuple(pair)], [split], spec["seed"])
+            near = level.nearest_similarity
+            print(
+                f"{n:4d}  {name:20s}  {level.verdict:12s}  {level.twin_similarity.median:6.3f}"
+                f"  {near.a.median:9.3f}  {near.b.median:9.3f}"
+                f"  {level.unfinished_samples.a + level.unfinished_samples.b:12d}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""Exact denoisers of known densities: the posterior mean, its Jacobian, its error, the density.
+
+All of them need the noise level (``sigma``), compute in the dtype and on the device of ``y``, and
+give the Jacobian ``Cov[x | y] / sigma^2`` (STUDIES section 1: symmetric, non-negative).
+"""
+
+from twinscore.denoisers.closed_form.gaussian import Gaussian, StationaryGaussian
+from twinscore.denoisers.closed_form.mixture import GaussianMixture
+
+__all__ = ["Gaussian", "GaussianMixture", "StationaryGaussian"]

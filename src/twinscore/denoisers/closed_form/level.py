@@ -1,0 +1,39 @@
+"""The noise level as closed forms take it."""
+
+import torch
+from torch import Tensor
+
+Level = float | Tensor | None
+
+
+def variance_of(sigma: Level, y: Tensor) -> Tensor:
+    """``sigma^2`` as a (B, 1) or (1, 1) tensor like ``y``.
+
+    Raises
+    ------
+    ValueError
+        If ``sigma`` is missing, not positive, or neither a number nor of shape (B,).
+    """
+    if sigma is None:
+        raise ValueError("a closed-form denoiser needs the noise level; pass sigma")
+    level = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
+    if level.ndim > 1 or (level.ndim == 1 and len(level) != len(y)):
+        raise ValueError(f"sigma must be a float or of shape ({len(y)},), got {tuple(level.shape)}")
+    if not (level > 0).all() or not torch.isfinite(level).all():
+        raise ValueError("sigma must be positive and finite")
+    return level.reshape(-1, 1).square()
+
+
+def centred(y: Tensor, mean: Tensor) -> Tensor:
+    """``y - mean``, flattened to (B, d).
+
+    Raises
+    ------
+    ValueError
+        If the images have another shape than the mean.
+    """
+    if y.shape[1:] != mean.shape:
+        raise ValueError(
+            f"this denoiser is for images of shape {tuple(mean.shape)}, got {tuple(y.shape[1:])}"
+        )
+    return (y - mean.to(y)).flatten(1)

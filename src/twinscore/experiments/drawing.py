@@ -1,0 +1,172 @@
+"""Samples of a trained denoiser as a spec asks for them: which sampler, which steps, in batches."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from twinscore import sampling
+from twinscore.denoisers import Checkpoint, Denoiser
+
+Callback = sampling.Callback
+
+QUALITIES: dict[str, dict[str, Any]] = {
+    "draft": {"method": "flow", "solver": "dpm", "steps": 10},
+    "standard": {"method": "flow", "solver": "dpm", "steps": 20},
+    "exact": {"method": "flow", "solver": "dpm", "steps": 100},
+}
+"""What each quality means; chosen by measurement (docs/sampling.md)."""
+
+SOLVERS = {"dpm": sampling.dpm, "heun": sampling.heun, "euler": sampling.euler}
+
+
+class SamplingSpec(BaseModel):
+    """How samples are drawn from a denoiser."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    quality: Literal["draft", "standard", "exact"] = "standard"
+    """Stands for a method, solver and steps; each of them, where given, goes before."""
+    method: Literal["flow", "ancestral", "langevin", "stochastic"] | None = None
+    """Deterministic probability flow; ancestral sampling; the flow with Langevin corrections; or
+    the stochastic reverse diffusion of the main study."""
+    solver: Literal["dpm", "heun", "euler"] | None = None
+    """flow: second order, one evaluation a step; second order, two; first order, one."""
+    steps: int | None = Field(default=None, ge=1)
+    """Noise levels (but not of the stochastic method, which chooses its own steps)."""
+    rho: float = Field(default=7.0, gt=0)
+    """Noise levels are evenly spaced in sigma^(1/rho)."""
+    sigma_max: float = Field(default=2.0, gt=0)
+    """Noise level at which sampling starts, image units. A bias-free network may start above the
+    levels it was trained on; one that is not should start at the largest of them."""
+    sigma_min: float = Field(default=0.01, gt=0)
+    """Noise level at which sampling ends, image units."""
+    h0: float = Field(default=0.01, gt=0, le=1)
+    """stochastic: first step size."""
+    beta: float = Field(default=0.1, gt=0, le=1)
+    """stochastic: 1 adds no noise, less adds more."""
+    max_steps: int = Field(default=2000, ge=1)
+    """stochastic: steps after which a path counts as not converged."""
+
+    @model_validator(mode="after")
+    def _levels(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}"
+            )
+        return self
+
+    @property
+    def resolved(self) -> "SamplingSpec":
+        """The same with method, solver and steps in place of the quality."""
+        preset = QUALITIES[self.quality]
+        return self.model_copy(
+            update={name: getattr(self, name) or value for name, value in preset.items()}
+        )
+
+
+def draw(
+    checkpoint: Checkpoint,
+    seeds: np.ndarray,
+    spec: SamplingSpec,
+    *,
+    batch: int,
+    device: torch.device | str = "cpu",
+) -> tuple[np.ndarray, int]:
+    """Draw one sample per seed, ``batch`` at a time; see :func:`draw_batch`.
+
+    Returns
+    -------
+    samples : array
+        (S, C, H, W) float32, not clipped.
+    unfinished : int
+        How many paths did not converge or became NaN.
+    """
+    size = min(batch, len(seeds))
+    parts = [
+        draw_batch(checkpoint, seeds[start : start + size], spec, size=size, device=device)
+        for start in range(0, len(seeds), size)
+    ]
+    return np.concatenate([x for x, _ in parts]), sum(unfinished for _, unfinished in parts)
+
+
+def draw_batch(
+    checkpoint: Checkpoint,
+    seeds: np.ndarray,
+    spec: SamplingSpec,
+    *,
+    size: int,
+    device: torch.device | str = "cpu",
+    callback: Callback | None = None,
+) -> tuple[np.ndarray, int]:
+    """Draw one sample per seed, in a batch of ``size``.
+
+    Fewer seeds are filled up with the first of them, so that a seed gives the same bits in any
+    batch of that size.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The denoiser, and the shape and mean of its images.
+    seeds : array
+        (S,) int64, S at most ``size``.
+    spec : SamplingSpec
+        Which sampler.
+    size : int
+        Images in the batch.
+    device : torch.device or str
+        Where the denoiser runs.
+    callback : callable, optional
+        The sampler's; called with (step, sigma, y) before each step.
+
+    Returns
+    -------
+    samples : array
+        (S, C, H, W) float32, not clipped; one at NaN is black, which is similar to nothing.
+    unfinished : int
+        How many paths did not converge or became NaN.
+    """
+    filled = [*seeds.tolist(), *seeds[:1].tolist() * (size - len(seeds))]
+    z = sampling.noise(filled, checkpoint.shape).to(device)
+    mean = torch.tensor(checkpoint.mean, device=device).view(-1, 1, 1)
+    sampler = _sampler(spec.resolved, callback)
+    x, converged = sampler(checkpoint.denoiser.to(device), z, seeds=filled, mean=mean)
+    x, converged = x[: len(seeds)], converged[: len(seeds)]
+    good = converged & torch.isfinite(x).flatten(1).all(1).cpu()
+    x = torch.nan_to_num(x, posinf=0.0, neginf=0.0)
+    return x.cpu().numpy(), int((~good).sum())
+
+
+Sampler = Callable[..., tuple[Tensor, Tensor]]
+
+
+def _sampler(spec: SamplingSpec, callback: Callback | None) -> Sampler:
+    """``sampler(denoiser, z, seeds=, mean=) -> (samples, which converged)``."""
+    levels = {"sigma_max": spec.sigma_max, "sigma_min": spec.sigma_min, "callback": callback}
+    if spec.method == "stochastic":
+        return partial(_stochastic, h0=spec.h0, beta=spec.beta, max_steps=spec.max_steps, **levels)
+    levels |= {"steps": spec.steps, "rho": spec.rho}
+    if spec.method == "ancestral":
+        return partial(_scheduled, sampling.ancestral, **levels)
+    if spec.method == "langevin":
+        return partial(_scheduled, sampling.langevin_corrected, **levels)
+    return partial(_flow, solver=SOLVERS[spec.solver], **levels)
+
+
+def _stochastic(denoiser: Denoiser, z: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    out = sampling.reverse_diffusion(denoiser, z, padded=True, **options)
+    return out.samples, out.converged
+
+
+def _scheduled(
+    sampler: Callable[..., Tensor], denoiser: Denoiser, z: Tensor, **options: Any
+) -> tuple[Tensor, Tensor]:
+    return sampler(denoiser, z, **options), torch.ones(len(z), dtype=torch.bool)
+
+
+def _flow(denoiser: Denoiser, z: Tensor, *, seeds: list[int], **options: Any) -> Any:
+    return _scheduled(sampling.probability_flow, denoiser, z, **options)

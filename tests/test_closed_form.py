@@ -1,0 +1,173 @@
+"""Closed-form denoisers against autograd of their densities, finite differences and each other."""
+
+import math
+
+import pytest
+import torch
+
+from twinscore.denoisers.closed_form import Gaussian, GaussianMixture, StationaryGaussian
+from twinscore.denoisers.layers import generator_of
+
+SHAPE = (2, 3, 4)
+D = math.prod(SHAPE)
+# The same float64 operations in another order.
+CLOSE = {"rtol": 1e-9, "atol": 1e-10}
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=generator_of(seed), dtype=torch.float64)
+
+
+def covariance(seed=0, rank=D):
+    root = normal(D, rank, seed=seed) / math.sqrt(rank)
+    return 0.2 * root @ root.T
+
+
+def power():
+    height, width = SHAPE[1:]
+    f = torch.fft.fftfreq(height)[:, None].abs() + torch.fft.fftfreq(width)[None].abs()
+    return (0.3 / (1 + 20 * f**2)).double()[None] * torch.tensor([1.0, 0.5]).view(2, 1, 1)
+
+
+MEAN = 0.5 + 0.1 * normal(*SHAPE, seed=9)
+MEANS = 0.5 + 0.4 * normal(3, *SHAPE, seed=8)
+WEIGHTS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+FORMS = {
+    "gaussian": lambda: Gaussian.of(MEAN, covariance()),
+    "singular gaussian": lambda: Gaussian.of(MEAN, covariance(rank=5)),
+    "stationary": lambda: StationaryGaussian(MEAN, power()),
+    "mixture, shared": lambda: GaussianMixture.of(WEIGHTS, MEANS, covariance()),
+    "mixture, diagonal": lambda: GaussianMixture.of(
+        WEIGHTS, MEANS, 0.05 + 0.3 * normal(3, D, seed=3).abs()
+    ),
+    "mixture, full": lambda: GaussianMixture.of(
+        WEIGHTS, MEANS, torch.stack([covariance(s) for s in range(3)])
+    ),
+}
+
+
+@pytest.fixture(params=FORMS, ids=str)
+def form(request):
+    return FORMS[request.param]()
+
+
+SIGMAS = [0.05, 0.4, 3.0]
+EACH = torch.tensor([0.05, 0.4, 3.0, 0.7], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("sigma", [*SIGMAS, EACH], ids=str)
+def test_the_score_is_the_gradient_of_the_log_density(form, sigma):
+    """Miyasawa 1961."""
+    y = (0.5 + normal(4, *SHAPE, seed=1)).requires_grad_()
+    (gradient,) = torch.autograd.grad(form.log_density(y, sigma).sum(), y)
+    torch.testing.assert_close(form.score(y.detach(), sigma), gradient, **CLOSE)
+
+
+@pytest.mark.parametrize("sigma", [*SIGMAS, EACH], ids=str)
+def test_the_jacobian_is_the_derivative(form, sigma):
+    y = 0.5 + normal(4, *SHAPE, seed=2)
+    found = form.jacobian(y, sigma)
+    level = torch.as_tensor(sigma, dtype=y.dtype).expand(4)
+    for i, s in enumerate(level.tolist()):
+        exact = torch.autograd.functional.jacobian(lambda x, s=s: form(x[None], s)[0], y[i])
+        exact = exact.reshape(D, D)
+        torch.testing.assert_close(found[i], exact, rtol=1e-8, atol=1e-9)
+    assert torch.allclose(found, found.mT, atol=1e-10)
+    assert (torch.linalg.eigvalsh(found) > -1e-10).all()
+
+
+def test_a_mixture_of_one_component_is_a_gaussian():
+    one = GaussianMixture.of(torch.ones(1).double(), MEAN[None], covariance())
+    y = normal(5, *SHAPE, seed=4)
+    gaussian = FORMS["gaussian"]()
+    torch.testing.assert_close(one(y, 0.3), gaussian(y, 0.3), **CLOSE)
+    torch.testing.assert_close(one.log_density(y, 0.3), gaussian.log_density(y, 0.3), **CLOSE)
+
+
+def test_the_stationary_form_is_the_full_one_with_a_circulant_covariance():
+    form = FORMS["stationary"]()
+    impulses = torch.eye(D, dtype=torch.float64).view(D, *SHAPE)
+    filtered = torch.fft.ifft2(torch.fft.fft2(impulses) * form.power).real
+    full = Gaussian.of(MEAN, filtered.flatten(1))
+    y = normal(5, *SHAPE, seed=4)
+    torch.testing.assert_close(form(y, EACH.repeat(2)[:5]), full(y, EACH.repeat(2)[:5]), **CLOSE)
+    torch.testing.assert_close(form.log_density(y, 0.2), full.log_density(y, 0.2), **CLOSE)
+    assert form.mse(0.2) == pytest.approx(full.mse(0.2))
+
+
+def test_diagonal_shared_and_full_covariances_agree():
+    diagonal = 0.05 + 0.3 * normal(D, seed=3).abs()
+    y = 0.5 + normal(6, *SHAPE, seed=5)
+    forms = [
+        GaussianMixture.of(WEIGHTS, MEANS, diagonal.expand(3, D)),
+        GaussianMixture.of(WEIGHTS, MEANS, diagonal.diag()),
+        GaussianMixture.of(WEIGHTS, MEANS, diagonal.diag().expand(3, D, D)),
+    ]
+    for other in forms[1:]:
+        torch.testing.assert_close(forms[0](y, 0.3), other(y, 0.3), **CLOSE)
+        torch.testing.assert_close(forms[0].jacobian(y, 0.3), other.jacobian(y, 0.3), **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "stationary"])
+def test_the_error_is_what_it_says(name):
+    form, count, sigma = FORMS[name](), 20_000, 0.3
+    x = form.draw(normal(count, *SHAPE, seed=6))
+    errors = (form(x + sigma * normal(count, *SHAPE, seed=7), sigma) - x).square().flatten(1).sum(1)
+    assert abs(errors.mean() - form.mse(sigma)) < 4 * errors.std() / math.sqrt(count)
+    trace = form.jacobian(x[:1], sigma)[0].trace().item()
+    assert form.mse(sigma) == pytest.approx(sigma**2 * trace)
+
+
+def test_draws_have_the_moments_and_weights_of_the_mixture():
+    form, count = FORMS["mixture, full"](), 40_000
+    u = torch.rand(count, generator=generator_of(1), dtype=torch.float64)
+    x = form.draw(normal(count, *SHAPE, seed=6), u).flatten(1)
+    mean = (WEIGHTS[:, None] * MEANS.flatten(1)).sum(0)
+    assert ((x.mean(0) - mean).abs() < 5 * x.std(0) / math.sqrt(count)).all()
+    chosen = form.responsibilities(x.view(-1, *SHAPE), 1e-3).mean(0)
+    assert ((chosen - WEIGHTS).abs() < 4 * (WEIGHTS * (1 - WEIGHTS) / count).sqrt()).all()
+    spread = (MEANS.flatten(1) - mean).unsqueeze(2)
+    exact = sum(
+        w * (covariance(s) + m @ m.T) for s, (w, m) in enumerate(zip(WEIGHTS, spread, strict=True))
+    )
+    # Entries of a sample covariance: 6 standard errors of products of bounded fourth moment.
+    assert (torch.cov(x.T) - exact).abs().max() < 6 * 2 * exact.diag().max() / math.sqrt(count)
+
+
+def test_chunks_change_nothing(monkeypatch):
+    form, y = FORMS["mixture, full"](), normal(7, *SHAPE, seed=3)
+    whole = form(y, 0.3), form.jacobian(y, 0.3), form.log_density(y, 0.3)
+    monkeypatch.setattr("twinscore.denoisers.closed_form.mixture._CHUNK", 200)
+    parts = form(y, 0.3), form.jacobian(y, 0.3), form.log_density(y, 0.3)
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b, **CLOSE)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_bad_input_is_refused(name):
+    form, y = FORMS[name](), normal(2, *SHAPE)
+    with pytest.raises(ValueError, match="pass sigma"):
+        form(y)
+    for sigma in (0.0, -1.0, math.nan, torch.ones(3)):
+        with pytest.raises(ValueError, match="sigma must be"):
+            form(y, sigma)
+    with pytest.raises(ValueError, match="is for images of shape"):
+        form(y[:, :1], 0.3)
+
+
+def test_what_is_no_covariance_is_refused():
+    bad = covariance() - 0.1 * torch.eye(D).double()
+    with pytest.raises(ValueError, match="negative eigenvalue"):
+        Gaussian.of(MEAN, bad)
+    with pytest.raises(ValueError, match="must be"):
+        Gaussian.of(MEAN, covariance()[:3])
+    with pytest.raises(ValueError, match="not symmetric"):
+        Gaussian.of(MEAN, normal(D, D))
+    with pytest.raises(ValueError, match="sum to 1"):
+        GaussianMixture.of(WEIGHTS * 2, MEANS, covariance())
+    with pytest.raises(ValueError, match="covariances must be"):
+        GaussianMixture.of(WEIGHTS, MEANS, covariance()[:5])
+    with pytest.raises(ValueError, match="must be even"):
+        StationaryGaussian(MEAN, power() + torch.arange(4).double())
+    with pytest.raises(ValueError, match="non-negative"):
+        StationaryGaussian(MEAN, -power())

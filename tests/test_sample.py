@@ -1,0 +1,142 @@
+"""Drawing samples: qualities, batches that an interruption does not lose, film strips."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
+from twinscore.errors import InputError
+from twinscore.experiments import drawing, sample
+from twinscore.experiments.drawing import QUALITIES, SamplingSpec, draw, draw_batch
+from twinscore.sampling import noise
+
+SMALL = NetworkSpec(width=3, levels=1)
+SHAPE = (1, 6, 6)
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    """Untrained, and shrunk so that it changes little: samples stay finite."""
+    network = build(SMALL, 1, 0)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight *= 0.3
+    return Checkpoint(network.eval(), SHAPE, (0.4,))
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "weights.safetensors"
+    save(path, checkpoint, SMALL)
+    return path
+
+
+def spec_of(model, **fields):
+    return sample.Spec(model=str(model), **{"sampling": SamplingSpec(steps=3)} | fields)
+
+
+METHODS = [
+    {"solver": "euler"},
+    {"solver": "heun"},
+    {"solver": "dpm"},
+    {"method": "ancestral"},
+    {"method": "langevin"},
+    {"method": "stochastic", "h0": 0.5, "beta": 0.9, "max_steps": 30},
+]
+
+
+@pytest.mark.parametrize("fields", METHODS, ids=str)
+def test_a_seed_gives_the_same_bits_in_any_batch_of_a_size(checkpoint, fields):
+    seeds, spec = np.arange(11), SamplingSpec(**{"steps": 4} | fields)
+    whole, _ = draw(checkpoint, seeds, spec, batch=4)
+    assert whole.shape == (11, *SHAPE)
+    assert whole.dtype == np.float32
+    shuffled = np.array([10, 3, 7])
+    part, _ = draw_batch(checkpoint, shuffled, spec, size=4)
+    np.testing.assert_array_equal(part, whole[shuffled])
+
+
+def test_a_quality_stands_for_a_sampler_and_gives_way():
+    for name, preset in QUALITIES.items():
+        assert SamplingSpec(quality=name).resolved.model_dump().items() >= preset.items()
+    mixed = SamplingSpec(quality="draft", steps=7).resolved
+    assert (mixed.steps, mixed.solver) == (7, QUALITIES["draft"]["solver"])
+    assert SamplingSpec().resolved == SamplingSpec(quality="standard").resolved
+    with pytest.raises(ValidationError, match="not below"):
+        SamplingSpec(sigma_min=3)
+
+
+def test_paths_that_are_lost_are_black_and_counted(checkpoint, monkeypatch):
+    def diverging(denoiser, z, **options):
+        out = z.clone()
+        out[1] = torch.nan
+        return out
+
+    monkeypatch.setattr(drawing.sampling, "probability_flow", diverging)
+    x, lost = draw_batch(checkpoint, np.arange(3), SamplingSpec(), size=3)
+    assert lost == 1
+    assert (x[1] == 0).all()
+    assert (x[[0, 2]] != 0).any()
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_an_interrupted_run_continues_to_the_same_file(model, tmp_path, monkeypatch, stop_after):
+    spec = spec_of(model, count=11, batch=4)
+    sample.run(spec, tmp_path / "whole.npz", device="cpu")
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        if len(calls) == stop_after:
+            raise KeyboardInterrupt
+        calls.append(args)
+        return draw_batch(*args, **kwargs)
+
+    monkeypatch.setattr(sample, "draw_batch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sample.run(spec, tmp_path / "broken.npz", device="cpu")
+    assert not (tmp_path / "broken.npz").exists()
+    calls.clear()
+    monkeypatch.setattr(
+        sample, "draw_batch", lambda *a, **k: calls.append(a) or draw_batch(*a, **k)
+    )
+    sample.run(spec, tmp_path / "broken.npz", device="cpu")
+    assert len(calls) == 3 - stop_after
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.npz", "whole.npz"]
+    whole, broken = (np.load(tmp_path / f"{name}.npz") for name in ("whole", "broken"))
+    for name in ("samples", "seeds"):
+        np.testing.assert_array_equal(whole[name], broken[name])
+
+
+def test_batches_of_another_spec_are_not_mixed_in(model, tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sample, "draw_batch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        sample.run(spec_of(model, count=5), tmp_path / "a.npz", device="cpu")
+    with pytest.raises(InputError, match=r"holds a run of another spec \(differs in seed\)"):
+        sample.run(spec_of(model, count=5, seed=1), tmp_path / "a.npz", device="cpu")
+
+
+def test_a_film_strip_goes_from_noise_to_the_sample(model, checkpoint, tmp_path):
+    spec = spec_of(model, count=2, film=4, sampling=SamplingSpec(steps=5))
+    sample.run(spec, tmp_path / "film.png", device="cpu")
+    with Image.open(tmp_path / "film.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (2 * 7 + 1, 4 * 7 + 1)
+    sample.run(spec_of(model, count=2, sampling=spec.sampling), tmp_path / "s.npz", device="cpu")
+    samples, seeds = (np.load(tmp_path / "s.npz")[name] for name in ("samples", "seeds"))
+    shown = np.rint(255 * samples[:, 0].clip(0, 1))
+    np.testing.assert_array_equal(pixels[1:7, 22:28], shown[0])
+    np.testing.assert_array_equal(pixels[8:14, 22:28], shown[1])
+    start = 0.4 + spec.sampling.sigma_max * noise(seeds.tolist(), SHAPE).numpy()
+    np.testing.assert_array_equal(pixels[1:7, 1:7], np.rint(255 * start[0, 0].clip(0, 1)))
+
+
+def test_a_film_is_a_picture_of_two_moments_or_more(model, tmp_path):
+    with pytest.raises(InputError, match="is no picture"):
+        sample.run(spec_of(model, film=3), tmp_path / "a.npz", device="cpu")
+    with pytest.raises(ValidationError, match="2 moments"):
+        spec_of(model, film=1)
