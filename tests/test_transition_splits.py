@@ -51,7 +51,7 @@ def split_words(folder):
 
 def test_the_run_records_its_split_as_rule_and_as_lists(finished):
     lists = images.read_names(finished.folder / "splits" / "r0", DIGITS)
-    keep = np.flatnonzero(~images.near_duplicates(DIGITS))
+    keep = np.flatnonzero(~images.near_duplicates(DIGITS).drop)
     split = images.twins(DIGITS, 4, test=6, among=keep, by="label")
     for part in ("a", "b", "test"):
         np.testing.assert_array_equal(getattr(lists, part), getattr(split, part))
@@ -144,7 +144,7 @@ def test_splits_that_cannot_be_are_refused_before_anything_is_written(
     finished, tmp_path, change, says
 ):
     copies = shutil.copytree(finished.folder / "splits" / "r0", tmp_path / "copies")
-    [dropped, *_] = np.flatnonzero(images.near_duplicates(DIGITS))
+    [dropped, *_] = np.flatnonzero(images.near_duplicates(DIGITS).drop)
     lines = (copies / "a.txt").read_text().splitlines()
     (copies / "a.txt").write_text("\n".join([*lines[:-1], DIGITS.names[dropped]]))
     (tmp_path / "empty").mkdir()
