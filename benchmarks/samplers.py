@@ -144,7 +144,7 @@ def main() -> None:
             flush=True,
         )
     if arguments.published:
-        few = 4 if arguments.quick else 64
+        few = 16 if arguments.quick else 64
         x, seconds, steps = published(arguments.published, checkpoint, few)
         found = quality(x, real, resamples=40).sliced_wasserstein
         print(

@@ -195,7 +195,7 @@ def _distance(
     half = min(len(a), len(b) // 2)
     orders = [torch.from_numpy(generator.permutation(len(b))) for _ in range(10)]
     halves = [measure(b[order[:half]], b[order[half : 2 * half]]) for order in orders]
-    low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
+    low, high = max(0.0, 2 * value - float(high)), max(0.0, 2 * value - float(low))
     return Distance(value, low, high, float(np.mean(halves)))
 
 
