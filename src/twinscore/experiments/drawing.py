@@ -1,5 +1,6 @@
 """Samples of a trained denoiser as a spec asks for them: which sampler, which steps, in batches."""
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, Self
@@ -67,6 +68,15 @@ class SamplingSpec(BaseModel):
         return self.model_copy(
             update={name: getattr(self, name) or value for name, value in preset.items()}
         )
+
+
+def model_digest(checkpoint: Checkpoint) -> str:
+    """Sha256 (hex) of a model's weights: names its content, wherever it lies."""
+    found = hashlib.sha256()
+    for name, value in checkpoint.denoiser.state_dict().items():
+        found.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+        found.update(value.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def draw(

@@ -15,6 +15,7 @@ from torch import Tensor
 from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load, psnr
 from twinscore.errors import InputError
+from twinscore.experiments.drawing import model_digest
 from twinscore.images import picture
 from twinscore.progress import Reporter
 from twinscore.sampling import (
@@ -164,7 +165,10 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Done:
     )
     operator = _operator(spec, tuple(original.shape))
     content = {"study": STUDY} | spec.model_dump(mode="json")
-    content |= {"image_digest": runs.digest(original.flatten().tolist())}
+    content |= {
+        "model_digest": model_digest(checkpoint),
+        "image_digest": runs.digest(original.flatten().tolist()),
+    }
     folder = out or runs.default_folder(content)
     runs.make_folder(folder)
     with runs.locked(folder), Reporter(folder / "log.txt") as report:

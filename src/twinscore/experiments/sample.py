@@ -15,7 +15,7 @@ from torch import Tensor
 from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load
 from twinscore.errors import InputError
-from twinscore.experiments.drawing import SamplingSpec, draw_batch
+from twinscore.experiments.drawing import SamplingSpec, draw_batch, model_digest
 from twinscore.progress import Reporter
 from twinscore.training import single_device
 
@@ -113,11 +113,10 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
 
 
 def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:
-    weights = {k: v.cpu().numpy().tobytes() for k, v in checkpoint.denoiser.state_dict().items()}
     sampling = spec.sampling.resolved.model_dump(exclude={"quality"})
     return {
         "study": "sample",
-        "model": runs.digest({k: v.hex() for k, v in weights.items()}),
+        "model_digest": model_digest(checkpoint),
         "count": spec.count,
         "seed": spec.seed,
         "batch": spec.batch,

@@ -9,9 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from twinscore.errors import InputError
 from twinscore.report import reading, style
 from twinscore.report.pictures import strip
 from twinscore.report.pieces import Caption, Cell, Content, Table
@@ -149,15 +148,7 @@ def content(folder: Path, *, images: bool = True) -> Content:
 
 def _load(folder: Path) -> tuple[reading.Run, Result]:
     run = reading.read(folder)
-    try:
-        return run, Result.model_validate(run.result)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{run.folder / 'result.json'}: {field}: {first['msg']}; delete the folder and run "
-            "twinscore duplicates again"
-        ) from None
+    return run, reading.result_of(run, Result)
 
 
 def _facts(result: Result) -> tuple[tuple[str, str], ...]:

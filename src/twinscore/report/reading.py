@@ -3,13 +3,16 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from twinscore.errors import InputError
 from twinscore.runs import check_schema, read_json
+
+Result = TypeVar("Result", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,37 @@ def read(folder: Path) -> Run:
         spec=spec,
         environment=_read_object(folder / "environment.json", required=False),
     )
+
+
+def result_of(run: Run, model: type[Result]) -> Result:
+    """Read what the report of a study needs of ``result.json``.
+
+    Parameters
+    ----------
+    run
+        The run.
+    model
+        Pydantic model of those fields.
+
+    Returns
+    -------
+    model
+        An instance.
+
+    Raises
+    ------
+    InputError
+        If a field is missing or of another kind; names the first one.
+    """
+    try:
+        return model.model_validate(run.result)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{run.folder / 'result.json'}: {field}: {first['msg']}; "
+            f"run twinscore {run.study} again with a new --out"
+        ) from None
 
 
 def array_names(run: Run) -> frozenset[str]:

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from twinscore.errors import InputError
 from twinscore.report import reading, style
 from twinscore.report.pictures import to_rgb
 from twinscore.report.pieces import Caption, Cell, Content, Table
@@ -119,15 +118,7 @@ def content(folder: Path, *, images: bool = True) -> Content:
 
 def _load(folder: Path) -> tuple[reading.Run, Result]:
     run = reading.read(folder)
-    try:
-        return run, Result.model_validate(run.result)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{run.folder / 'result.json'}: {field}: {first['msg']}; delete the folder and run "
-            "twinscore restore again"
-        ) from None
+    return run, reading.result_of(run, Result)
 
 
 def _table(result: Result) -> Table:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from twinscore.errors import InputError
 from twinscore.report import reading
 
 ARRAYS = (
@@ -137,14 +136,7 @@ def load(run: reading.Run) -> Transition:
     InputError
         If a file is damaged or result.json lacks a field.
     """
-    try:
-        result = Result.model_validate(run.result)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{run.folder / 'result.json'}: {field}: {first['msg']}; run the study again"
-        ) from error
+    result = reading.result_of(run, Result)
     stored = reading.array_names(run)
     levels = tuple(sorted(result.levels, key=lambda level: level.n))
     sampled = tuple(
