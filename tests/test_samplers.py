@@ -24,7 +24,7 @@ from twinscore.sampling import (
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
 
-SHAPE = (1, 2, 3)
+SHAPE = (3, 1, 2)  # colour
 D = math.prod(SHAPE)
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 
