@@ -1,9 +1,13 @@
-"""Draw the figures of docs/sampling.md: one held-out digit restored by every task.
+"""Draw the figures of docs/sampling.md: one held-out image restored by every task.
 
-python docs/restoration.py runs/demo
+    twinscore transition --spec photos-32 --out runs/photos-32
+    python docs/restoration.py runs/photos-32 600 9
+
+Arguments: a run, the size N whose twin A restores, and which of the run's test images is restored.
 """
 
 import csv
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -23,23 +27,23 @@ FRACTIONS = {
     "deblurring": 0.4,
     "compressive_sensing": 0.4,
 }
-TEST_IMAGE = 3
 
 
-def held_out(run: Path, path: Path) -> None:
+def held_out(run: Path, number: int, path: Path) -> None:
     """Write a test image of the run, on which no twin was trained, as a picture."""
     with (run / "images.csv").open(newline="") as file:
         rows = [int(row["index"]) for row in csv.DictReader(file) if row["role_0"] == "test"]
-    pixels = images.load("digits")[rows[TEST_IMAGE]][0, 0].numpy()
+    data = images.load(json.loads((run / "spec.json").read_text())["data"])
+    pixels = data[rows[number]][0, 0].numpy()
     Image.fromarray(np.rint(255 * pixels).astype(np.uint8)).save(path)
 
 
-def main(run: Path) -> None:
+def main(run: Path, size: int, number: int) -> None:
     figures = Path(__file__).parent / "figures"
-    [model] = (run / "trials").glob("n00800-a-*")
+    [model] = (run / "trials").glob(f"n{size:05d}-a-*")
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "digit.png"
-        held_out(run, picture)
+        picture = Path(folder) / "image.png"
+        held_out(run, number, picture)
         for task, fraction in FRACTIONS.items():
             for rule in ("conditioned", "projected"):
                 spec = restore.Spec(
@@ -49,7 +53,8 @@ def main(run: Path) -> None:
                 result = done.result
                 median = np.median([score.psnr for score in result.samples])
                 print(
-                    f"| {task.replace('_', ' ')} | {rule} | {result.measurements} of 64 "
+                    f"| {task.replace('_', ' ')} | {rule} "
+                    f"| {result.measurements} of {np.prod(result.shape)} "
                     f"| {result.measured.psnr:.1f} | {median:.1f} | {result.mean.psnr:.1f} "
                     f"| {result.mean.ssim:.2f} | {result.inconsistency:.1e} |",
                     flush=True,
@@ -60,4 +65,4 @@ def main(run: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
