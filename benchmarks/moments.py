@@ -2,12 +2,13 @@
 
     python benchmarks/moments.py [--count 4096] [--quick]
 
-The Gaussian has the mean and covariance of the 8x8 digits; every sampler starts at its exact law at
-sigma 1. Ratios are those of the samples' variance to the exact one of the estimate at sigma_min, over
-all components, over the eight broadest, and over those narrower than a tenth of the broadest; with
-the standard error of the first. The mixture has two 8x8 modes, of weights 0.3 and 0.7, deviation 0.1
-per pixel and a distance of 4 (0.5 per pixel); its last column is the share of samples in the first
-mode, with its binomial standard error. The denoisers are exact: what is off is the sampler.
+The Gaussian has the mean and covariance of the 8x8 digits; every sampler starts at its exact law
+at sigma 1. Ratios are those of the samples' variance to the exact one of the estimate at sigma_min,
+over all components, over the eight broadest, and over those narrower than a tenth of the broadest;
+with the standard error of the first. The mixture has two 8x8 modes, of weights 0.3 and 0.7,
+deviation 0.1 per pixel and a distance of 4 (0.5 per pixel); its last column is the share of samples
+in the first mode, with its binomial standard error. The denoisers are exact: what is off is the
+sampler.
 """
 
 import argparse
