@@ -22,7 +22,8 @@ from torch import Tensor
 from twinscore.denoisers.closed_form.level import Level, variance_of
 from twinscore.denoisers.shrinkage.transforms import Basis, Wavelets
 
-_VALUES_AT_A_TIME = 2**22
+_SYM4 = Wavelets("sym4")
+_VALUES_AT_A_TIME = 2**21
 
 
 class Square(NamedTuple):
@@ -49,9 +50,9 @@ class Bandlets:
     directions : int
         Directions a square chooses from, evenly spaced.
     sides : tuple of int
-        Sides of the squares, ascending, each a multiple of the one before. Of an image those are
-        used that divide it, and a square may not lie across bands: at 80x80, whose bands have sides
-        40, 20, 10 and 5, squares have sides 8 and 4 in the first and 4 in the second.
+        Sides of the squares, ascending powers of two. Those that divide the image tile it, and a
+        square that lies across bands is no choice: at 80x80, whose bands have sides 40, 20, 10 and
+        5, the smaller squares in it take its place.
 
     Raises
     ------
@@ -60,7 +61,7 @@ class Bandlets:
     """
 
     geometry_cost: float
-    wavelets: Wavelets = Wavelets()
+    wavelets: Wavelets = _SYM4
     directions: int = 16
     sides: tuple[int, ...] = (4, 8, 16)
 

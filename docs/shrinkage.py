@@ -1,0 +1,143 @@
+"""Measure the tables and draw the figure of docs/shrinkage.md.
+
+python docs/shrinkage.py
+
+Slopes and gaps of keep-or-kill oracles on C-alpha images, the gap of thresholding estimators, and
+the best basis of one image.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+
+from twinscore.analysis.slopes import fitted_slope, local_slopes
+from twinscore.analysis.statistics import interval, resampled
+from twinscore.denoisers.layers import generator_of
+from twinscore.denoisers.shrinkage import (
+    Bandlets,
+    Cosines,
+    Square,
+    Thresholding,
+    Wavelets,
+    largest_vectors,
+    oracle_risk,
+)
+from twinscore.images.synthetic import CAlpha, c_alpha
+from twinscore.report import style
+
+SIZE, COUNT, SEED = 64, 128, 0
+FIT_RANGE = (10.0, 30.0)
+LEVELS = np.arange(10, 41, 2.0)
+SHOWN = (10, 20, 30, 40)
+ORACLES = {
+    "cosines": Cosines(),
+    "cosines, 8x8 blocks": Cosines(block=8),
+    "wavelets": Wavelets(),
+    "best basis": Bandlets(geometry_cost=0),
+}
+ESTIMATORS = {
+    "cosines": Thresholding(Cosines(), multiple=3.0),
+    "wavelets": Thresholding(Wavelets(), multiple=3.0),
+    "best basis": Thresholding(Bandlets(geometry_cost=1), multiple=3.0),
+}
+
+
+def images(alpha: float) -> torch.Tensor:
+    return c_alpha(range(COUNT), CAlpha(SIZE, alpha, filter="regularity"), seed=SEED).double()
+
+
+def with_interval(value: float, bounds: tuple[float, float], digits: int) -> str:
+    low, high = bounds
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def gap(reference: np.ndarray, better: np.ndarray) -> str:
+    """How much less the mean error is, dB, from errors (N,) of the same images."""
+    pairs = np.stack([reference, better], 1)[None]
+
+    def decibels(drawn: np.ndarray, axis: int) -> np.ndarray:
+        return 10 * np.log10(np.divide(*drawn.mean(axis).T))
+
+    value = 10 * math.log10(reference.mean() / better.mean())
+    return with_interval(value, interval(resampled(pairs, decibels, seed=SEED)), 2)
+
+
+def slopes(sigmas: np.ndarray, errors: dict[str, np.ndarray], alpha: float) -> None:
+    for name, mse in errors.items():
+        fit = fitted_slope(sigmas, mse, FIT_RANGE, seed=SEED)
+        centres, local = local_slopes(sigmas, mse.mean(1))
+        ends = [f"{local[np.abs(centres - at).argmin()]:.2f}" for at in (11, 29, 39)]
+        shown = with_interval(fit.value, (fit.low, fit.high), 3)
+        print(f"| {alpha:g} | {name} | {shown} | {' | '.join(ends)} |", flush=True)
+
+
+def measure() -> None:
+    sigmas = 10 ** (-LEVELS / 20)
+    gaps = []
+    for alpha in (1.0, 2.0, 3.0):
+        x = images(alpha)
+        z = torch.randn(x.shape, generator=generator_of(SEED), dtype=x.dtype)
+        errors = {
+            name: np.stack([oracle_risk(x, s, basis).numpy() / SIZE**2 for s in sigmas])
+            for name, basis in ORACLES.items()
+        }
+        slopes(sigmas, errors, alpha)
+        for level in SHOWN:
+            at = int(np.flatnonzero(level == LEVELS)[0])
+            sigma = float(sigmas[at])
+            real = {
+                name: (f(x + sigma * z, sigma) - x).square().flatten(1).mean(1).numpy()
+                for name, f in ESTIMATORS.items()
+            }
+            psnr = " | ".join(f"{-10 * math.log10(e.mean()):.2f}" for e in real.values())
+            oracle = gap(errors["wavelets"][at], errors["best basis"][at])
+            gaps.append(
+                f"| {alpha:g} | {level} | {oracle} | {psnr} "
+                f"| {gap(real['wavelets'], real['best basis'])} |"
+            )
+    print("\n".join(gaps))
+
+
+def mark(axis: Axes, square: Square, colour: str) -> None:
+    """Outline a square and draw its direction through the middle."""
+    row, column, side, angle = square
+    corners = np.array([[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]) * side - 0.5
+    axis.plot(column + corners[:, 1], row + corners[:, 0], color=colour, linewidth=0.6)
+    middle = np.array([column, row]) + (side - 1) / 2
+    half = 0.38 * side * np.array([math.cos(angle), math.sin(angle)])
+    axis.plot(*np.stack([middle - half, middle + half], 1), color=colour, linewidth=1.1)
+
+
+def draw(path: Path, sigma: float = 0.05) -> None:
+    x = images(2.0)[5:6]
+    basis = Bandlets(geometry_cost=1).adapted(x, sigma)
+    vectors, _ = largest_vectors(basis, x[0], 1 + 4 * 60)
+    with style.applied("light") as theme:
+        figure = style.new_figure(2.6)
+        left, middle, right = figure.subfigures(1, 3)
+        left.suptitle("image")
+        axis = left.subplots()
+        axis.imshow(x[0, 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_axis_off()
+        middle.suptitle("wavelet coefficients, squares, directions")
+        axis = middle.subplots()
+        sizes = Wavelets().forward(x)[0, 0].abs().clamp(1e-3, 1).log10()
+        axis.imshow(sizes, cmap="gray_r", interpolation="nearest")
+        for square in basis.squares():
+            mark(axis, square, theme.nearest)
+        axis.set_axis_off()
+        right.suptitle("vectors number 15, 30, ... by coefficient")
+        for axis, vector in zip(right.subplots(4, 4).flat, vectors[15::15], strict=True):
+            bound = vector.abs().max().item()
+            axis.imshow(vector[0], cmap="RdBu", vmin=-bound, vmax=bound)
+            axis.set_axis_off()
+        path.write_bytes(style.png(figure))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    draw(Path(__file__).parent / "figures" / "shrinkage.png")
+    measure()
