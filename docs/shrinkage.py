@@ -25,12 +25,13 @@ from twinscore.denoisers.shrinkage import (
     largest_vectors,
     oracle_risk,
 )
-from twinscore.images.synthetic import CAlpha, c_alpha
+from twinscore.images.synthetic import CAlpha, c_alpha, field_law, mixture
 from twinscore.report import style
 
 SIZE, COUNT, SEED = 64, 128, 0
 FIT_RANGE = (10.0, 30.0)
 LEVELS = np.arange(10, 41, 2.0)
+FIGURE = 7
 SHOWN = (10, 20, 30, 40)
 ORACLES = {
     "cosines": Cosines(),
@@ -65,6 +66,12 @@ def gap(reference: np.ndarray, better: np.ndarray) -> str:
     return with_interval(value, interval(resampled(pairs, decibels, seed=SEED)), 2)
 
 
+def oracle_gap(x: torch.Tensor, sigma: float) -> str:
+    """What the best basis gains on wavelets, dB, as oracles."""
+    names = ("wavelets", "best basis")
+    return gap(*(oracle_risk(x, sigma, ORACLES[name]).numpy() for name in names))
+
+
 def slopes(sigmas: np.ndarray, errors: dict[str, np.ndarray], alpha: float) -> None:
     for name, mse in errors.items():
         fit = fitted_slope(sigmas, mse, FIT_RANGE, seed=SEED)
@@ -79,6 +86,9 @@ def measure() -> None:
     gaps = []
     for alpha in (1.0, 2.0, 3.0):
         x = images(alpha)
+        mirrored = torch.cat([x, x.flip(-2)], -2)
+        law = field_law(SIZE, 2.0 * (alpha + 1), contrast=0.2)
+        edge_free = mixture(range(COUNT), law, seed=SEED)[0].double()
         z = torch.randn(x.shape, generator=generator_of(SEED), dtype=x.dtype)
         errors = {
             name: np.stack([oracle_risk(x, s, basis).numpy() / SIZE**2 for s in sigmas])
@@ -93,9 +103,9 @@ def measure() -> None:
                 for name, f in ESTIMATORS.items()
             }
             psnr = " | ".join(f"{-10 * math.log10(e.mean()):.2f}" for e in real.values())
-            oracle = gap(errors["wavelets"][at], errors["best basis"][at])
+            oracle = [oracle_gap(of, sigma) for of in (x, mirrored, edge_free)]
             gaps.append(
-                f"| {alpha:g} | {level} | {oracle} | {psnr} "
+                f"| {alpha:g} | {level} | {' | '.join(oracle)} | {psnr} "
                 f"| {gap(real['wavelets'], real['best basis'])} |"
             )
     print("\n".join(gaps))
@@ -112,25 +122,25 @@ def mark(axis: Axes, square: Square, colour: str) -> None:
 
 
 def draw(path: Path, sigma: float = 0.05) -> None:
-    x = images(2.0)[5:6]
+    x = images(2.0)[FIGURE : FIGURE + 1]
     basis = Bandlets(geometry_cost=1).adapted(x, sigma)
-    vectors, _ = largest_vectors(basis, x[0], 1 + 4 * 60)
+    vectors, _ = largest_vectors(basis, x[0], 160)
     with style.applied("light") as theme:
-        figure = style.new_figure(2.6)
+        figure = style.new_figure(2.7)
         left, middle, right = figure.subfigures(1, 3)
-        left.suptitle("image")
+        left.suptitle("image", fontsize=8)
         axis = left.subplots()
         axis.imshow(x[0, 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axis.set_axis_off()
-        middle.suptitle("wavelet coefficients, squares, directions")
+        middle.suptitle("wavelets, squares, directions", fontsize=8)
         axis = middle.subplots()
         sizes = Wavelets().forward(x)[0, 0].abs().clamp(1e-3, 1).log10()
         axis.imshow(sizes, cmap="gray_r", interpolation="nearest")
         for square in basis.squares():
             mark(axis, square, theme.nearest)
         axis.set_axis_off()
-        right.suptitle("vectors number 15, 30, ... by coefficient")
-        for axis, vector in zip(right.subplots(4, 4).flat, vectors[15::15], strict=True):
+        right.suptitle("vectors 10, 20, ... 160", fontsize=8)
+        for axis, vector in zip(right.subplots(4, 4).flat, vectors[9::10], strict=True):
             bound = vector.abs().max().item()
             axis.imshow(vector[0], cmap="RdBu", vmin=-bound, vmax=bound)
             axis.set_axis_off()
