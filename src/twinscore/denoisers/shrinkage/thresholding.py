@@ -90,8 +90,8 @@ class Thresholding:
 class Oracle:
     """Denoiser with the best factors for the clean images, which it knows.
 
-    No estimator that shrinks each coefficient by a factor does better (:func:`keep_or_kill`: by 0
-    or 1); real ones are measured against it.
+    No choice of one factor for each coefficient (with :func:`keep_or_kill`: of 0 or 1) that does not
+    depend on the noise has a smaller expected error.
 
     Attributes
     ----------

@@ -80,10 +80,9 @@ class Cosines(Basis):
 
     @staticmethod
     def _on_blocks(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        blocks = x.unflatten(-1, (-1, len(columns))).unflatten(-3, (-1, len(rows)))
-        # (..., row of blocks, row, column of blocks, column)
-        out = (rows @ blocks.transpose(-2, -3)) @ columns.T
-        return out.transpose(-2, -3).reshape(x.shape)
+        tiles = x.unflatten(-1, (-1, len(columns))).unflatten(-3, (-1, len(rows)))
+        blocks = tiles.transpose(-2, -3)  # (B, C, down, across, row, column)
+        return (rows @ blocks @ columns.T).transpose(-2, -3).reshape(x.shape)
 
 
 @dataclass(frozen=True)
