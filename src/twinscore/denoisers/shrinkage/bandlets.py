@@ -44,7 +44,7 @@ class Bandlets:
     ----------
     geometry_cost : float
         Cost of a square's direction, in kept coefficients: 0 finds the best basis of a clean image;
-        for a noisy one 1 or more, or squares would follow the noise.
+        for a noisy one 2 or so, or squares would follow the noise.
     wavelets : Wavelets
         The wavelets that are followed.
     directions : int

@@ -90,8 +90,8 @@ class Thresholding:
 class Oracle:
     """Denoiser with the best factors for the clean images, which it knows.
 
-    No choice of one factor for each coefficient (with :func:`keep_or_kill`: of 0 or 1) that does not
-    depend on the noise has a smaller expected error.
+    No factors that do not depend on the noise (with :func:`keep_or_kill`: no factors of 0 and 1)
+    have a smaller expected error.
 
     Attributes
     ----------
