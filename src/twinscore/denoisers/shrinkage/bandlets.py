@@ -100,7 +100,7 @@ class Bandlets:
 
         Notes
         -----
-        Time: ``2 d s^2`` flops for each direction and side s of squares. Memory: some 80 MB in
+        Time: ``2 d s^2`` flops for each direction and side s of squares. Memory: some 90 MB in
         float64, or ten numbers a pixel and direction of one image.
         """
         coefficients = self.wavelets.forward(x)
