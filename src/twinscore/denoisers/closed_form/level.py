@@ -15,7 +15,7 @@ def variance_of(sigma: Level, y: Tensor) -> Tensor:
         If ``sigma`` is missing, not positive, or neither a number nor of shape (B,).
     """
     if sigma is None:
-        raise ValueError("a closed-form denoiser needs the noise level; pass sigma")
+        raise ValueError("this denoiser needs the noise level; pass sigma")
     level = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
     if level.ndim > 1 or (level.ndim == 1 and len(level) != len(y)):
         raise ValueError(f"sigma must be a float or of shape ({len(y)},), got {tuple(level.shape)}")

@@ -1,0 +1,199 @@
+"""The slope of output PSNR against input PSNR: the rate at which a denoiser's error falls.
+
+If the mean squared error behaves like ``sigma^(2 r)``, the PSNR of the *mean MSE* rises by r dB for
+each dB of input PSNR, ``-20 log10(sigma)``; the best rate for C-alpha images is
+``alpha/(alpha + 1)`` (STUDIES sections 1 and 4). On a pixel grid every slope tends to 1 at low
+noise: the range of the fit must be stated beforehand, and local slopes shown beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twinscore.analysis.statistics import LEVEL, RESAMPLES, interval, resampled
+
+LEAST_LEVELS = 3
+"""Noise levels that a fit needs: two give a line whatever the curve."""
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A fitted slope with its interval, dB per dB.
+
+    Attributes
+    ----------
+    value, low, high : float
+        Least-squares slope, and the ends of its bootstrap interval over images.
+    fit_range : tuple of float
+        Least and largest input PSNR of the fit, dB.
+    levels : int
+        Noise levels inside that range.
+    """
+
+    value: float
+    low: float
+    high: float
+    fit_range: tuple[float, float]
+    levels: int
+
+
+def fitted_slope(
+    sigmas: Sequence[float],
+    mse: ArrayLike,
+    fit_range: tuple[float, float],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Slope:
+    """Fit the slope of the PSNR of the mean MSE, with a bootstrap interval over images.
+
+    Parameters
+    ----------
+    sigmas : sequence of float
+        Noise levels, image units, (K,), in any order.
+    mse : array
+        (K, N): squared error of each of N images at each level, per pixel. An image is drawn with
+        all its levels.
+    fit_range : tuple of float
+        Least and largest input PSNR of the fit in dB, both included.
+    seed : int
+        Of the bootstrap.
+    resamples : int
+        Its number of draws.
+    level : float
+        Confidence level of the interval.
+
+    Returns
+    -------
+    Slope
+
+    Raises
+    ------
+    ValueError
+        If the range holds fewer than 3 noise levels or is empty, there are fewer than 2 images, or
+        an error is negative, zero on average, or not finite.
+    """
+    errors = np.asarray(mse, dtype=np.float64)
+    if errors.ndim != 2 or errors.shape[1] < 2:
+        raise ValueError(
+            f"an interval needs errors of at least 2 images, (K, N), got shape {errors.shape}"
+        )
+    inside = _within(sigmas, errors.mean(1), fit_range)
+    inputs = _input_psnr(sigmas)[inside]
+
+    def statistic(drawn: NDArray, axis: int) -> NDArray[np.float64]:
+        return _least_squares(inputs, _psnr(drawn.mean(axis)))
+
+    draws = resampled(errors[inside].T[None], statistic, seed=seed, resamples=resamples)
+    low, high = interval(draws, level)
+    value = _least_squares(inputs, _psnr(errors[inside].mean(1)))
+    return Slope(float(value), low, high, fit_range, int(inside.sum()))
+
+
+def slope(sigmas: Sequence[float], mse: ArrayLike, fit_range: tuple[float, float]) -> float:
+    """Slope of an exact curve: one mean squared error for each noise level.
+
+    Parameters
+    ----------
+    sigmas : sequence of float
+        Noise levels, image units, (K,), in any order.
+    mse : array
+        (K,), per pixel.
+    fit_range : tuple of float
+        Least and largest input PSNR of the fit in dB, both included.
+
+    Returns
+    -------
+    float
+        Least-squares slope, dB per dB.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`fitted_slope`.
+    """
+    errors = np.asarray(mse, dtype=np.float64)
+    inside = _within(sigmas, errors, fit_range)
+    return float(_least_squares(_input_psnr(sigmas)[inside], _psnr(errors[inside])))
+
+
+def local_slopes(
+    sigmas: Sequence[float], mse: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slopes between neighbouring noise levels.
+
+    Parameters
+    ----------
+    sigmas : sequence of float
+        Noise levels, image units, (K,), in any order.
+    mse : array
+        (K,) mean squared error, per pixel.
+
+    Returns
+    -------
+    input_psnr : array
+        (K - 1,) midpoints in dB, ascending.
+    slopes : array
+        (K - 1,), dB per dB.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two levels, two are equal, or an error is not positive.
+    """
+    errors = np.asarray(mse, dtype=np.float64)
+    _check(sigmas, errors)
+    if len(set(sigmas)) < max(2, len(sigmas)):
+        raise ValueError(f"local slopes need at least 2 noise levels, all different, got {sigmas}")
+    inputs = _input_psnr(sigmas)
+    order = inputs.argsort()
+    inputs, outputs = inputs[order], _psnr(errors[order])
+    return (inputs[1:] + inputs[:-1]) / 2, np.diff(outputs) / np.diff(inputs)
+
+
+def _within(
+    sigmas: Sequence[float], mse: NDArray, fit_range: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """Which levels the range holds; at least three different ones."""
+    _check(sigmas, mse)
+    low, high = fit_range
+    if not low < high:
+        raise ValueError(f"the fit range must ascend, got {low:g} to {high:g} dB")
+    inputs = _input_psnr(sigmas).round(9)
+    inside = (inputs >= low) & (inputs <= high)
+    found = len(np.unique(inputs[inside]))
+    if found < LEAST_LEVELS:
+        raise ValueError(
+            f"the fit range {low:g} to {high:g} dB holds {found} noise levels and needs "
+            f"{LEAST_LEVELS}; add {LEAST_LEVELS - found} or widen the range"
+        )
+    return inside
+
+
+def _check(sigmas: Sequence[float], mse: NDArray) -> None:
+    levels = np.asarray(sigmas, dtype=np.float64)
+    if mse.shape != levels.shape or levels.ndim != 1:
+        raise ValueError(
+            f"give an error for each noise level, got {mse.shape} for {levels.shape} levels"
+        )
+    if not (np.isfinite(levels).all() and (levels > 0).all()):
+        raise ValueError("noise levels must be positive and finite")
+    if not (np.isfinite(mse).all() and (mse > 0).all()):
+        raise ValueError("mean squared errors must be positive and finite")
+
+
+def _input_psnr(sigmas: Sequence[float]) -> NDArray[np.float64]:
+    return -20 * np.log10(np.asarray(sigmas, dtype=np.float64))
+
+
+def _psnr(mse: NDArray) -> NDArray[np.float64]:
+    return -10 * np.log10(mse)
+
+
+def _least_squares(inputs: NDArray, outputs: NDArray) -> NDArray[np.float64]:
+    """Slopes of (..., K) outputs over (K,) inputs."""
+    centred = inputs - inputs.mean()
+    return outputs @ centred / (centred @ centred)
