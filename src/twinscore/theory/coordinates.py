@@ -1,6 +1,6 @@
-"""Coordinates in which every reverse process looks alike, and grids that resolve a target in them.
+"""Coordinates in which all reverse processes look alike, and grids that resolve a target in them.
 
-With ``h(t) = (deviation/scale)^2`` the process ``x / scale`` only gains variance, h in all; with C^2
+With ``h(t) = (deviation/scale)^2`` the process ``x / scale`` only gains variance, h; with C^2
 the target's second moment, ``z = x / (scale c)``, ``c^2 = C^2 + h``, has variance 1 at all times.
 """
 
@@ -70,6 +70,17 @@ class Grid:
         """``scale c``: the standard deviation of x_t about 0, by which z is multiplied."""
         scale, deviation = self.process.scale(t), self.process.deviation(t)
         return np.sqrt(scale**2 * self.moment + deviation**2)
+
+    def pace(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Derivative of the clock, per step of all of :func:`reverse_times`, at each t falling."""
+        width = self.target.width**2
+        gained = _gained(self.process, t)
+        whole = np.log((width + gained[0]) / (width + gained[-1]))
+        return (width + gained) / (self.moment + gained) * whole
+
+    def times(self, steps: int) -> NDArray[np.float64]:
+        """:func:`reverse_times` of the target's own width."""
+        return reverse_times(self.process, self.start, steps, self.target.width)
 
     def clock(self, t: ArrayLike) -> NDArray[np.float64]:
         """``log(C^2 + h)``, the time in which the reverse process is ``dz = .. + dw``."""
