@@ -18,7 +18,7 @@ REACH = 8.0
 """Standard deviations of x_t that a grid covers on either side."""
 
 _LEVELS = 9
-_FINE = 8001
+_FINE = 4001
 _FLOOR = 0.15
 _TAIL = 0.25
 _BISECTIONS = 60
@@ -74,9 +74,8 @@ class Grid:
     def pace(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivative of the clock, per step of all of :func:`reverse_times`, at each t falling."""
         width = self.target.width**2
-        gained = _gained(self.process, t)
-        whole = np.log((width + gained[0]) / (width + gained[-1]))
-        return (width + gained) / (self.moment + gained) * whole
+        h = gained(self.process, t)
+        return (width + h) / (self.moment + h) * np.log((width + h[0]) / (width + h[-1]))
 
     def times(self, steps: int) -> NDArray[np.float64]:
         """:func:`reverse_times` of the target's own width."""
@@ -84,7 +83,7 @@ class Grid:
 
     def clock(self, t: ArrayLike) -> NDArray[np.float64]:
         """``log(C^2 + h)``, the time in which the reverse process is ``dz = .. + dw``."""
-        return np.log(self.moment + _gained(self.process, t))
+        return np.log(self.moment + gained(self.process, t))
 
 
 def standard_grid(target: Target, process: Process, start: float, *, reach: float = REACH) -> Grid:
@@ -133,18 +132,18 @@ def reverse_times(process: Process, start: float, steps: int, width: float) -> N
             f"the start must lie in [0, {process.end}), above 0 for a target that jumps; "
             f"got {start}"
         )
-    first, last = (np.log(width**2 + _gained(process, t)) for t in (process.end, start))
+    first, last = (np.log(width**2 + gained(process, t)) for t in (process.end, start))
     wanted = np.linspace(first, last, steps + 1)
     low, high = np.full(steps + 1, float(start)), np.full(steps + 1, float(process.end))
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        above = np.log(width**2 + _gained(process, middle)) > wanted
+        above = np.log(width**2 + gained(process, middle)) > wanted
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     times = (low + high) / 2
     times[[0, -1]] = process.end, start
     return times
 
 
-def _gained(process: Process, t: ArrayLike) -> NDArray[np.float64]:
+def gained(process: Process, t: ArrayLike) -> NDArray[np.float64]:
     """h, the variance that ``x / scale`` has gained by time t."""
     return (process.deviation(t) / process.scale(t)) ** 2
