@@ -10,7 +10,7 @@ from twinscore.theory.fokker_planck import reverse_sde
 from twinscore.theory.likelihood import kl_estimate, log_likelihood
 from twinscore.theory.probability_flow import probability_flow
 from twinscore.theory.processes import ramp, variance_exploding, variance_preserving
-from twinscore.theory.targets import gaussian_mixture, prior, two_modes, uniform
+from twinscore.theory.targets import empirical, gaussian_mixture, prior, two_modes, uniform
 
 NORMAL = gaussian_mixture([1.0], [0.0], 1.0)
 PRESERVING = variance_preserving()
@@ -91,6 +91,21 @@ def test_the_flow_keeps_the_divergence_of_its_start_and_the_sde_reduces_it(mu):
     sde, flow = (divergences(solve(exact(target, process), grid)) for solve in SOLVERS)
     assert flow.direct[0] == pytest.approx(start, abs=2 * flow.error[0] * math.sqrt(start))
     assert -1e-9 < sde.direct[0] < start / 2
+
+
+def test_a_law_of_points_comes_back_from_its_own_score():
+    target = two_modes(3.0)
+    points = empirical(target.draw(20, np.random.default_rng(0)))
+    grid = standard_grid(target, EXPLODING, 0.3, width=0.3)
+    expected = points.at(EXPLODING, 0.3).log_density
+    for solve in SOLVERS:
+        found = solve(exact(points, EXPLODING), grid, initial=points.at(EXPLODING, 10.0))
+        log_density = expected(found.points[:, None])
+        mass = found.weights * np.exp(log_density)
+        assert mass @ np.abs(found.log_density[0] - log_density) < 1e-3
+        assert divergences(found).reverse[0] == pytest.approx(
+            mass @ (log_density - found.target), abs=2e-3
+        )
 
 
 @pytest.mark.parametrize("solve", SOLVERS)
@@ -200,6 +215,8 @@ def test_bad_input_is_refused():
         standard_grid(uniform(-1.0, 1.0), EXPLODING, 0.0)
     with pytest.raises(ValueError, match="start"):
         reverse_times(EXPLODING, 10.0, 4, 1.0)
+    with pytest.raises(ValueError, match="reach"):
+        standard_grid(NORMAL, EXPLODING, 0.0, reach=0.0)
     with pytest.raises(ValueError, match="one dimension"):
         standard_grid(gaussian_mixture([1.0], [[0.0, 0.0]], 1.0), EXPLODING, 0.0)
 

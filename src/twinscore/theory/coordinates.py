@@ -39,6 +39,8 @@ class Grid:
         The forward process.
     start : float
         Smallest time, at which densities are wanted.
+    width : float
+        Smallest length over which densities are expected to rise or fall.
     moment : float
         C^2, second moment of the target.
     mapped : CubicSpline
@@ -48,6 +50,7 @@ class Grid:
     target: Target
     process: Process
     start: float
+    width: float
     moment: float
     mapped: CubicSpline
 
@@ -73,38 +76,61 @@ class Grid:
 
     def pace(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivative of the clock, per step of all of :func:`reverse_times`, at each t falling."""
-        width = self.target.width**2
+        width = self.width**2
         h = gained(self.process, t)
         return (width + h) / (self.moment + h) * np.log((width + h[0]) / (width + h[-1]))
 
     def times(self, steps: int) -> NDArray[np.float64]:
-        """:func:`reverse_times` of the target's own width."""
-        return reverse_times(self.process, self.start, steps, self.target.width)
+        """:func:`reverse_times` of the grid's width."""
+        return reverse_times(self.process, self.start, steps, self.width)
 
     def clock(self, t: ArrayLike) -> NDArray[np.float64]:
         """``log(C^2 + h)``, the time in which the reverse process is ``dz = .. + dw``."""
         return np.log(self.moment + gained(self.process, t))
 
 
-def standard_grid(target: Target, process: Process, start: float, *, reach: float = REACH) -> Grid:
+def standard_grid(
+    target: Target,
+    process: Process,
+    start: float,
+    *,
+    reach: float = REACH,
+    width: float | None = None,
+) -> Grid:
     """Grid for a target in one dimension and its reverse process from T down to ``start``.
 
     Points are dense as the fourth root of the density, averaged over 9 times, above a floor of 15 %
     spread evenly: tails to twice as many deviations are resolved, and mass that a learned
     score sends elsewhere is not lost.
 
+    Parameters
+    ----------
+    target : Target
+        In one dimension.
+    process : Process
+        The forward process.
+    start : float
+        Smallest time, at which densities are wanted.
+    reach : float
+        Standard deviations of x_t about 0 covered on either side.
+    width : float, optional
+        Smallest length over which densities rise or fall, which sets the steps in time; by default
+        the target's. A model that has memorised points wants less: the noise at ``start``.
+
     Raises
     ------
     ValueError
-        For a target of another dimension, or an impossible start.
+        For a target of another dimension, an impossible start, reach or width.
     """
     if target.dim != 1:
         raise ValueError(f"densities on a grid need a target in one dimension, got {target.dim}")
+    width = target.width if width is None else width
+    if not (0 < reach < np.inf and 0 <= width < np.inf):
+        raise ValueError(f"need a positive reach and a width of 0 or more, got {reach}, {width}")
     nodes, weights = grid(target.edges())
     moment = float((weights * target.density(nodes)) @ nodes[:, 0] ** 2)
     z = np.linspace(-reach, reach, _FINE)
     average = np.zeros(_FINE)
-    width = target.width
     for t in reverse_times(process, start, _LEVELS - 1, width):
         scale, deviation = process.scale(t), process.deviation(t)
         unit = np.sqrt(scale**2 * moment + deviation**2)
@@ -114,7 +140,7 @@ def standard_grid(target: Target, process: Process, start: float, *, reach: floa
     spread = (1 - _FLOOR) * average / average.sum() + _FLOOR / _FINE
     mapped = CubicSpline(z, spread).antiderivative()
     mapped = CubicSpline(z, mapped(z) / mapped(z[-1]))
-    return Grid(target, process, start, moment, mapped)
+    return Grid(target, process, start, width, moment, mapped)
 
 
 def reverse_times(process: Process, start: float, steps: int, width: float) -> NDArray[np.float64]:

@@ -18,8 +18,8 @@ from twinscore.theory.targets import Density, prior
 INTERVALS = 128
 STEPS = 32
 TOLERANCE = 5e-3
-_ORDER = 3
-"""Least order of convergence: that of the divergence of an interpolated score."""
+_SHARE = 1 / 3
+"""Of a change by doubling that counts as error: for order 2, where the method has 3 or more."""
 _LOST = 1e5
 """Log density, down from 0, of a point whose path runs away, and the error it counts with."""
 
@@ -135,4 +135,4 @@ def _carried(
 
 def _changed(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
     """Error of the finer of two log densities; a lost path stays an error however often lost."""
-    return np.where(after == -_LOST, _LOST, np.abs(after - before) / (2**_ORDER - 1))
+    return np.where(after == -_LOST, _LOST, _SHARE * np.abs(after - before))
