@@ -120,15 +120,6 @@ class ScoreNetwork(nn.Module):
         return Snapshot(step, RandomFeatures(W, U, fixed.activation, fixed.embedding), A)
 
 
-def plain_rates(rate: float, width: int) -> dict[str, float]:
-    """Learning rates under which SGD trains all layers as if A / m were the last one.
-
-    A network written without the 1/m, as in the published experiments, moves A / m by ``rate``;
-    A itself moves by ``m^2 rate``.
-    """
-    return {"A": rate * width**2, "W": rate, "U": rate}
-
-
 def train(
     features: RandomFeatures,
     samples: NDArray[np.float64],
@@ -146,9 +137,9 @@ def train(
     """Train by stochastic descent of the denoising score-matching loss.
 
     Each step draws a batch with replacement, times uniform on [start, T] and noise. SGD on A alone
-    at rate r follows the gradient flow at ``tau = r step``, with noise. The published setting is a
-    process whose variance explodes, 16 swish features, n = 1000, batches of 32 and SGD on all
-    layers with ``plain_rates(0.5, 16)``.
+    at rate r follows the gradient flow at ``tau = r step``, with noise. The published setting
+    ([GP]; STUDIES section 6) is a process whose variance explodes, 16 swish features, n = 1000,
+    batches of 32 and SGD on all layers at rate 0.5.
 
     Parameters
     ----------

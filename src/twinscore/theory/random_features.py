@@ -56,6 +56,17 @@ class RandomFeatures:
         """Dimension of a point."""
         return self.W.shape[1]
 
+    def narrowed(self, width: int) -> "RandomFeatures":
+        """The first features only.
+
+        Raises
+        ------
+        ValueError
+            For a width below 1 or above m.
+        """
+        check_width(width, self.width)
+        return RandomFeatures(self.W[:width], self.U[:width], self.activation, self.embedding)
+
     def __call__(self, t: float, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Features at one time of points (n, dim), (n, m).
 
@@ -171,3 +182,15 @@ def log_deviation(process: Process) -> Embedding:
         return np.stack([level, np.ones_like(level)], axis=-1)
 
     return embedding
+
+
+def check_width(width: int, available: int) -> None:
+    """Refuse to keep no feature, or more than there are.
+
+    Raises
+    ------
+    ValueError
+        For a width below 1 or above those available.
+    """
+    if not 1 <= width <= available:
+        raise ValueError(f"can keep 1 to {available} features, got m = {width}")

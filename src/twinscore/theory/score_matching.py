@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinscore.theory.nodes import Nodes
-from twinscore.theory.random_features import RandomFeatures
+from twinscore.theory.random_features import RandomFeatures, check_width
 
 _CHUNK = 2**23
 """Numbers held at a time, for (points, features) arrays."""
@@ -39,6 +39,18 @@ class QuadraticLoss:
     def width(self) -> int:
         """Number of features m."""
         return len(self.gram)
+
+    def narrowed(self, width: int) -> "QuadraticLoss":
+        """The loss of the model that has the first features only.
+
+        Raises
+        ------
+        ValueError
+            For a width below 1 or above m.
+        """
+        check_width(width, self.width)
+        few = slice(width)
+        return QuadraticLoss(self.gram[few, few], self.cross[few], self.constant, self.floor)
 
     def __call__(self, A: NDArray[np.float64]) -> NDArray[np.float64]:
         """Loss of coefficients (..., dim, m), (...). Cost: ``2 m^2 dim`` flops for each."""
