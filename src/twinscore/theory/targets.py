@@ -44,6 +44,10 @@ class Density(Protocol):
     def edges(self) -> list[NDArray[np.float64]]:
         """For each dimension, edges of panels on which Gauss quadrature of the density is exact."""
 
+    @property
+    def width(self) -> float:
+        """Smallest length over which the density rises or falls; 0 where it jumps."""
+
 
 class Target(Density, Protocol):
     """A density to learn."""
@@ -80,6 +84,11 @@ class Mixture:
     def dim(self) -> int:
         """Dimension of a point."""
         return self.means.shape[1]
+
+    @property
+    def width(self) -> float:
+        """Smallest standard deviation of a component."""
+        return float(np.sqrt(self.variances.min()))
 
     def log_density(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log density at points (n, dim), (n,), nats.
@@ -190,6 +199,11 @@ def two_modes(mu: float, weights: Sequence[float] = (0.5, 0.5)) -> Mixture:
     return gaussian_mixture(weights, [-mu, mu], 1.0)
 
 
+def prior(process: Process, dim: int = 1) -> Mixture:
+    """The centred Gaussian pi from which the reverse process starts."""
+    return gaussian_mixture([1.0], np.zeros((1, dim)), process.prior)
+
+
 def empirical(points: NDArray[np.float64]) -> Mixture:
     """The law of n points (n, dim), each as probable: with noise, a mixture of n Gaussians.
 
@@ -231,6 +245,11 @@ class Bounded:
     deviation: float = 0.0
 
     dim = 1
+
+    @property
+    def width(self) -> float:
+        """Standard deviation of the noise that rounds the ends."""
+        return self.deviation
 
     def log_density(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log density at points (n, 1), (n,), nats; -inf outside the support without noise.
