@@ -96,6 +96,8 @@ def test_what_makes_no_sense_is_refused(setting):
         ({"steps": [2, 1]}, "increase"),
         ({"steps": []}, "increase"),
         ({"batch": 0}, "batch"),
+        ({"start": 0.0}, "start"),
+        ({"A": np.zeros((1, 5))}, "coefficients"),
     ):
         with pytest.raises(ValueError, match=message):
             train(features, samples, process, **(good | change))

@@ -36,7 +36,7 @@ def test_quadrature_of_samples_is_the_mean_of_random_numbers(name, activation):
     [exact] = quadratic_losses(features, nodes.empirical_nodes([samples], process, rule))
     drawn = [
         quadratic_losses(features, nodes.sampled_nodes(samples, process, rule, seed=seed))[0]
-        for seed in range(30)
+        for seed in range(20)
     ]
     assert within_standard_errors([loss(A) for loss in drawn], exact(A) + exact.floor)
     corner = [loss.gram[0, 1] for loss in drawn]
@@ -51,7 +51,7 @@ def test_quadrature_of_a_population_is_the_mean_of_random_numbers(target):
     A = coefficients(features)
     [exact] = quadratic_losses(features, nodes.population_nodes(target, process, rule))
     drawn = []
-    for seed in range(30):
+    for seed in range(20):
         samples = target.draw(300, np.random.default_rng([5, seed]))
         blocks = nodes.sampled_nodes(samples, process, rule, seed=seed)
         drawn.append(quadratic_losses(features, blocks)[0])
@@ -66,7 +66,7 @@ def test_quadrature_and_random_numbers_agree_in_two_dimensions():
     A = coefficients(features)
     [exact] = quadratic_losses(features, nodes.population_nodes(target, process, rule))
     drawn = []
-    for seed in range(30):
+    for seed in range(20):
         samples = target.draw(100, np.random.default_rng([5, seed]))
         blocks = nodes.sampled_nodes(samples, process, rule, draws=2, seed=seed)
         drawn.append(quadratic_losses(features, blocks)[0])

@@ -176,11 +176,15 @@ def train(
     ------
     ValueError
         For no samples, samples of another dimension, an unknown layer, a rate that is not
-        positive, steps that do not increase, or training that diverges.
+        positive, steps that do not increase, a start outside (0, T), coefficients of another
+        shape, or training that diverges.
     """
     _check_training(features, samples, batch, rates)
     _check_steps(steps)
-    network = ScoreNetwork(features, np.zeros((features.dim, features.width)) if A is None else A)
+    shape = features.dim, features.width
+    if not 0 < start < process.end or (A is not None and A.shape != shape):
+        raise ValueError(f"need a start in (0, {process.end}) and coefficients {shape}")
+    network = ScoreNetwork(features, np.zeros(shape) if A is None else A)
     descent = optimizer(
         [{"params": [getattr(network, name)], "lr": rate} for name, rate in rates.items()]
     )
