@@ -1,0 +1,124 @@
+"""The sweep of the early-stopping study: seconds of each part, and of plain gradient descent.
+
+    python benchmarks/theory.py [--quick]
+
+Two modes at mu = 3, variance preserving, swish features: 10 values of n, 6 of m up to 512, 100
+training times, 20 replicates, two at a time on one thread each. A replicate draws its own features
+and samples; narrower models are the first features of the widest, fewer samples the first samples.
+Then, on a few cells (n, m), the time plain gradient descent needs to reach the same tau, from the
+measured time of a step and the number of steps at half the largest stable rate: by full batches of
+noised samples, one pair of noise draws for each sample and time, and on the cell's own Gram matrix.
+"""
+
+import argparse
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+
+from twinscore.theory import nodes
+from twinscore.theory.gradient_flow import gradient_flow
+from twinscore.theory.processes import variance_preserving
+from twinscore.theory.random_features import random_features
+from twinscore.theory.score_matching import quadratic_losses
+from twinscore.theory.targets import two_modes
+
+MU = 3.0
+SIZES = tuple(2**k for k in range(5, 15))
+WIDTHS = (16, 32, 64, 128, 256, 512)
+REPLICATES = 20
+TIMES = np.geomspace(1e-2, 1e4, 100)
+"""Training times tau / m, at which functions move alike whatever m."""
+CELLS = ((128, 64), (1024, 512), (16384, 512))
+EVALUATED = np.linspace(-8, 8, 400)[:, None]
+STEPS = 3
+
+
+def replicate(seed: int) -> np.ndarray:
+    """Seconds of one replicate: nodes and losses, flows, scores."""
+    process = variance_preserving()
+    rule = nodes.time_rule(process)
+    samples = two_modes(MU).draw(SIZES[-1], np.random.default_rng(seed))
+    features = random_features(WIDTHS[-1], seed=seed)
+    seconds = np.zeros(3)
+    started = time.perf_counter()
+    blocks = nodes.empirical_nodes([samples[:n] for n in SIZES], process, rule)
+    losses = quadratic_losses(features, blocks)
+    seconds[0] = time.perf_counter() - started
+    for m in WIDTHS:
+        started = time.perf_counter()
+        A = np.stack([gradient_flow(loss.narrowed(m)).at(m * TIMES) for loss in losses])
+        solved = time.perf_counter()
+        score = features.narrowed(m).score(A)
+        for t in rule.times:
+            score(float(t), EVALUATED)
+        seconds[1:] += solved - started, time.perf_counter() - solved
+    return seconds
+
+
+def cell(size: tuple[int, int]) -> tuple[float, int, float, float]:
+    """Seconds of the flow, steps of descent, seconds a step on samples and on the Gram matrix."""
+    n, m = size
+    process = variance_preserving()
+    rule = nodes.time_rule(process)
+    samples = two_modes(MU).draw(n, np.random.default_rng(0))
+    features = random_features(m, seed=0)
+    started = time.perf_counter()
+    [loss] = quadratic_losses(features, nodes.empirical_nodes([samples], process, rule))
+    flow = gradient_flow(loss)
+    flow.at(m * TIMES)
+    exact = time.perf_counter() - started
+    rate = 1 / flow.rates[-1]
+    A = np.zeros((1, m))
+    started = time.perf_counter()
+    for _ in range(STEPS):
+        A = A - rate * sampled_gradient(features, A, samples, process, rule)
+    sampled = (time.perf_counter() - started) / STEPS
+    started = time.perf_counter()
+    for _ in range(100 * STEPS):
+        A = A - rate * loss.gradient(A)
+    on_gram = (time.perf_counter() - started) / (100 * STEPS)
+    return exact, int(np.ceil(m * TIMES[-1] / rate)), sampled, on_gram
+
+
+def sampled_gradient(features, A, samples, process, rule) -> np.ndarray:
+    """Gradient of the denoising loss of noised samples, all of them."""
+    gradient, m = np.zeros_like(A), features.width
+    for block in nodes.sampled_nodes(samples, process, rule, seed=0):
+        for part in range(0, len(block.points), 2**14):
+            rows = slice(part, part + 2**14)
+            phi = features(block.t, block.points[rows])
+            residual = phi @ A.T / m - block.targets[0, rows]
+            gradient += 2 / m * (block.weights[0, rows, None] * residual).T @ phi
+    return gradient
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two replicates, two cells")
+    quick = parser.parse_args().quick
+    seeds = range(2 if quick else REPLICATES)
+    print(
+        f"{len(seeds)} replicates, n {SIZES[0]}..{SIZES[-1]}, m {WIDTHS[0]}..{WIDTHS[-1]}, "
+        f"{len(TIMES)} times; numpy {np.__version__}, 2 processes"
+    )
+    cells = CELLS[: 2 if quick else None]
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ[f"{library}_NUM_THREADS"] = "1"  # of the processes to come
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        started = time.perf_counter()
+        parts = np.array(list(pool.map(replicate, seeds)))
+        print(f"whole sweep without KL: {time.perf_counter() - started:.0f} s")
+        for name, column in zip(("losses", "flows", "scores"), parts.T, strict=True):
+            low, high = column.min(), column.max()
+            print(f"  {name:8s}{column.mean():6.2f} s a replicate ({low:.2f}-{high:.2f})")
+        print("     n    m  flow s    steps      descent on samples             on Gram")
+        for (n, m), (exact, steps, *each) in zip(cells, pool.map(cell, cells), strict=True):
+            took = "".join(f"{steps * s:12.1f} s {steps * s / exact:7.1f} x" for s in each)
+            print(f"{n:6d}{m:5d}{exact:8.2f}{steps:9d}{took}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
