@@ -1,4 +1,6 @@
-"""Model strings: closed forms of a source, functions of the user, and the commands that take them."""
+"""Model strings: closed forms of a source, functions of the user, commands that take them."""
+
+import sys
 
 import numpy as np
 import pytest
@@ -51,8 +53,6 @@ def mine(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(MINE)
     yield path
-    import sys
-
     sys.modules.pop("helper", None)
 
 
@@ -84,8 +84,8 @@ def test_the_gaussian_of_a_source_has_its_moments(monkeypatch):
 
 
 def test_fewer_images_than_pixels_give_estimates_among_them():
-    model = load("gaussian:discs:n=5,size=6")
-    few = images.load("discs:n=5,size=6")[:].double().flatten(1)
+    model = load("gaussian:discs:count=5,size=6")
+    few = images.load("discs:count=5,size=6")[:].double().flatten(1)
     assert (model.denoiser.variances > 1e-9).sum() == 4  # 5 points span 4 dimensions
     y = torch.randn(2, 1, 6, 6, generator=generator_of(0), dtype=torch.float64)
     away = (model.denoiser(y, 0.5).flatten(1) - few.mean(0)).numpy()
@@ -123,8 +123,6 @@ def test_a_digest_names_the_content(mine, monkeypatch):
     assert len(set(digests)) == len(models)
     assert [model_digest(load(model)) for model in models] == digests
     (mine.parent / "helper.py").write_text("VARIANCE = 0.5\n")
-    import sys
-
     del sys.modules["helper"]
     changed = model_digest(load(f"{mine}:bare"))  # the same file, other weights
     mine.write_text(MINE + "# another\n")
