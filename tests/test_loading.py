@@ -15,6 +15,10 @@ from twinscore.experiments.drawing import model_digest, sized
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
 
+needs_empirical = pytest.mark.skipif(
+    not hasattr(closed_form, "Empirical"), reason="no closed form of the empirical density yet"
+)
+
 MINE = """
 import torch
 from torch import nn
@@ -102,23 +106,21 @@ def test_a_gaussian_too_large_for_memory_names_a_size_that_fits(monkeypatch):
     assert load("gaussian:digits,size=7").shape == (1, 7, 7)
 
 
-class Placeholder:
-    """What ``empirical:`` makes, as far as the loading of it goes."""
+@needs_empirical
+def test_samples_of_the_empirical_denoiser_are_its_images(tmp_path):
+    """At noise far below half the smallest distance between two of them."""
+    source, out = "discs:count=20,size=6", tmp_path / "samples.npz"
+    model, discs = load(f"empirical:{source}"), images.load(source)
+    assert (model.shape, model.mean) == (discs.shape, tuple(discs.mean()))
+    assert run("sample", "--model", f"empirical:{source}", "--count", 16, "--out", out) == 0
+    x = torch.from_numpy(np.load(out)["samples"]).flatten(1)
+    nearest = torch.cdist(x, discs[:].flatten(1)).min(1)
+    assert nearest.values.max() < 1e-3
+    assert len(nearest.indices.unique()) > 4
 
-    def __init__(self, stack):
-        self.images = stack
 
-
-def test_the_empirical_denoiser_gets_all_images(monkeypatch):
-    monkeypatch.setattr(closed_form, "Empirical", Placeholder, raising=False)
-    model, digits = load("empirical:digits"), images.load("digits")
-    assert torch.equal(model.denoiser.images, digits[:])
-    assert (model.shape, model.mean) == (digits.shape, tuple(digits.mean()))
-
-
-def test_a_digest_names_the_content(mine, monkeypatch):
-    monkeypatch.setattr(closed_form, "Empirical", Placeholder, raising=False)
-    models = ["gaussian:digits", "gaussian:digits,size=7", "empirical:digits", f"{mine}:bare"]
+def test_a_digest_names_the_content(mine):
+    models = ["gaussian:digits", "gaussian:digits,size=7", f"{mine}:known", f"{mine}:bare"]
     digests = [model_digest(load(model)) for model in models]
     assert len(set(digests)) == len(models)
     assert [model_digest(load(model)) for model in models] == digests

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from twinscore import images as image_sets
 from twinscore.denoisers import closed_form
+from twinscore.denoisers.base import Denoiser
 from twinscore.denoisers.checkpoint import Checkpoint
 from twinscore.errors import InputError
 from twinscore.images import ImageSet
@@ -59,7 +60,7 @@ def empirical(source: str) -> Checkpoint:
     as float32.
     """
     images = image_sets.load(source)
-    return _checkpoint("empirical", closed_form.Empirical(images[:]), images)
+    return _checkpoint("empirical", closed_form.Empirical.of(images[:]), images)
 
 
 def moments(images: ImageSet) -> tuple[Tensor, Tensor]:
@@ -75,5 +76,5 @@ def moments(images: ImageSet) -> tuple[Tensor, Tensor]:
     return mean, covariance
 
 
-def _checkpoint(kind: str, denoiser: closed_form.Gaussian, images: ImageSet) -> Checkpoint:
+def _checkpoint(kind: str, denoiser: Denoiser, images: ImageSet) -> Checkpoint:
     return Checkpoint(denoiser, images.shape, tuple(images.mean()), f"{kind} {images.digest}")
