@@ -42,6 +42,9 @@ def known():
 def coloured():
     return Checkpoint(lambda y, sigma: y / 2, (3, None, None), (0.3,))
 
+def flat():
+    return Checkpoint(Shrinkage(), (8, 8), (0.3,))
+
 def broken():
     raise KeyError("weights\\nof mine")
 
@@ -158,6 +161,7 @@ def test_a_function_of_the_users_gives_a_denoiser(mine):
     [
         ("{mine}:absent", "AttributeError"),
         ("{mine}:broken", "mine.py:broken: cannot be called: KeyError: "),
+        ("{mine}:flat", "ValueError: shape must be (C, H, W) and mean hold C numbers, or one; got"),
         ("{mine}:number", "mine.py:number: returned int; return a denoiser"),
         ("{mine}x.py:bare", "cannot be read: No such file"),
         ("{mine}", "not a checkpoint that twinscore wrote"),

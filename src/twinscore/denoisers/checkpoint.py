@@ -37,12 +37,25 @@ class Checkpoint:
     content : str
         Names what the denoiser computes from besides its weights: a digest of the images it was
         fitted to, say.
+
+    Raises
+    ------
+    ValueError
+        If the shape has not three sides, or the mean neither one number nor one per channel.
     """
 
     denoiser: Denoiser
     shape: tuple[int | None, int | None, int | None]
     mean: tuple[float, ...]
     content: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a shape and a mean that do not go together."""
+        if len(self.shape) != 3 or len(self.mean) not in (1, self.shape[0]):
+            raise ValueError(
+                "shape must be (C, H, W) and mean hold C numbers, or one; "
+                f"got {self.shape} and {self.mean}"
+            )
 
     def on(self, device: torch.device | str) -> Denoiser:
         """The denoiser, on a device; one that is no network follows its images there."""
@@ -117,6 +130,7 @@ def read(path: Path, network: Callable[[int], nn.Module] | None = None) -> Check
         denoiser = _rebuild(header["network"], shape[0], network)
         denoiser.load_state_dict(state)
         denoiser.to(memory_format=torch.channels_last)
+        return Checkpoint(denoiser.eval(), shape, mean)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     except (SafetensorError, LookupError, TypeError, ValueError) as error:
@@ -125,7 +139,6 @@ def read(path: Path, network: Callable[[int], nn.Module] | None = None) -> Check
     except RuntimeError as error:
         reason = " ".join(" ".join(str(error).splitlines()[:2]).split())
         raise InputError(f"{file}: the weights do not fit their network: {reason}") from None
-    return Checkpoint(denoiser.eval(), shape, mean)
 
 
 def _rebuild(
