@@ -2,7 +2,8 @@
 
 from twinscore.denoisers.base import Denoiser, check, psnr, score
 from twinscore.denoisers.bf_cnn import BFCNN
-from twinscore.denoisers.checkpoint import Checkpoint, load, save
+from twinscore.denoisers.checkpoint import Checkpoint, save
+from twinscore.denoisers.loading import load
 from twinscore.denoisers.spec import NetworkSpec, build
 from twinscore.denoisers.unet import UNet
 

@@ -3,7 +3,7 @@
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @runtime_checkable
@@ -43,7 +43,7 @@ def check(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) ->
         ``y`` is not a finite 4-d floating-point tensor, if ``sigma`` is not positive or of another
         length, or if the result has another shape or dtype or is not finite.
     """
-    if getattr(denoiser, "training", False):
+    if _trains(denoiser):
         raise ValueError(
             "the denoiser is in training mode, where images of a batch share statistics; "
             "call denoiser.eval() first"
@@ -82,6 +82,13 @@ def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
     published convention; slopes and KL bounds need the PSNR of the mean MSE instead.
     """
     return -10 * torch.log10((x_hat - x).square().flatten(1).mean(1))
+
+
+def _trains(denoiser: Denoiser) -> bool:
+    """Whether it, or a module inside it, is in training mode."""
+    if isinstance(denoiser, nn.Module):
+        return any(part.training for part in denoiser.modules())
+    return getattr(denoiser, "training", False)
 
 
 def _what(value: object) -> str:

@@ -1,4 +1,7 @@
-"""Trained denoisers on disk: one safetensors file that says how to rebuild its network."""
+"""A denoiser with what is known of its images; and, of trained ones, the file they lie in.
+
+The file is one safetensors file that says how to rebuild its network.
+"""
 
 import json
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import nn
 
+from twinscore.denoisers.base import Denoiser
 from twinscore.denoisers.spec import NetworkSpec, build
 from twinscore.errors import InputError
 from twinscore.runs import write_atomic
@@ -19,21 +23,45 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained denoiser and what a sampler must know about its images.
+    """A denoiser and what a sampler must know about its images.
 
     Attributes
     ----------
-    denoiser : nn.Module
-        In evaluation mode, on the CPU.
-    shape : tuple of int
-        (C, H, W) of its training images.
+    denoiser : Denoiser
+        A network is in evaluation mode, on the CPU.
+    shape : tuple of (int or None)
+        (C, H, W) of its images; None where that is not known.
     mean : tuple of float
-        Mean intensity per channel of its data, image units: where reverse diffusion starts.
+        Mean intensity of its data per channel (or one for all), image units: where reverse
+        diffusion starts.
+    content : str
+        Names what the denoiser computes from besides its weights: a digest of the images it was
+        fitted to, say.
+
+    Raises
+    ------
+    ValueError
+        If the shape has not three sides, or the mean neither one number nor one per channel.
     """
 
-    denoiser: nn.Module
-    shape: tuple[int, int, int]
+    denoiser: Denoiser
+    shape: tuple[int | None, int | None, int | None]
     mean: tuple[float, ...]
+    content: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a shape and a mean that do not go together."""
+        if len(self.shape) != 3 or len(self.mean) not in (1, self.shape[0]):
+            raise ValueError(
+                "shape must be (C, H, W) and mean hold C numbers, or one; "
+                f"got {self.shape} and {self.mean}"
+            )
+
+    def on(self, device: torch.device | str) -> Denoiser:
+        """The denoiser, on a device; one that is no network follows its images there."""
+        if isinstance(self.denoiser, nn.Module):
+            return self.denoiser.to(device)
+        return self.denoiser
 
 
 def save(path: Path, checkpoint: Checkpoint, network: NetworkSpec | str) -> None:
@@ -44,7 +72,7 @@ def save(path: Path, checkpoint: Checkpoint, network: NetworkSpec | str) -> None
     path : Path
         File to write, ``.safetensors``.
     checkpoint : Checkpoint
-        The denoiser and its description.
+        The network and its description.
     network : NetworkSpec or str
         What rebuilds it: a spec, or the name of the user's own factory.
 
@@ -66,12 +94,12 @@ def save(path: Path, checkpoint: Checkpoint, network: NetworkSpec | str) -> None
     write_atomic(path, lambda temporary: temporary.write_bytes(serialise(state, metadata)))
 
 
-def load(path: str | Path, *, network: Callable[[int], nn.Module] | None = None) -> Checkpoint:
-    """Read a denoiser; no class is needed for the networks of this package.
+def read(path: Path, network: Callable[[int], nn.Module] | None = None) -> Checkpoint:
+    """Read a trained denoiser; no class is needed for the networks of this package.
 
     Parameters
     ----------
-    path : str or Path
+    path : Path
         A trial folder or its weights file.
     network : callable, optional
         For a network of the user's own: the factory that made it, ``network(channels)``.
@@ -87,11 +115,13 @@ def load(path: str | Path, *, network: Callable[[int], nn.Module] | None = None)
     InputError
         If there is no such file, it is not a checkpoint of twinscore, or its weights do not fit.
     """
-    path = Path(path)
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         what = "has no weights yet: its training is unfinished" if path.is_dir() else "not found"
-        raise InputError(f"{path}: {what}; give a finished trial folder or a weights file")
+        raise InputError(
+            f"{path}: {what}; give a finished trial folder, a weights file "
+            "or another model (docs/models.md)"
+        )
     try:
         with safe_open(file, framework="pt") as content:
             header = json.loads((content.metadata() or {})["twinscore"])
@@ -100,6 +130,7 @@ def load(path: str | Path, *, network: Callable[[int], nn.Module] | None = None)
         denoiser = _rebuild(header["network"], shape[0], network)
         denoiser.load_state_dict(state)
         denoiser.to(memory_format=torch.channels_last)
+        return Checkpoint(denoiser.eval(), shape, mean)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     except (SafetensorError, LookupError, TypeError, ValueError) as error:
@@ -108,7 +139,6 @@ def load(path: str | Path, *, network: Callable[[int], nn.Module] | None = None)
     except RuntimeError as error:
         reason = " ".join(" ".join(str(error).splitlines()[:2]).split())
         raise InputError(f"{file}: the weights do not fit their network: {reason}") from None
-    return Checkpoint(denoiser.eval(), shape, mean)
 
 
 def _rebuild(

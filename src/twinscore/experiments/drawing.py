@@ -2,16 +2,18 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from twinscore import sampling
-from twinscore.denoisers import Checkpoint, Denoiser
+from twinscore.denoisers import Checkpoint, Denoiser, check
+from twinscore.errors import InputError, one_line
 
 Callback = sampling.Callback
 
@@ -71,12 +73,40 @@ class SamplingSpec(BaseModel):
 
 
 def model_digest(checkpoint: Checkpoint) -> str:
-    """Sha256 (hex) of a model's weights: names its content, wherever it lies."""
-    found = hashlib.sha256()
-    for name, value in checkpoint.denoiser.state_dict().items():
-        found.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
-        found.update(value.cpu().contiguous().numpy().tobytes())
+    """Sha256 (hex) of a model's weights and of what else it computes from, wherever they lie."""
+    found = hashlib.sha256(checkpoint.content.encode())
+    if isinstance(checkpoint.denoiser, nn.Module):
+        for name, value in checkpoint.denoiser.state_dict().items():
+            found.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+            found.update(value.cpu().flatten().view(torch.uint8).numpy())
     return found.hexdigest()
+
+
+@torch.no_grad()
+def sized(checkpoint: Checkpoint, side: int | None) -> Checkpoint:
+    """The same model for images of ``side`` x ``side``; None keeps the size that it knows.
+
+    Raises
+    ------
+    InputError
+        If the model does not know its images' channels, or their size and none is given; or if it
+        cannot denoise images of that size.
+    """
+    channels, height, width = checkpoint.shape
+    if channels is None:
+        raise InputError(
+            "--model: does not say how many channels its images have; let the function return "
+            "Checkpoint(denoiser, shape, mean)"
+        )
+    if side is None and (height is None or width is None):
+        raise InputError("--size: not given, and the model does not say how large its images are")
+    if side is None or (height, width) == (side, side):
+        return checkpoint
+    try:
+        check(checkpoint.denoiser, torch.zeros(1, channels, side, side), 1.0)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"--size: {side} does not suit the model: {one_line(error)}") from None
+    return replace(checkpoint, shape=(channels, side, side))
 
 
 def draw(
@@ -121,7 +151,7 @@ def draw_batch(
     Parameters
     ----------
     checkpoint : Checkpoint
-        The denoiser, and the shape and mean of its images.
+        The denoiser, and the shape (all of it, see :func:`sized`) and mean of its images.
     seeds : array
         (S,) int64, S at most ``size``.
     spec : SamplingSpec
@@ -144,7 +174,7 @@ def draw_batch(
     z = sampling.noise(filled, checkpoint.shape).to(device)
     mean = torch.tensor(checkpoint.mean, device=device).view(-1, 1, 1)
     sampler = _sampler(spec.resolved, callback)
-    x, converged = sampler(checkpoint.denoiser.to(device), z, seeds=filled, mean=mean)
+    x, converged = sampler(checkpoint.on(device), z, seeds=filled, mean=mean)
     x, converged = x[: len(seeds)], converged[: len(seeds)]
     good = converged & torch.isfinite(x).flatten(1).all(1).cpu()
     x = torch.nan_to_num(x, posinf=0.0, neginf=0.0)

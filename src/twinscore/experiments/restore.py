@@ -1,4 +1,4 @@
-"""Restore a picture from linear measurements with the prior inside a trained denoiser."""
+"""Restore a picture from linear measurements with the prior inside a denoiser."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch import Tensor
 from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load, psnr
 from twinscore.errors import InputError
-from twinscore.experiments.drawing import model_digest
+from twinscore.experiments.drawing import model_digest, sized
 from twinscore.images import picture
 from twinscore.progress import Reporter
 from twinscore.sampling import (
@@ -45,7 +45,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = ""
-    """A trial folder or its weights file."""
+    """A trial folder, its weights file, or another model (docs/models.md)."""
     image: str = ""
     """A picture file."""
     size: int | None = Field(default=None, ge=2)
@@ -154,15 +154,17 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Done:
         another run or in use.
     """
     environment.check(device)
-    for name, what in {"model": "a trial folder or a weights file", "image": "a picture"}.items():
+    for name, what in {
+        "model": "a trial folder or another model (docs/models.md)",
+        "image": "a picture",
+    }.items():
         if not getattr(spec, name):
             raise InputError(f"--{name}: not given; give {what}")
     if spec.rule == "projected" and spec.noise:
         raise InputError("noise: projected takes measurements without noise; use rule conditioned")
     checkpoint = load(spec.model)
-    original = picture(
-        Path(spec.image), spec.size or checkpoint.shape[1], gray=checkpoint.shape[0] == 1
-    )
+    checkpoint = sized(checkpoint, spec.size or checkpoint.shape[1])
+    original = picture(Path(spec.image), checkpoint.shape[1], gray=checkpoint.shape[0] == 1)
     operator = _operator(spec, tuple(original.shape))
     content = {"study": STUDY} | spec.model_dump(mode="json")
     content |= {
@@ -218,7 +220,7 @@ def _all_but_a_square(shape: tuple[int, int, int], missing: float) -> Tensor:
 def _restore(
     spec: Spec, checkpoint: Checkpoint, operator: Operator, original: Tensor, report: Any
 ) -> _Restored:
-    denoiser = checkpoint.denoiser.to(original.device)
+    denoiser = checkpoint.on(original.device)
     mean = torch.tensor(checkpoint.mean, device=original.device).view(-1, 1, 1)
     measurement = operator.measure(original)
     if spec.noise:

@@ -1,8 +1,9 @@
-"""Draw samples from a trained denoiser into a picture or an array file, a batch at a time."""
+"""Draw samples from a denoiser into a picture or an array file, a batch at a time."""
 
 import shutil
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load
 from twinscore.errors import InputError
-from twinscore.experiments.drawing import SamplingSpec, draw_batch, model_digest
+from twinscore.experiments.drawing import SamplingSpec, draw_batch, model_digest, sized
 from twinscore.progress import Reporter
 from twinscore.training import single_device
 
@@ -28,10 +29,15 @@ FILM_SEEDS = 8
 class Spec(BaseModel):
     """Samples of one model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = ""
-    """A trial folder or its weights file."""
+    """A trial folder, its weights file, or another model (docs/models.md)."""
+    size: int | None = Field(default=None, ge=1)
+    """Side of the samples in pixels (default: that of the model's images)."""
+    mean: float | None = None
+    """Mean intensity around which sampling starts (default: that of the model's images; 0.5 where
+    the model does not say)."""
     count: int = Field(default=64, ge=1)
     """Samples to draw."""
     seed: int = Field(default=0, ge=0)
@@ -83,14 +89,18 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     """
     environment.check(device)
     if not spec.model:
-        raise InputError("--model: not given; give a trial folder or a weights file")
+        raise InputError(
+            "--model: not given; give a trial folder or another model (docs/models.md)"
+        )
     if out is None or out.suffix not in {".png", ".npz"}:
         raise InputError(f"--out: {out} is no file for samples; give one that ends in .png or .npz")
     if out.exists():
         raise InputError(f"--out: {out} exists; give a new name")
     if spec.film and out.suffix != ".png":
         raise InputError(f"--film: {out} is no picture; give an --out that ends in .png")
-    checkpoint = load(spec.model)
+    checkpoint = sized(load(spec.model), spec.size)
+    if spec.mean is not None:
+        checkpoint = replace(checkpoint, mean=(spec.mean,))
     runs.make_folder(out.parent)
     count = min(spec.count, FILM_SEEDS) if spec.film else spec.count
     seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(count)])
@@ -117,6 +127,8 @@ def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "study": "sample",
         "model_digest": model_digest(checkpoint),
+        "shape": list(checkpoint.shape),
+        "mean": list(checkpoint.mean),
         "count": spec.count,
         "seed": spec.seed,
         "batch": spec.batch,

@@ -216,7 +216,7 @@ def _measure(
     trial: Trial, checkpoint: Checkpoint, seeds: np.ndarray, sampling: SamplingSpec, batch: int
 ) -> Measures:
     device = single_device(trial.device).device
-    denoiser = checkpoint.denoiser.to(device)
+    denoiser = checkpoint.on(device)
     images = open_images(trial.source)
     rows = np.resize(trial.indices, len(trial.test))
     parts = {"train": images[rows].to(device), "test": images[trial.test].to(device)}

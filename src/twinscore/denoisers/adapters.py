@@ -1,0 +1,139 @@
+"""Foreign denoisers: networks that follow other conventions become ``x_hat = f(y, sigma)``.
+
+Whatever maps ``(y, sigma)`` to a clean estimate of the same shape is a denoiser already, and needs
+none of these. They are for networks that predict something else, that take the noise level in
+another form only, or whose images have another range.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from twinscore.denoisers.closed_form.level import Level
+
+
+class Adapted(nn.Module):
+    """A foreign network and the rule that turns what it predicts into a clean estimate.
+
+    A module, so that the network moves between devices, has its weights and tells whether it is in
+    training mode as if it stood alone; made by the functions of this page.
+
+    Parameters
+    ----------
+    network : callable
+        A module or any other callable.
+    rule : callable
+        ``rule(network, y, sigma) -> x_hat``.
+    """
+
+    def __init__(self, network: Callable[..., Tensor], rule: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self.rule = rule
+        self.training = getattr(network, "training", False)
+
+    def forward(self, y: Tensor, sigma: Level = None) -> Tensor:
+        """Clean estimate of ``y``, (B, C, H, W)."""
+        return self.rule(self.network, y, sigma)
+
+
+def level_per_image(network: Callable[[Tensor, Tensor], Tensor]) -> Adapted:
+    """Denoiser ``D(x, sigma)`` of EDM and k-diffusion, which takes the level as a tensor only.
+
+    Karras et al. 2022, section 5: the preconditioned network.
+
+    Parameters
+    ----------
+    network : callable
+        ``network(y, sigma) -> x_hat``, sigma (B,) of the dtype and on the device of ``y``.
+
+    Returns
+    -------
+    Adapted
+        A denoiser that takes a float too. Called without a level it raises ValueError.
+    """
+    return Adapted(network, lambda net, y, sigma: net(y, _per_image(sigma, y)))
+
+
+def noise_predicting(network: Callable[[Tensor, Tensor], Tensor]) -> Adapted:
+    """Denoiser of a network that predicts noise of unit variance: ``y - sigma eps(y, sigma)``.
+
+    Parameters
+    ----------
+    network : callable
+        ``network(y, sigma) -> eps``, an estimate of ``z`` in ``y = x + sigma z``; sigma (B,) of the
+        dtype and on the device of ``y``.
+
+    Returns
+    -------
+    Adapted
+        A denoiser. Called without a level it raises ValueError.
+    """
+
+    def rule(net: Callable[..., Tensor], y: Tensor, sigma: Level) -> Tensor:
+        level = _per_image(sigma, y)
+        return y - level.view(-1, 1, 1, 1) * net(y, level)
+
+    return Adapted(network, rule)
+
+
+def residual_predicting(network: Callable[[Tensor], Tensor]) -> Adapted:
+    """Blind denoiser of a network that predicts the noise as it is in the image: ``y - net(y)``.
+
+    That is how the published networks of [GAHB] are written.
+
+    Parameters
+    ----------
+    network : callable
+        ``network(y)``, an estimate of ``sigma z`` in ``y = x + sigma z``.
+
+    Returns
+    -------
+    Adapted
+        A denoiser that ignores the noise level.
+    """
+    return Adapted(network, lambda net, y, sigma: y - net(y))
+
+
+def with_range(denoiser: Callable[..., Tensor], low: float, high: float) -> Adapted:
+    """Denoiser of images in [0, 1], from one of images in [low, high]; EDM's are in [-1, 1].
+
+    ``(f(low + r y, r sigma) - low) / r`` with ``r = high - low``.
+
+    Parameters
+    ----------
+    denoiser : callable
+        ``denoiser(y, sigma)`` in its own units, sigma too.
+    low, high : float
+        Its black and its white.
+
+    Returns
+    -------
+    Adapted
+        A denoiser in image units.
+
+    Raises
+    ------
+    ValueError
+        If ``low`` is not below ``high``.
+    """
+    width = high - low
+    if not width > 0:
+        raise ValueError(f"low must be below high; got {low} and {high}")
+
+    def rule(inner: Callable[..., Tensor], y: Tensor, sigma: Level) -> Tensor:
+        level = None if sigma is None else width * sigma
+        return (inner(low + width * y, level) - low) / width
+
+    return Adapted(denoiser, rule)
+
+
+def _per_image(sigma: Level, y: Tensor) -> Tensor:
+    """``sigma`` as a (B,) tensor like ``y``."""
+    if sigma is None:
+        raise ValueError("this denoiser needs the noise level; pass sigma")
+    level = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
+    if level.ndim > 1 or (level.ndim == 1 and len(level) not in (1, len(y))):
+        raise ValueError(f"sigma must be a float or of shape ({len(y)},), got {tuple(level.shape)}")
+    return level.expand(len(y)).contiguous()

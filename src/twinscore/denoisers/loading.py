@@ -1,0 +1,114 @@
+"""Model strings: what ``--model`` takes becomes a denoiser and what is known of its images.
+
+``trial/folder``, ``weights.safetensors``, ``lcv:model.pt``, ``mine.py:function``,
+``empirical:digits``, ``gaussian:photos,size=16``. Prefixes win over paths: ``./lcv:x`` is a file.
+"""
+
+import hashlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from twinscore.denoisers import checkpoint, fitted, published
+from twinscore.denoisers.adapters import level_per_image
+from twinscore.denoisers.checkpoint import Checkpoint
+from twinscore.errors import InputError
+
+
+def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None) -> Checkpoint:
+    """Open the denoiser that a model string names.
+
+    Parameters
+    ----------
+    model : str or Path
+        A trial folder or its weights file; ``lcv:PATH``, a checkpoint published with [GAHB], or its
+        folder (with ``,first=relu`` for a BF-CNN whose first layer has a ReLU);
+        ``FILE.py:FUNCTION``, a function of the user's own that takes nothing and returns a
+        denoiser, or a :class:`Checkpoint` where the images' shape and mean are to be known;
+        ``gaussian:SOURCE`` and ``empirical:SOURCE``, the closed forms of the images of a source
+        (:func:`twinscore.images.load`).
+    network : callable, optional
+        For weights of a network of the user's own: the factory that made it,
+        ``network(channels)``.
+
+    Returns
+    -------
+    Checkpoint
+        Ready for every sampler and analysis: a network is in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    InputError
+        If there is no such model, or it cannot be used.
+
+    Examples
+    --------
+    >>> from twinscore import denoisers
+    >>> denoisers.load("gaussian:digits").shape
+    (1, 8, 8)
+    """
+    if network is not None or isinstance(model, Path):
+        return checkpoint.read(Path(model), network)
+    kind, _, body = model.partition(":")
+    if body and kind in _KINDS:
+        return _KINDS[kind](body)
+    function = re.fullmatch(r"(.+\.py):(\w+)", model)
+    if function:
+        return _called(Path(function[1]), function[2])
+    return checkpoint.read(Path(model))
+
+
+def _published(body: str) -> Checkpoint:
+    path = body.removesuffix(",first=relu")
+    return published.read(Path(path), first_relu=path != body)
+
+
+_KINDS: dict[str, Callable[[str], Checkpoint]] = {
+    "lcv": _published,
+    "gaussian": fitted.gaussian,
+    "empirical": fitted.empirical,
+}
+
+
+def _called(file: Path, name: str) -> Checkpoint:
+    """Run the user's file and call its function.
+
+    The file's folder is importable meanwhile. Whatever the denoiser, it is called with the noise
+    level as a (B,) tensor.
+    """
+    try:
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
+    before = list(sys.path)
+    sys.path.insert(0, str(file.parent.resolve()))
+    try:
+        found = _function(file, name, content)()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{file}:{name}: cannot be called: {reason}") from error
+    finally:
+        sys.path[:] = before
+    nothing_known = (None, None, None), (published.UNKNOWN_MEAN,)
+    known = found if isinstance(found, Checkpoint) else Checkpoint(found, *nothing_known)
+    if not callable(known.denoiser):
+        raise InputError(
+            f"{file}:{name}: returned {type(found).__name__}; return a denoiser, a function of "
+            "(y, sigma), or Checkpoint(denoiser, shape, mean)"
+        )
+    denoiser = level_per_image(known.denoiser).eval()
+    return replace(known, denoiser=denoiser, content=f"{content} {name} {known.content}")
+
+
+def _function(file: Path, name: str, content: str) -> Callable[[], Any]:
+    spec = importlib.util.spec_from_file_location(f"twinscore_model_{content[:16]}", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return getattr(module, name)
