@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
 from twinscore.errors import InputError
 from twinscore.experiments import drawing, sample
-from twinscore.experiments.drawing import QUALITIES, SamplingSpec, draw, draw_batch
+from twinscore.experiments.drawing import QUALITIES, SamplingSpec, batch_for, draw, draw_batch
 from twinscore.sampling import noise
 
 SMALL = NetworkSpec(width=3, levels=1)
@@ -56,6 +56,18 @@ def test_a_seed_gives_the_same_bits_in_any_batch_of_a_size(checkpoint, fields):
     shuffled = np.array([10, 3, 7])
     part, _ = draw_batch(checkpoint, shuffled, spec, size=4)
     np.testing.assert_array_equal(part, whole[shuffled])
+
+
+@pytest.mark.parametrize(("side", "batch"), [(8, 128), (80, 128), (256, 16), (2048, 1)])
+def test_the_batch_is_bounded_by_its_pixels(side, batch):
+    assert batch_for((1, side, side)) == batch
+
+
+def test_without_a_batch_samples_are_those_of_the_default_one(model, tmp_path):
+    sample.run(spec_of(model, count=3), tmp_path / "default.npz")
+    sample.run(spec_of(model, count=3, batch=128), tmp_path / "given.npz")
+    with np.load(tmp_path / "default.npz") as ours, np.load(tmp_path / "given.npz") as given:
+        np.testing.assert_array_equal(ours["samples"], given["samples"])
 
 
 def test_a_quality_stands_for_a_sampler_and_gives_way():

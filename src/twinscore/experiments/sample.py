@@ -16,7 +16,13 @@ from torch import Tensor
 from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load
 from twinscore.errors import InputError
-from twinscore.experiments.drawing import SamplingSpec, draw_batch, model_digest, sized
+from twinscore.experiments.drawing import (
+    SamplingSpec,
+    batch_for,
+    draw_batch,
+    model_digest,
+    sized,
+)
 from twinscore.progress import Reporter
 from twinscore.training import single_device
 
@@ -42,8 +48,8 @@ class Spec(BaseModel):
     """Samples to draw."""
     seed: int = Field(default=0, ge=0)
     """Sample i is a function of (seed, i) only."""
-    batch: int = Field(default=128, ge=1)
-    """Samples drawn at a time."""
+    batch: int | None = Field(default=None, ge=1)
+    """Samples drawn at a time (default: 128, fewer of images above 90x90, to bound memory)."""
     film: int = Field(default=0, ge=0)
     """Instead of a grid of samples, show this many moments of the way to each of the first few."""
     sampling: SamplingSpec = SamplingSpec()
@@ -101,6 +107,8 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     checkpoint = sized(load(spec.model), spec.size)
     if spec.mean is not None:
         checkpoint = replace(checkpoint, mean=(spec.mean,))
+    if spec.batch is None:
+        spec = spec.model_copy(update={"batch": batch_for(checkpoint.shape)})
     runs.make_folder(out.parent)
     count = min(spec.count, FILM_SEEDS) if spec.film else spec.count
     seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(count)])
