@@ -111,9 +111,10 @@ class Empirical:
         noise = variance_of(sigma, y).expand(len(y), 1)
         means, evidence = (part.split(1) for part in self._posterior(y, sigma))
         return torch.cat(
-            [self._covariance(*one) / one[1] for one in zip(
-                y.flatten(1).split(1), noise.split(1), means, evidence, strict=True
-            )]
+            [
+                self._covariance(*one) / one[1]
+                for one in zip(y.flatten(1).split(1), noise.split(1), means, evidence, strict=True)
+            ]
         )
 
     def error_bound(self, y: Tensor, sigma: Level) -> Tensor:
