@@ -121,13 +121,12 @@ class Disc:
         roots = (vectors * values.clamp_min(0).sqrt()[:, None]).mT
         theta = torch.cat([nodes.means[:, None], roots], 1)
         step, centre, found = self._step(), self._mean(nodes), 0.0
-        for part in zip(
-            nodes.points.split(step), theta.split(step), nodes.probabilities.split(step)
-        ):
-            masks = self._masks(part[0])[:, None]
-            images = part[1][:, :, :1] * masks + part[1][:, :, 1:] * (1 - masks)
+        parts = (of.split(step) for of in (nodes.points, theta, nodes.probabilities))
+        for points, two, probabilities in zip(*parts, strict=True):
+            masks = self._masks(points)[:, None]
+            images = two[:, :, :1] * masks + two[:, :, 1:] * (1 - masks)
             images[:, 0] -= centre
-            rows = (images * part[2].sqrt()[:, None, None]).flatten(0, 1)
+            rows = (images * probabilities.sqrt()[:, None, None]).flatten(0, 1)
             found = found + rows.T @ rows
         return found
 
@@ -147,8 +146,8 @@ def disc_tangent(parameters: Tensor, size: int, *, edge: float = 1.0) -> LinearS
 
     ``f(y) = x + P (y - x)`` with the image x of the parameters and P the orthogonal projection on
     the derivatives of x in them: the limit of the posterior mean as sigma falls to 0, for y about
-    x. It must be told the parameters, true or fitted, and its noise level has no effect. Its error
-    is ``5 sigma^2``, summed over pixels, or ``2 sigma^2`` where foreground and background are equal.
+    x. It must be told the parameters, true or fitted, and the noise level has no effect on it. Its
+    error is ``5 sigma^2``, summed over pixels, or ``2 sigma^2`` where the intensities are equal.
 
     Parameters
     ----------

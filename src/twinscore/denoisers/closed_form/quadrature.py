@@ -1,4 +1,4 @@
-"""Nodes and weights for integrals of densities that may be narrow: where they are, not everywhere."""
+"""Nodes and weights for integrals of densities that may be narrow: where these are, only."""
 
 import math
 from collections.abc import Callable
@@ -119,7 +119,7 @@ def _legendre() -> tuple[Tensor, Tensor]:
 
 
 def _log_errors(values: Tensor, dimension: int) -> Tensor:
-    """Logarithm of the error estimate of each cell, relative to its integral; (M, nodes) to (M,)."""
+    """Log error estimate of each cell, relative to its integral; (M, nodes) to (M,)."""
     cells = values.unflatten(1, (3,) * dimension)
     axes = range(1, dimension + 1)
     ranges = [(cells.amax(k) - cells.amin(k)).flatten(1).amax(1) for k in axes]

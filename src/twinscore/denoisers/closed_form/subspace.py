@@ -65,7 +65,7 @@ class LinearSubspace:
         return (self(y, sigma) - y) / variance_of(sigma, y).view(-1, 1, 1, 1)
 
     def log_density(self, y: Tensor, sigma: Level) -> Tensor:
-        """Log density of ``y = x + sigma z``, (B,), nats; the flat density is 1 a unit of volume."""
+        """Log density of ``y = x + sigma z``, (B,), nats; a flat density is 1."""
         noise, flat, basis = variance_of(sigma, y), centred(y, self.mean), self.basis.flatten(1)
         coefficients = flat @ basis.T.to(y)
         off = (flat - coefficients @ basis.to(y)).square().sum(1, keepdim=True)
