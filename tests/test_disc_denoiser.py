@@ -175,6 +175,8 @@ def test_bad_input_is_refused():
         form()(noisy(1.0))
     with pytest.raises(ValueError, match="is for images of shape"):
         form()(noisy(1.0)[..., 1:], 1.0)
+    with pytest.raises(ValueError, match="NaN"):
+        form()(noisy(1.0) * torch.nan, 1.0)
     with pytest.raises(ValueError, match="tolerance"):
         form(tolerance=0.0)
     with pytest.raises(InputError, match="do not fit"):

@@ -48,6 +48,15 @@ class Disc:
         Width of the edge in pixels.
     tolerance : float
         Estimated error of the integral over masks, relative to it.
+
+    Raises
+    ------
+    InputError
+        If the discs do not fit, or (in a call) the edge is out of its range.
+    ValueError
+        If the tolerance is not between 0 and 1, or the images of a call are not finite.
+    RuntimeError
+        If 2^18 cells do not reach the tolerance.
     """
 
     size: int = 80
@@ -86,6 +95,8 @@ class Disc:
     def _each(self, y: Tensor, sigma: Level) -> list[tuple[Tensor, Tensor]]:
         """Images (d,) and noise variances in float64."""
         centred(y[:0], y.new_zeros(1, self.size, self.size))
+        if not torch.isfinite(y).all():
+            raise ValueError("y holds NaN or infinity")
         noise = variance_of(sigma, y.double()).expand(len(y), 1)[:, 0]
         return list(zip(y.double().flatten(1), noise, strict=True))
 
