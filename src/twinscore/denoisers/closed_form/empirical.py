@@ -18,7 +18,7 @@ from torch import Tensor
 
 from twinscore.denoisers.closed_form.level import Level, centred, variance_of
 
-_CHUNK = 2**21
+_CHUNK = 2**20
 """Numbers held at a time: of a chunk of images, or of its distances to the batch."""
 
 _BLOCK = 128
@@ -39,7 +39,7 @@ class Empirical:
     """Posterior mean of ``x`` uniform over N training images; make one with :meth:`of`.
 
     Cost of a call: 4 B N d flops, half of that where few images weigh anything. Memory: chunks of
-    2^21 numbers, whatever N, with or without gradients: derivatives pass over the images again.
+    2^20 numbers, whatever N, with or without gradients: derivatives pass over the images again.
     It can be differentiated in ``y``, not in ``sigma``, in reverse or forward mode.
 
     Attributes
