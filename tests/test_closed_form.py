@@ -5,8 +5,15 @@ import math
 import pytest
 import torch
 
-from twinscore.denoisers.closed_form import Gaussian, GaussianMixture, StationaryGaussian
+from twinscore.denoisers.closed_form import (
+    Empirical,
+    Gaussian,
+    GaussianMixture,
+    LinearSubspace,
+    StationaryGaussian,
+)
 from twinscore.denoisers.layers import generator_of
+from twinscore.images.synthetic import subspace, subspace_law
 
 SHAPE = (2, 3, 4)
 D = math.prod(SHAPE)
@@ -32,7 +39,11 @@ def power():
 MEAN = 0.5 + 0.1 * normal(*SHAPE, seed=9)
 MEANS = 0.5 + 0.4 * normal(3, *SHAPE, seed=8)
 WEIGHTS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+BASIS = torch.linalg.qr(normal(D, 5, seed=7)).Q.T.reshape(5, *SHAPE)
 FORMS = {
+    "empirical": lambda: Empirical.of(0.5 + 0.3 * normal(20, *SHAPE, seed=5)),
+    "subspace": lambda: LinearSubspace(MEAN, BASIS, 0.3),
+    "flat subspace": lambda: LinearSubspace(MEAN, BASIS),
     "gaussian": lambda: Gaussian.of(MEAN, covariance()),
     "singular gaussian": lambda: Gaussian.of(MEAN, covariance(rank=5)),
     "stationary": lambda: StationaryGaussian(MEAN, power()),
@@ -74,6 +85,60 @@ def test_the_jacobian_is_the_derivative(form, sigma):
         torch.testing.assert_close(found[i], exact, rtol=1e-8, atol=1e-9)
     assert torch.allclose(found, found.mT, atol=1e-10)
     assert (torch.linalg.eigvalsh(found) > -1e-10).all()
+
+
+@pytest.mark.parametrize("sigma", [*SIGMAS, EACH], ids=str)
+def test_finite_differences_give_the_jacobian(form, sigma):
+    """Third derivatives go as sigma^-2, so that the step is a share of sigma: error 1e-8, about."""
+    y, v = 0.5 + normal(4, *SHAPE, seed=2), normal(4, *SHAPE, seed=11)
+    step = 1e-4 * torch.as_tensor(sigma, dtype=y.dtype).view(-1, 1, 1, 1)
+    difference = (form(y + step * v, sigma) - form(y - step * v, sigma)) / (2 * step)
+    product = (form.jacobian(y, sigma) @ v.flatten(1)[:, :, None])[:, :, 0]
+    distance = (difference.flatten(1) - product).norm(dim=1)
+    # An image alone with its nearest has a Jacobian of 0: relative to the direction then.
+    assert (distance <= 1e-6 * product.norm(dim=1) + 1e-9 * v.flatten(1).norm(dim=1)).all()
+
+
+def test_the_jacobian_of_a_mixture_is_its_posterior_covariance():
+    """Of Gaussians of inverse covariance ``C^-1 + sigma^-2``, weighted by their evidence."""
+    form, sigma = FORMS["mixture, full"](), 0.4
+    y = 0.5 + normal(1, *SHAPE, seed=2)
+    means, covariances, evidence = [], [], []
+    for k in range(3):
+        total = covariance(k) + sigma**2 * torch.eye(D)
+        off = (y - MEANS[k]).flatten()
+        gain = torch.linalg.solve(total, covariance(k)).T
+        means.append(MEANS[k].flatten() + gain @ off)
+        covariances.append(covariance(k) - gain @ covariance(k))
+        law = torch.distributions.MultivariateNormal(torch.zeros(D).double(), total)
+        evidence.append(WEIGHTS[k].log() + law.log_prob(off))
+    weights, means = torch.stack(evidence).softmax(0), torch.stack(means)
+    off = means - weights @ means
+    within = torch.einsum("k,kij->ij", weights, torch.stack(covariances))
+    exact = (within + off.T @ (weights[:, None] * off)) / sigma**2
+    torch.testing.assert_close(form.jacobian(y, sigma)[0], exact, rtol=1e-7, atol=1e-9)
+
+
+def test_a_subspace_is_a_gaussian_of_low_rank_and_projects_in_the_limit():
+    flat, y = BASIS.flatten(1), normal(4, *SHAPE, seed=4)
+    gaussian, form = Gaussian.of(MEAN, 0.09 * flat.T @ flat), FORMS["subspace"]()
+    torch.testing.assert_close(form(y, EACH), gaussian(y, EACH), **CLOSE)
+    torch.testing.assert_close(form.log_density(y, EACH), gaussian.log_density(y, EACH), **CLOSE)
+    for limit in (FORMS["flat subspace"](), LinearSubspace(MEAN, BASIS, 1e6)):
+        eigenvalues = torch.linalg.eigvalsh(limit.jacobian(y[:1], 0.3)[0])
+        exact = torch.tensor([0.0] * (D - 5) + [1.0] * 5, dtype=torch.float64)
+        torch.testing.assert_close(eigenvalues, exact, rtol=0, atol=1e-10)
+        assert limit.mse(0.3) == pytest.approx(5 * 0.3**2)
+
+
+def test_the_subspace_of_the_source_is_kept():
+    law = subspace_law(8, 4)
+    form = LinearSubspace(torch.full((1, 8, 8), law.mean), law.basis[:, None], law.scale)
+    x = subspace(range(2000), law)
+    on = LinearSubspace(form.mean, form.basis)(x, 0.1)
+    torch.testing.assert_close(on, x, rtol=0, atol=1e-5)  # float32, sums of 64
+    errors = (form(x + 0.3 * normal(2000, 1, 8, 8).float(), 0.3) - x).square().flatten(1).sum(1)
+    assert abs(errors.mean() - form.mse(0.3)) < 4 * errors.std() / math.sqrt(2000)
 
 
 def test_a_mixture_of_one_component_is_a_gaussian():
@@ -169,5 +234,11 @@ def test_what_is_no_covariance_is_refused():
         GaussianMixture.of(WEIGHTS, MEANS, covariance()[:5])
     with pytest.raises(ValueError, match="must be even"):
         StationaryGaussian(MEAN, power() + torch.arange(4).double())
+    with pytest.raises(ValueError, match="not orthonormal"):
+        LinearSubspace(MEAN, 2 * BASIS)
+    with pytest.raises(ValueError, match="the basis must be"):
+        LinearSubspace(MEAN, BASIS[0])
+    with pytest.raises(ValueError, match="scale must be positive"):
+        LinearSubspace(MEAN, BASIS, 0.0)
     with pytest.raises(ValueError, match="non-negative"):
         StationaryGaussian(MEAN, -power())

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from twinscore.denoisers.closed_form import Empirical
 from twinscore.denoisers.layers import generator_of
 from twinscore.sampling import euler, noise, noise_levels, probability_flow, reverse_diffusion
 
@@ -37,18 +38,6 @@ class Blind:
 
     def __call__(self, y, sigma=None):
         return self.scale * torch.tanh(y / (2 * self.scale)) * torch.ones_like(y)
-
-
-class Empirical:
-    """``sum_i w_i x_i`` with ``w_i ~ exp(-||y - x_i||^2 / (2 sigma^2))``."""
-
-    def __init__(self, images):
-        self.images = images
-
-    def __call__(self, y, sigma):
-        distances = torch.cdist(y.flatten(1), self.images.flatten(1)).square()
-        weights = torch.softmax(-distances / (2 * column(sigma, y).flatten(1) ** 2), 1)
-        return (weights @ self.images.flatten(1)).view_as(y)
 
 
 def gaussian(seed=0, shape=(1, 3, 4)):
@@ -118,16 +107,6 @@ def test_flow_by_euler_is_its_recursion_on_gaussian_data(steps):
     torch.testing.assert_close(found, denoiser(y, levels[-1]), **CLOSE)
 
 
-def test_flow_on_the_empirical_density_ends_on_a_training_image():
-    training = torch.rand(6, 1, 4, 4, generator=generator_of(0), dtype=torch.float64)
-    found = probability_flow(Empirical(training), start(40, (1, 4, 4)), mean=0.5)
-    distance, index = torch.cdist(found.flatten(1), training.flatten(1)).min(1)
-    # At sigma_min = 0.01 images some 1.6 apart differ in weight by exp(-1e4); cdist itself cancels
-    # to the root of float64's 2e-16 times a squared norm.
-    assert distance.max() < 1e-6
-    assert len(index.unique()) > 1
-
-
 def test_flow_reports_every_level():
     denoiser, z = gaussian(), start(2, (1, 3, 4))
     seen = []
@@ -164,7 +143,7 @@ def one_image(denoiser, z0, seed, *, mean, sigma_max, sigma_min, h0, beta, max_s
     return denoiser(y, tracked)[0], t, sigma
 
 
-@pytest.mark.parametrize("denoiser", [gaussian(), Blind(), Empirical(start(5, (1, 3, 4), 3))])
+@pytest.mark.parametrize("denoiser", [gaussian(), Blind(), Empirical.of(start(5, (1, 3, 4), 3))])
 @pytest.mark.parametrize("beta", [0.2, 0.5, 1.0])
 def test_reverse_diffusion_is_the_published_loop(denoiser, beta):
     z, seeds = start(6, (1, 3, 4)), [4, 8, 15, 16, 23, 42]
@@ -182,7 +161,7 @@ def test_reverse_diffusion_is_the_published_loop(denoiser, beta):
 
 
 def test_images_stop_on_their_own_whatever_their_batch():
-    denoiser, seeds = Empirical(start(5, (1, 3, 4), 3).float()), list(range(8))
+    denoiser, seeds = Empirical.of(start(5, (1, 3, 4), 3).float()), list(range(8))
     z = start(8, (1, 3, 4)).float()
     options = {"h0": 0.05, "beta": 0.3, "sigma_min": 0.05}
     together = reverse_diffusion(denoiser, z, seeds=seeds, **options)

@@ -4,7 +4,18 @@ All of them need the noise level (``sigma``), compute in the dtype and on the de
 give the Jacobian ``Cov[x | y] / sigma^2`` (STUDIES section 1: symmetric, non-negative).
 """
 
+from twinscore.denoisers.closed_form.disc import Disc, disc_tangent
+from twinscore.denoisers.closed_form.empirical import Empirical
 from twinscore.denoisers.closed_form.gaussian import Gaussian, StationaryGaussian
 from twinscore.denoisers.closed_form.mixture import GaussianMixture
+from twinscore.denoisers.closed_form.subspace import LinearSubspace
 
-__all__ = ["Gaussian", "GaussianMixture", "StationaryGaussian"]
+__all__ = [
+    "Disc",
+    "Empirical",
+    "Gaussian",
+    "GaussianMixture",
+    "LinearSubspace",
+    "StationaryGaussian",
+    "disc_tangent",
+]

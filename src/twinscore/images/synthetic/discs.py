@@ -88,6 +88,34 @@ def sample_parameters(
     InputError
         When the size is less than 1, or the largest disc does not fit, or the smallest is none.
     """
+    draws = torch.empty(len(indices), 5, dtype=torch.float64)
+    for row, generator in zip(draws, stream.generators(indices, seed), strict=True):
+        generator.random(out=row.numpy())
+    return parameters_at(draws, size=size, radius=radius)
+
+
+def parameters_at(
+    draws: torch.Tensor, *, size: int = 80, radius: tuple[float, float] | None = None
+) -> torch.Tensor:
+    """Turn uniform numbers into parameters: the law of :func:`sample_parameters`.
+
+    Parameters
+    ----------
+    draws : torch.Tensor
+        ``(n, 5)`` in [0, 1]: where the centre lies in its range, the radius, the intensities.
+    size, radius
+        As for :func:`sample_parameters`.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(n, 5)``, dtype and device of the draws.
+
+    Raises
+    ------
+    InputError
+        As for :func:`sample_parameters`.
+    """
     if size < 1:
         raise InputError(f"size: {size} is out of range; give at least 1")
     least, most = (0.1 * size, 0.4 * size) if radius is None else radius
@@ -96,9 +124,6 @@ def sample_parameters(
             f"radius: discs of {least:g} to {most:g} pixels do not fit into {size}x{size}; "
             f"give 0 < least <= largest <= {size / 2:g}"
         )
-    draws = torch.empty(len(indices), 5, dtype=torch.float64)
-    for row, generator in zip(draws, stream.generators(indices, seed), strict=True):
-        generator.random(out=row.numpy())
     radii = least + (most - least) * draws[:, 2:3]
     centres = radii - 0.5 + (size - 2 * radii) * draws[:, :2]
     return torch.cat([centres, radii, draws[:, 3:]], dim=1)
