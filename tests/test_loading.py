@@ -8,16 +8,12 @@ import torch
 from PIL import Image
 
 from twinscore import cli, images
-from twinscore.denoisers import Checkpoint, NetworkSpec, build, closed_form, fitted, load, save
+from twinscore.denoisers import Checkpoint, NetworkSpec, build, fitted, load, save
 from twinscore.denoisers.layers import generator_of
 from twinscore.errors import InputError
 from twinscore.experiments.drawing import model_digest, sized
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
-
-needs_empirical = pytest.mark.skipif(
-    not hasattr(closed_form, "Empirical"), reason="no closed form of the empirical density yet"
-)
 
 MINE = """
 import torch
@@ -109,7 +105,6 @@ def test_a_gaussian_too_large_for_memory_names_a_size_that_fits(monkeypatch):
     assert load("gaussian:digits,size=7").shape == (1, 7, 7)
 
 
-@needs_empirical
 def test_samples_of_the_empirical_denoiser_are_its_images(tmp_path):
     """At noise far below half the smallest distance between two of them."""
     source, out = "discs:count=20,size=6", tmp_path / "samples.npz"
