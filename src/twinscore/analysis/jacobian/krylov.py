@@ -1,10 +1,10 @@
 """Eigenpairs at either end of the spectrum by a block Krylov method that checks its residuals.
 
-A basis starts with a random block and grows by the residuals of those wanted pairs that have not
-converged (Davidson 1975 without a preconditioner; for the first blocks this is block Lanczos or
-Arnoldi). Blocks are what makes it fast: a product with many vectors costs far less than as many
-products. The first block is wider than the number of wanted pairs, so that eigenvalues of any
-multiplicity are found.
+A basis starts with a random block and grows by the residuals of the first wanted pairs that have
+not converged, a block of them at a time (Davidson 1975 without a preconditioner: block Lanczos or
+Arnoldi whose last blocks go where they are needed). Blocks are what makes it fast: a product with
+many vectors costs less than as many products. The pairs found have to survive a fresh random
+block, for a Krylov space may close before it has met all eigenvectors of equal eigenvalues.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,11 @@ End = Literal["largest", "smallest"]
 Decomposition = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Eigenvalues (m,) and eigenvectors (m, m), in columns, of a small matrix."""
 
-_SPARE = 8
-"""Vectors of the first block beyond the wanted pairs."""
+_BLOCK = 8
+"""Vectors a step: wider ones need more products, narrower ones make slower products."""
+
+_GROWTH = 10
+"""A large basis grows by this part of itself: each step decomposes a matrix of its size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +89,18 @@ def symmetric_eigenpairs(
     Returns
     -------
     Eigenpairs
-        Cost: its ``products``, each one forward and one reverse product. Memory: two vectors for
-        each product.
+        Cost: its ``products``, each one forward and one reverse product. Memory: two float64
+        vectors for each product.
 
     Raises
     ------
     ValueError
-        If ``k`` is not within 1 and d, ``max_products`` is too small to hold k vectors, or there
+        If ``k`` is not within 1 and d, ``max_products`` under k, or there
         are several images.
     """
-    start = _start(linearisation, k, max_products, seed)
-    sign = 1 if end == "largest" else -1
-    return _krylov(linearisation.symmetric, start, k, sign, tolerance, max_products, _hermitian)
+    _check(linearisation, k, max_products)
+    wanted = _Wanted(k, 1 if end == "largest" else -1, tolerance, max_products, seed)
+    return _krylov(linearisation.symmetric, linearisation.y, wanted, _hermitian)
 
 
 def eigenpairs(
@@ -115,63 +118,68 @@ def eigenpairs(
     product. The eigenvectors are right ones, and not orthogonal. Residuals bound the error of
     eigenvalues only through the condition of the eigenvectors.
     """
-    start = _start(linearisation, k, max_products, seed)
-    sign = 1 if end == "largest" else -1
-    return _krylov(linearisation.forward, start, k, sign, tolerance, max_products, _general)
+    _check(linearisation, k, max_products)
+    wanted = _Wanted(k, 1 if end == "largest" else -1, tolerance, max_products, seed)
+    return _krylov(linearisation.forward, linearisation.y, wanted, torch.linalg.eig)
 
 
-def _start(linearisation: Linearisation, k: int, max_products: int, seed: int) -> Tensor:
-    d = linearisation.d
-    if not 1 <= k <= d:
-        raise ValueError(f"k must be from 1 to the {d} values of an image, got {k}")
+@dataclass(frozen=True)
+class _Wanted:
+    """Which pairs, how exactly, and at what price; ``sign`` -1 for the low end."""
+
+    k: int
+    sign: int
+    tolerance: float
+    max_products: int
+    seed: int
+
+
+def _check(linearisation: Linearisation, k: int, max_products: int) -> None:
+    if not 1 <= k <= linearisation.d:
+        raise ValueError(f"k must be from 1 to the {linearisation.d} values of an image, got {k}")
     if max_products < k:
         raise ValueError(f"max_products must be at least k = {k}, got {max_products}")
-    count = min(d, k + _SPARE, max_products)
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, d, generator=generator).to(linearisation.y)
 
 
-def _hermitian(projected: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.linalg.eigh((projected + projected.T) / 2)
-
-
-def _general(projected: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.linalg.eig(projected)
-
-
-def _krylov(
-    operator: Operator,
-    block: Tensor,
-    k: int,
-    sign: int,
-    tolerance: float,
-    max_products: int,
-    decompose: Decomposition,
-) -> Eigenpairs:
-    """Grow a basis from a block until the wanted pairs are found, it is full, or time is up."""
-    basis = images = block[:0]
-    most = min(max_products, block.shape[1])
+def _krylov(operator: Operator, y: Tensor, wanted: _Wanted, decompose: Decomposition) -> Eigenpairs:
+    """Grow a basis until the wanted pairs are found and survive, or no product is left."""
+    d = y.numel()
+    generator = torch.Generator().manual_seed(wanted.seed)
+    basis = images = settled = torch.zeros(0, d, dtype=torch.float64, device=y.device)
+    block, most = basis, min(wanted.max_products, d)
     while True:
-        block = _new_directions(block, basis)
-        basis, images = torch.cat([basis, block]), torch.cat([images, operator(block)])
-        values, vectors, gaps = _ritz(basis, images, k, sign, decompose)
-        residuals = torch.linalg.vector_norm(gaps, dim=1)
-        block = _real(gaps[residuals > tolerance]).to(basis)[: most - len(basis)]
         if not len(block):
-            return Eigenpairs(values, vectors, residuals, len(basis), tolerance)
+            block = torch.randn(_BLOCK, d, generator=generator).to(basis)
+        block = _new_directions(block, basis)[: most - len(basis)]
+        basis = torch.cat([basis, block])
+        images = torch.cat([images, operator(block.to(y)).to(images)])
+        values, vectors, gaps = _ritz(basis, images, wanted, decompose)
+        residuals = torch.linalg.vector_norm(gaps, dim=1)
+        step = max(_BLOCK, len(basis) // _GROWTH)
+        block = _real(gaps[residuals > wanted.tolerance])[:step]
+        found = not len(block)
+        same = len(settled) == wanted.k and (values - settled).abs().max() <= wanted.tolerance
+        if len(basis) == most or (found and same):
+            return Eigenpairs(values, vectors, residuals, len(basis), wanted.tolerance)
+        if found:
+            settled = values
 
 
 def _ritz(
-    basis: Tensor, images: Tensor, k: int, sign: int, decompose: Decomposition
+    basis: Tensor, images: Tensor, wanted: _Wanted, decompose: Decomposition
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Wanted values, unit vectors and relative residual vectors within the span of a basis."""
-    values, mixing = decompose(basis.double() @ images.double().T)
-    order = (sign * values.real).argsort(descending=True)[:k]
+    values, mixing = decompose(basis @ images.T)
+    order = (wanted.sign * values.real).argsort(descending=True)[: wanted.k]
     scale = values.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
     values, mixing = values[order], mixing[:, order].T
     vectors = mixing @ basis.to(mixing)
     gaps = mixing @ images.to(mixing) - values[:, None] * vectors
     return values, vectors, gaps / scale
+
+
+def _hermitian(projected: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.linalg.eigh((projected + projected.T) / 2)
 
 
 def _real(rows: Tensor) -> Tensor:
