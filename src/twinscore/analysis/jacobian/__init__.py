@@ -1,0 +1,26 @@
+"""The Jacobian of a denoiser at a noisy image: products, eigenpairs, trace, without forming it."""
+
+from twinscore.analysis.jacobian.estimates import (
+    Estimate,
+    asymmetry,
+    effective_rank,
+    trace,
+    traces,
+)
+from twinscore.analysis.jacobian.krylov import Eigenpairs, eigenpairs, symmetric_eigenpairs
+from twinscore.analysis.jacobian.matrix import full
+from twinscore.analysis.jacobian.products import Linearisation, linearise
+
+__all__ = [
+    "Eigenpairs",
+    "Estimate",
+    "Linearisation",
+    "asymmetry",
+    "effective_rank",
+    "eigenpairs",
+    "full",
+    "linearise",
+    "symmetric_eigenpairs",
+    "trace",
+    "traces",
+]

@@ -1,0 +1,198 @@
+"""Eigenpairs at either end of the spectrum by a block Krylov method that checks its residuals.
+
+A basis starts with a random block and grows by the residuals of the first wanted pairs that have
+not converged, a block of them at a time (Davidson 1975 without a preconditioner: block Lanczos or
+Arnoldi whose last blocks go where they are needed). Blocks are what makes it fast: a product with
+many vectors costs less than as many products. The pairs found have to survive a fresh random
+block, for a Krylov space may close before it has met all eigenvectors of equal eigenvalues.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from twinscore.analysis.jacobian.products import Linearisation, Operator
+
+End = Literal["largest", "smallest"]
+
+Decomposition = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Eigenvalues (m,) and eigenvectors (m, m), in columns, of a small matrix."""
+
+_BLOCK = 8
+"""Vectors a step: wider ones need more products, narrower ones make slower products."""
+
+_GROWTH = 10
+"""A large basis grows by this part of itself: each step decomposes a matrix of its size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenpairs:
+    """Eigenvalues, from the wanted end on, with unit eigenvectors and their residuals.
+
+    Attributes
+    ----------
+    values : Tensor
+        (k,) float64, or complex128 for the Jacobian itself. Complex pairs stand as they are; the
+        last value may lack its conjugate.
+    vectors : Tensor
+        (k, d), unit rows of the same precision. For the symmetric part orthonormal.
+    residuals : Tensor
+        (k,) ``|A e - lambda e|`` over the largest magnitude among the eigenvalues met on the way.
+    products : int
+        Products with the matrix that were needed.
+    tolerance : float
+        Residual that was asked for.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
+    products: int
+    tolerance: float
+
+    @property
+    def converged(self) -> bool:
+        """Whether every residual is within the tolerance."""
+        return bool((self.residuals <= self.tolerance).all())
+
+
+def symmetric_eigenpairs(
+    linearisation: Linearisation,
+    k: int,
+    *,
+    end: End = "largest",
+    tolerance: float = 1e-3,
+    max_products: int = 1000,
+    seed: int = 0,
+) -> Eigenpairs:
+    """Eigenpairs of ``(J + J')/2`` at one image.
+
+    Parameters
+    ----------
+    linearisation : Linearisation
+        Of one image.
+    k : int
+        Number of pairs.
+    end : {"largest", "smallest"}
+        Which end of the spectrum.
+    tolerance : float
+        Residual, relative to the largest magnitude of an eigenvalue, at which a pair counts as
+        found. In float32 not below about 1e-5.
+    max_products : int
+        Most products; when they are spent the pairs come back as they are: see ``converged``.
+    seed : int
+        Seed of the first block.
+
+    Returns
+    -------
+    Eigenpairs
+        Cost: its ``products``, each one forward and one reverse product. Memory: two float64
+        vectors for each product.
+
+    Raises
+    ------
+    ValueError
+        If ``k`` is not within 1 and d, ``max_products`` under k, or there
+        are several images.
+    """
+    _check(linearisation, k, max_products)
+    wanted = _Wanted(k, 1 if end == "largest" else -1, tolerance, max_products, seed)
+    return _krylov(linearisation.symmetric, linearisation.y, wanted, _hermitian)
+
+
+def eigenpairs(
+    linearisation: Linearisation,
+    k: int,
+    *,
+    end: End = "largest",
+    tolerance: float = 1e-3,
+    max_products: int = 1000,
+    seed: int = 0,
+) -> Eigenpairs:
+    """Eigenpairs of ``J`` itself at one image, by real part; complex ones are reported.
+
+    Parameters, errors and memory as :func:`symmetric_eigenpairs`; each product is one forward
+    product. The eigenvectors are right ones, and not orthogonal. Residuals bound the error of
+    eigenvalues only through the condition of the eigenvectors.
+    """
+    _check(linearisation, k, max_products)
+    wanted = _Wanted(k, 1 if end == "largest" else -1, tolerance, max_products, seed)
+    return _krylov(linearisation.forward, linearisation.y, wanted, torch.linalg.eig)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which pairs, how exactly, and at what price; ``sign`` -1 for the low end."""
+
+    k: int
+    sign: int
+    tolerance: float
+    max_products: int
+    seed: int
+
+
+def _check(linearisation: Linearisation, k: int, max_products: int) -> None:
+    if not 1 <= k <= linearisation.d:
+        raise ValueError(f"k must be from 1 to the {linearisation.d} values of an image, got {k}")
+    if max_products < k:
+        raise ValueError(f"max_products must be at least k = {k}, got {max_products}")
+
+
+def _krylov(operator: Operator, y: Tensor, wanted: _Wanted, decompose: Decomposition) -> Eigenpairs:
+    """Grow a basis until the wanted pairs are found and survive, or no product is left."""
+    d = y.numel()
+    generator = torch.Generator().manual_seed(wanted.seed)
+    basis = images = settled = torch.zeros(0, d, dtype=torch.float64, device=y.device)
+    block, most = basis, min(wanted.max_products, d)
+    while True:
+        if not len(block):
+            block = torch.randn(_BLOCK, d, generator=generator).to(basis)
+        block = _new_directions(block, basis)[: most - len(basis)]
+        basis = torch.cat([basis, block])
+        images = torch.cat([images, operator(block.to(y)).to(images)])
+        values, vectors, gaps = _ritz(basis, images, wanted, decompose)
+        residuals = torch.linalg.vector_norm(gaps, dim=1)
+        step = max(_BLOCK, len(basis) // _GROWTH)
+        block = _real(gaps[residuals > wanted.tolerance])[:step]
+        found = not len(block)
+        same = len(settled) == wanted.k and (values - settled).abs().max() <= wanted.tolerance
+        if len(basis) == most or (found and same):
+            return Eigenpairs(values, vectors, residuals, len(basis), wanted.tolerance)
+        if found:
+            settled = values
+
+
+def _ritz(
+    basis: Tensor, images: Tensor, wanted: _Wanted, decompose: Decomposition
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Wanted values, unit vectors and relative residual vectors within the span of a basis."""
+    values, mixing = decompose(basis @ images.T)
+    order = (wanted.sign * values.real).argsort(descending=True)[: wanted.k]
+    scale = values.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+    values, mixing = values[order], mixing[:, order].T
+    vectors = mixing @ basis.to(mixing)
+    gaps = mixing @ images.to(mixing) - values[:, None] * vectors
+    return values, vectors, gaps / scale
+
+
+def _hermitian(projected: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.linalg.eigh((projected + projected.T) / 2)
+
+
+def _real(rows: Tensor) -> Tensor:
+    """Unit rows that span the same space, real: a complex one becomes two."""
+    parts = torch.cat([rows.real, rows.imag]) if rows.is_complex() else rows
+    norms = torch.linalg.vector_norm(parts, dim=1, keepdim=True)
+    return (parts / norms)[norms[:, 0] > 0]
+
+
+def _new_directions(block: Tensor, basis: Tensor) -> Tensor:
+    """Orthonormal rows that a block adds to a basis; projected twice against rounding."""
+    for _ in range(2):
+        block = block - (block @ basis.T) @ basis
+        _, sizes, rows = torch.linalg.svd(block, full_matrices=False)
+        block = rows[sizes > torch.finfo(sizes.dtype).eps ** 0.5 * sizes[0]]
+    return block
