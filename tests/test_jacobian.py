@@ -174,7 +174,8 @@ def test_what_cannot_be_linearised_is_refused():
         linearise(lambda y, sigma: y.float(), y, 0.5)
     with pytest.raises(ValueError, match="not differentiable"):
         linearise(lambda y, sigma: y.detach() / 2, y, 0.5)
-    around = linearise(gaussian(), y, 0.5)
+    around = linearise(gaussian(), y, torch.tensor([0.5]))
+    assert around.push(y[None].repeat(3, 1, 1, 1, 1)).shape == (3, 1, *SHAPE)
     with pytest.raises(ValueError, match=r"vectors must be .*\(K, 1, 1, 5, 6\)"):
         around.push(y)
     with pytest.raises(ValueError, match="one image"):

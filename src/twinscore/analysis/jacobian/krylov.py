@@ -24,8 +24,9 @@ Decomposition = Callable[[Tensor], tuple[Tensor, Tensor]]
 _BLOCK = 8
 """Vectors a step: wider ones need more products, narrower ones make slower products."""
 
-_GROWTH = 10
-"""A large basis grows by this part of itself: each step decomposes a matrix of its size."""
+_GROWTH = 80
+"""For each so many vectors in the basis, a step adds another block: it decomposes a matrix of
+their number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +96,7 @@ def symmetric_eigenpairs(
     Raises
     ------
     ValueError
-        If ``k`` is not within 1 and d, ``max_products`` under k, or there
-        are several images.
+        If ``k`` is not within 1 and d, ``max_products`` under k, or there are several images.
     """
     _check(linearisation, k, max_products)
     wanted = _Wanted(k, 1 if end == "largest" else -1, tolerance, max_products, seed)
@@ -155,7 +155,7 @@ def _krylov(operator: Operator, y: Tensor, wanted: _Wanted, decompose: Decomposi
         images = torch.cat([images, operator(block.to(y)).to(images)])
         values, vectors, gaps = _ritz(basis, images, wanted, decompose)
         residuals = torch.linalg.vector_norm(gaps, dim=1)
-        step = max(_BLOCK, len(basis) // _GROWTH)
+        step = _BLOCK * max(1, len(basis) // _GROWTH)
         block = _real(gaps[residuals > wanted.tolerance])[:step]
         found = not len(block)
         same = len(settled) == wanted.k and (values - settled).abs().max() <= wanted.tolerance

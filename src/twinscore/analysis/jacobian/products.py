@@ -95,16 +95,17 @@ def linearise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None
     y = y.detach()
     with torch.no_grad():
         value = check(denoiser, y, sigma)
-    many = isinstance(sigma, Tensor) and sigma.ndim == 1 and len(sigma) > 1
+    listed = isinstance(sigma, Tensor) and sigma.ndim == 1
 
     def function(images: Tensor) -> Tensor:
-        level = sigma.repeat(len(images) // len(y)) if many else sigma
+        level = sigma.repeat(len(images) // len(y)) if listed else sigma
         return denoiser(images, level)
 
     frozen = freeze(function, y)
     push = _frozen_push(frozen, y) if frozen else _curved_push(function, y)
     pull = _pull(frozen or function, y)
-    chunk = max(1, _CHUNK_PIXELS // (len(y) * y.shape[2] * y.shape[3]))
+    fitting = max(1, _CHUNK_PIXELS // (len(y) * y.shape[2] * y.shape[3]))
+    chunk = 2 ** (fitting.bit_length() - 1)  # few sizes, and so few graphs, for blocks of 8
     return Linearisation(y, value, _chunked(push, y, chunk), _chunked(pull, y, chunk))
 
 
