@@ -9,7 +9,6 @@ import struct
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
 
 from twinscore import environment, images
 from twinscore.denoisers import NetworkSpec

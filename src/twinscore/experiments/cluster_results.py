@@ -245,7 +245,8 @@ def _curve(at: Sequence[float], table: NDArray) -> Curve:
 
 def _both(twins: Sequence[Twin], measure: Callable[[Outcome], Any]) -> NDArray[np.float64]:
     """A number or row of each outcome, averaged over A and B: (R, ...)."""
-    return np.array([[measure(outcome) for outcome in twin] for twin in twins]).mean(1)
+    rows = [[measure(outcome) for outcome in twin] for twin in twins]
+    return np.array(rows, dtype=np.float64).mean(1)
 
 
 def _shares(clusters: Clusters, pair: Pair, samples: NDArray) -> tuple[float, float]:
