@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from twinscore import environment, images
+from twinscore.analysis.statistics import mean_interval
 from twinscore.denoisers import NetworkSpec
 from twinscore.denoisers.closed_form.gaussian import Gaussian
 from twinscore.errors import InputError
@@ -134,6 +135,18 @@ def test_as_many_clusters_as_different_images_at_most(count):
         images.cluster(from_pixels(np.concatenate([pixels, pixels])), count)
 
 
+# Intervals
+
+
+def test_mean_interval_is_students():
+    """The 97.5 % quantile of Student's t with 2 degrees of freedom is 4.302653."""
+    mean, low, high = mean_interval(np.array([1.0, 2.0, 3.0]))
+    reach = 4.302653 / 3**0.5
+    assert (mean, low, high) == pytest.approx((2, 2 - reach, 2 + reach), rel=1e-6)
+    with pytest.raises(ValueError, match="at least 2 values"):
+        mean_interval(np.array([1.0]))
+
+
 # Likelihood
 
 
@@ -170,6 +183,10 @@ def test_a_run_holds_every_number_with_its_interval(finished):
     for name in MEASURED:
         near, far = (result[side]["measured"][name]["value"] for side in ("near", "far"))
         assert result["difference"][name]["value"] == pytest.approx(far - near, abs=1e-9)
+    for side in ("near", "far"):
+        for name in ("memorised_fraction", "elsewhere"):
+            assert result[side]["measured"][name]["low"] >= 0
+            assert result[side]["measured"][name]["high"] <= 1
     assert result["near"]["distance"] < result["far"]["distance"]
     for side in ("near", "far"):
         assert result[side]["dynamics"]["loss"]["at"] == [4, 8, 12]

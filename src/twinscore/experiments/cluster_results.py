@@ -1,7 +1,8 @@
 """The numbers of a clusters run: the models of ``result.json``, how they come about, and words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -109,6 +110,10 @@ LABELS = {
 }
 
 
+RANGES = {"twin_similarity": (-1, 1), "memorised_fraction": (0, 1), "elsewhere": (0, 1)}
+"""Where intervals of a quantity, though not of a difference, are cut."""
+
+
 class Result(_Model):
     """``result.json`` of a clusters run; ``difference`` is far - near, replicate by replicate."""
 
@@ -201,8 +206,8 @@ def side_of(
         clusters=(pair.first, pair.second),
         sizes=tuple(clusters.sizes[[pair.first, pair.second]].tolist()),
         distance=pair.distance,
-        share=_mean(where[:, 0]),
-        measured=measured_of(values),
+        share=_mean(where[:, 0], (0, 1)),
+        measured=measured_of(values, RANGES),
         gap_by_sigma=_curve(SIGMAS, gaps),
         dynamics=_dynamics([[outcome.rows for outcome in twin] for twin in twins]),
         unfinished_samples=sum(o.measures.unfinished for twin in twins for o in twin),
@@ -210,9 +215,12 @@ def side_of(
     return side, values, _arrays(images, clusters, pair, twins, splits) | {"agreement": agreement}
 
 
-def measured_of(values: dict[str, NDArray]) -> Measured:
-    """Mean and interval of each value's replicates."""
-    return Measured(**{k: _mean(values[k]) if k in values else None for k in LABELS})
+def measured_of(
+    values: dict[str, NDArray], ranges: Mapping[str, tuple[float, float]] = MappingProxyType({})
+) -> Measured:
+    """Mean and interval of each value's replicates, cut to its range if it has one."""
+    means = {name: _mean(row, ranges.get(name)) for name, row in values.items()}
+    return Measured(**(dict.fromkeys(LABELS) | means))
 
 
 def sentence(data: Data, difference: Measured) -> str:
@@ -232,8 +240,10 @@ def sentence(data: Data, difference: Measured) -> str:
     return f"{what} {than}, by the train-test gap ({interval})."
 
 
-def _mean(values: NDArray) -> Mean:
+def _mean(values: NDArray, within: tuple[float, float] | None = None) -> Mean:
     value, low, high = mean_interval(values)
+    if within:
+        low, high = max(low, within[0]), min(high, within[1])
     return Mean(value=value, low=low, high=high)
 
 

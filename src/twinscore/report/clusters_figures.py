@@ -140,7 +140,7 @@ def samples(run: reading.Run, sides: Sequence[Side]) -> Figure:
             ("nearest_b", "nearest in B"),
         ):
             pictures = reading.array(run, f"{side.name}/{name}")[:EXAMPLES]
-            rows.append((f"{side.name}: {label}", pictures))
+            rows.append((f"{side.name}\n{label}", pictures))
     return _rows(rows)
 
 
@@ -192,6 +192,6 @@ def _rows(rows: Sequence[tuple[str, np.ndarray]]) -> Figure:
             textcoords="offset points",
             ha="right",
             va="center",
-            fontsize=7.5,
+            fontsize=7,
         )
     return figure
