@@ -26,7 +26,7 @@ from twinscore.experiments.trials import (
     Trial,
     factory_name,
     measure,
-    open_images,
+    open_distinct,
     train,
 )
 from twinscore.images import ImageSet, Twins
@@ -165,7 +165,7 @@ def run(
         If a loss is not finite.
     """
     environment.check(device, workers)
-    images, keep = _prepare(spec)
+    images, keep = open_distinct(spec.data, spec.duplicate_threshold)
     lists = splits.listed(spec.split, images)
     split = (
         splits.by_lists(images, keep, lists, spec.test)
@@ -194,15 +194,6 @@ def run(
         with environment.timed(folder):
             result = _execute(plan, how, report)
     return Done(folder, result)
-
-
-def _prepare(spec: Spec) -> tuple[ImageSet, np.ndarray]:
-    open_images.cache_clear()  # the files may have changed since an earlier run of this process
-    images = open_images(spec.data)
-    if spec.duplicate_threshold >= 1:
-        return images, np.arange(len(images))
-    drop = image_sets.near_duplicates(images, threshold=spec.duplicate_threshold).drop
-    return images, np.flatnonzero(~drop)
 
 
 def _content(

@@ -105,6 +105,31 @@ def open_images(source: str) -> ImageSet:
     return image_sets.load(source)
 
 
+def open_distinct(source: str, threshold: float) -> tuple[ImageSet, np.ndarray]:
+    """Open the images of a run as they are now, and tell which are no near-duplicates.
+
+    Parameters
+    ----------
+    source : str
+        Source string.
+    threshold : float
+        Largest correlation with an earlier image; 1 keeps all.
+
+    Returns
+    -------
+    images : ImageSet
+        All of them.
+    keep : array
+        Increasing indices of those to use.
+    """
+    open_images.cache_clear()  # the files may have changed since an earlier run of this process
+    images = open_images(source)
+    if threshold >= 1:
+        return images, np.arange(len(images))
+    drop = image_sets.near_duplicates(images, threshold=threshold).drop
+    return images, np.flatnonzero(~drop)
+
+
 def train(trial: Trial, report: Report) -> Checkpoint:
     """Train the trial, or continue it, or read it if it is finished.
 
@@ -193,6 +218,20 @@ class Measures:
     unfinished: int
 
 
+def remembered(
+    trial: Trial, what: str, key: dict[str, Any], compute: Callable[[], dict[str, Any]]
+) -> dict[str, np.ndarray]:
+    """Read the arrays that ``compute`` gave before under this ``key``, or compute and store them.
+
+    They lie beside the trial's weights, as ``<what>-<hash of key>.safetensors``.
+    """
+    path = trial.path / f"{what}-{digest(key)[:8]}.safetensors"
+    if not path.exists():
+        arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
+        write_atomic(path, lambda temporary: temporary.write_bytes(serialise(arrays)))
+    return load_file(path)
+
+
 def measure(
     trial: Trial, checkpoint: Checkpoint, seeds: np.ndarray, sampling: SamplingSpec, batch: int
 ) -> Measures:
@@ -203,12 +242,12 @@ def measure(
         "test": trial.test.tolist(),
         "sigmas": SIGMAS,
     }
-    path = trial.path / f"measures-{digest(key)[:8]}.safetensors"
-    if not path.exists():
-        measured = _measure(trial, checkpoint, seeds, sampling, batch)
-        arrays = {k: np.ascontiguousarray(v) for k, v in vars(measured).items()}
-        write_atomic(path, lambda temporary: temporary.write_bytes(serialise(arrays)))
-    arrays = load_file(path)
+    arrays = remembered(
+        trial,
+        "measures",
+        key,
+        lambda: vars(_measure(trial, checkpoint, seeds, sampling, batch)),
+    )
     return Measures(**(arrays | {"unfinished": arrays["unfinished"].item()}))
 
 

@@ -1,5 +1,6 @@
 """Pictures come in here: sources, near-duplicates, and the split into twins."""
 
+from twinscore.images.clustering import Clusters, Pair, cluster, extreme_pairs
 from twinscore.images.duplicates import Duplicates, near_duplicates
 from twinscore.images.files import picture
 from twinscore.images.imageset import ImageSet, LazyPixels, from_pixels
@@ -11,10 +12,14 @@ from twinscore.images.splits import Twins, held_out, largest_n, twins
 __all__ = [
     "BY",
     "By",
+    "Clusters",
     "Duplicates",
     "ImageSet",
     "LazyPixels",
+    "Pair",
     "Twins",
+    "cluster",
+    "extreme_pairs",
     "from_pixels",
     "held_out",
     "largest_n",
