@@ -37,9 +37,7 @@ class Cost:
     images: int
 
 
-def cost(
-    network: NetworkSpec, batch: int, shape: tuple[int, int, int], held: int
-) -> Cost:
+def cost(network: NetworkSpec, batch: int, shape: tuple[int, int, int], held: int) -> Cost:
     """Count the memory of one training, without allocating it.
 
     Parameters

@@ -205,9 +205,7 @@ def measure(
         "test": trial.test.tolist(),
         "sigmas": SIGMAS,
     }
-    arrays = stored(
-        trial, key, lambda: vars(_measure(trial, checkpoint, seeds, sampling, batch))
-    )
+    arrays = stored(trial, key, lambda: vars(_measure(trial, checkpoint, seeds, sampling, batch)))
     return Measures(**(arrays | {"unfinished": arrays["unfinished"].item()}))
 
 

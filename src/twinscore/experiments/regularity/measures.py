@@ -100,7 +100,8 @@ def errors(
     """Squared error of each denoised image at each noise level, per pixel, (K, N).
 
     The slope of its mean over images is what the theory speaks of; the mean of its logarithm is
-    the published curve. Parameters and noise as for :func:`~twinscore.analysis.denoising.psnr_table`.
+    the published curve. Parameters and noise as for
+    :func:`~twinscore.analysis.denoising.psnr_table`.
     """
     return 10 ** (-psnr_table(denoiser, x, sigmas, seed=seed).double().numpy() / 10)
 

@@ -15,6 +15,11 @@ from twinscore.experiments.regularity.measures import METHODS, NETWORK
 from twinscore.experiments.regularity.spec import Generator, Spec
 from twinscore.runs import SCHEMA_VERSION, derive_seed
 
+COLUMNS = (
+    *("generator", "alpha", "method", "sigma", "input_psnr"),
+    *("psnr", "psnr_low", "psnr_high", "mean_psnr"),
+)
+
 Errors = NDArray[np.float64]
 """Squared errors per pixel of one class and method, (replicates, levels, images)."""
 
@@ -49,8 +54,8 @@ class Curve(_Model):
 class Class(_Model):
     """C-alpha images of one alpha and one generator.
 
-    ``theory`` is alpha / (alpha + 1); ``of_filter`` the slope of the backgrounds as the filter makes
-    them, s / (s + 1) at their regularity s: alpha, or alpha - 1 for the published filter.
+    ``theory`` is alpha / (alpha + 1); ``of_filter`` the slope of the backgrounds as the filter
+    makes them, s / (s + 1) at their regularity s: alpha, or alpha - 1 for the published filter.
     """
 
     alpha: float
@@ -183,25 +188,15 @@ def _psnr_of_mean(drawn: NDArray, axis: int) -> NDArray[np.float64]:
 
 
 def verdict_of(spec: Spec, classes: Sequence[Class], contrasts: Sequence[Contrast]) -> str:
-    """The run in one or two sentences: what the network does, beside the theory and wavelets."""
+    """The run in a sentence: is the slope larger where images are more regular?"""
     low, high = spec.fit_range
     where = f"from {low:g} to {high:g} dB of input PSNR"
-    parts = []
-    for generator in dict.fromkeys(c.generator for c in classes):
-        of = {c.method: c for c in contrasts if c.generator == generator}
-        if NETWORK not in of:
-            continue
-        least, most = of[NETWORK].alphas
-        difference = of[NETWORK].difference
-        word = "above" if difference.low > 0 else "below" if difference.high < 0 else "no different"
-        beside = f"from its slope at alpha = {least:g}" if word == "no different" else (
-            f"its slope at alpha = {least:g}"
-        )
-        parts.append(
-            f"with the {generator} filter the network's slope at alpha = {most:g} is {word} {beside}"
-            f" by {shown(difference)} (theory {of[NETWORK].theory:.3f}, "
-            f"thresholded wavelets {shown(of['wavelets'].difference)})"
-        )
+    parts = [
+        f"with the {contrast.generator} filter the network's slope at alpha = "
+        f"{contrast.alphas[1]:g} is {_compared(contrast)} (theory {contrast.theory:.3f})"
+        for contrast in contrasts
+        if contrast.method == NETWORK
+    ]
     if parts:
         return f"On C-alpha images, {where}: {'; '.join(parts)}."
     ends = "; ".join(
@@ -212,21 +207,25 @@ def verdict_of(spec: Spec, classes: Sequence[Class], contrasts: Sequence[Contras
     return f"On C-alpha images, {where}, the network's slope is {ends}."
 
 
+def _compared(contrast: Contrast) -> str:
+    by, least = shown(contrast.difference), f"that at alpha = {contrast.alphas[0]:g}"
+    if contrast.difference.low > 0:
+        return f"above {least} by {by}"
+    if contrast.difference.high < 0:
+        return f"not above but below {least}: difference {by}"
+    return f"not told apart from {least}: difference {by}"
+
+
 def csv_of(spec: Spec, classes: Sequence[Class]) -> str:
     """Every curve as CSV: a row for each class, method and noise level."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["generator", "alpha", "method", "sigma", "input_psnr"]
-        + ["psnr", "psnr_low", "psnr_high", "mean_psnr"]
-    )
+    writer.writerow(COLUMNS)
     for c in classes:
         for curve in c.curves:
             rows = zip(spec.sigmas, spec.levels, curve.psnr, curve.mean_psnr, strict=True)
             for sigma, level, psnr, mean in rows:
-                values = (psnr.value, psnr.low, psnr.high, mean)
-                writer.writerow(
-                    [c.generator, f"{c.alpha:g}", curve.method, f"{sigma:.6g}", f"{level:g}"]
-                    + [f"{value:.6f}" for value in values]
-                )
+                values = (sigma, level, psnr.value, psnr.low, psnr.high, mean)
+                numbers = [f"{value:.6g}" for value in values]
+                writer.writerow([c.generator, f"{c.alpha:g}", curve.method, *numbers])
     return text.getvalue()

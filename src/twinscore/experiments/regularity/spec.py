@@ -16,7 +16,7 @@ MOST_IMAGES = 9_999_999
 
 
 class Spec(BaseModel):
-    """Networks trained on C-alpha images, and the rate at which their error falls with the noise."""
+    """Networks trained on C-alpha images, and how fast their error falls with the noise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -78,8 +78,8 @@ class Spec(BaseModel):
         if self.images > MOST_IMAGES:
             per_replicate = MOST_IMAGES // self.replicates - self.test
             raise ValueError(
-                f"{self.shown:,} images would be shown to each of {self.replicates} networks, and a "
-                f"class has {MOST_IMAGES:,}; give n, at most {per_replicate:,}"
+                f"{self.replicates} networks would be trained on {self.trained_on:,} images each, and "
+                f"a class has {MOST_IMAGES:,}; give n, at most {per_replicate:,}"
             )
         return self
 

@@ -144,10 +144,10 @@ def _tasks(spec: Spec, folder: Path, how: Execution, report: Report) -> list[Tas
     return tasks
 
 
-def _execute(
-    spec: Spec, tasks: list[Task], folder: Path, how: Execution, report: Report
-) -> Result:
-    classes = [(a, g, r) for g in spec.generators for a in spec.alphas for r in range(spec.replicates)]
+def _execute(spec: Spec, tasks: list[Task], folder: Path, how: Execution, report: Report) -> Result:
+    classes = [
+        (a, g, r) for g in spec.generators for a in spec.alphas for r in range(spec.replicates)
+    ]
     places = {task.trial.name: place for task, place in zip(tasks, classes, strict=True)}
     measured: Measured = {}
     outcomes = run_tasks(work, tasks, workers=how.workers, threads=how.threads, report=report)
