@@ -105,8 +105,8 @@ def _table(data: Data) -> Table:
     )
     return Table(
         "Slope of output PSNR (of the mean squared error) against input PSNR in the fit range, "
-        "with intervals. Theory: alpha / (alpha + 1); filter's: the slope of the backgrounds at the "
-        "regularity s that the filter gives them, s / (s + 1). Oracles know the clean image.",
+        "with intervals. Theory: alpha / (alpha + 1); filter's: the slope of the backgrounds at "
+        "the regularity s that the filter gives them, s / (s + 1). Oracles know the clean image.",
         ("class", "theory", *methods),
         rows,
     )
@@ -127,8 +127,8 @@ def _captions(data: Data) -> dict[str, Caption]:
         ),
         "curves": Caption(
             "Denoising curves",
-            "Output PSNR of the mean squared error against input PSNR of the network (solid) and of "
-            "thresholding in the best basis (dashed). The fit range is shaded; the gray line "
+            "Output PSNR of the mean squared error against input PSNR of the network (solid) and "
+            "of thresholding in the best basis (dashed). The fit range is shaded; the gray line "
             "marks output = input, whose slope is 1: a slope says how fast an error falls, not "
             "how small it is.",
             "Output PSNR against input PSNR, a curve for each alpha.",
@@ -136,16 +136,16 @@ def _captions(data: Data) -> dict[str, Caption]:
         "local": Caption(
             "Local slopes of the network",
             "Slopes between neighbouring noise levels, with alpha / (alpha + 1) as short lines at "
-            "the right. Where they do not settle inside the shaded range, the fitted slope depends on "
-            "the range. On a pixel grid the slope of an optimal denoiser tends to 1 at low noise; "
-            "a slope near 0 is that of a network whose error no longer falls with the noise.",
+            "the right. Where they do not settle inside the shaded range, the fitted slope depends "
+            "on the range. On a pixel grid the slope of an optimal denoiser tends to 1 at low "
+            "noise; a slope near 0 is that of a network whose error no longer falls with the noise.",
             "Local slope against input PSNR, a curve for each alpha.",
         ),
         "bases": Caption(
             "Eigenvectors and best-basis vectors",
             "For each class, above: a test image, the noisy and the denoised one, and eigenvectors "
-            "of the network's Jacobian there, in the order of falling eigenvalues (numbers). Below: "
-            "vectors of the clean image's best basis with the largest coefficients. "
+            "of the network's Jacobian there, in the order of falling eigenvalues (numbers). "
+            "Below: vectors of the clean image's best basis with the largest coefficients. "
             "Blue is negative, red positive.",
             "Small pictures: image, noisy, denoised, then eigenvectors; below, best-basis vectors.",
         ),
@@ -153,8 +153,8 @@ def _captions(data: Data) -> dict[str, Caption]:
             "How few vectors hold the image",
             "Share of the clean image's energy that its k largest coefficients leave, in the "
             "eigenvectors at the noisy image and in three other bases, and the eigenvalues. The "
-            "best basis is chosen with the clean image, the eigenvectors are the network's own; this is "
-            "one image.",
+            "best basis is chosen with the clean image, the eigenvectors are the network's own. "
+            "One image.",
             "Residual energy against the number of coefficients, one panel for each class.",
         ),
     }

@@ -78,8 +78,8 @@ class Spec(BaseModel):
         if self.images > MOST_IMAGES:
             per_replicate = MOST_IMAGES // self.replicates - self.test
             raise ValueError(
-                f"{self.replicates} networks would be trained on {self.trained_on:,} images each, and "
-                f"a class has {MOST_IMAGES:,}; give n, at most {per_replicate:,}"
+                f"{self.replicates} networks would be trained on {self.trained_on:,} images each, "
+                f"and a class has {MOST_IMAGES:,}; give n, at most {per_replicate:,}"
             )
         return self
 
