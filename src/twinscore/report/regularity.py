@@ -138,12 +138,12 @@ def _captions(data: Data) -> dict[str, Caption]:
             "Slopes between neighbouring noise levels, with alpha / (alpha + 1) as short lines at "
             "the right. Where they do not settle inside the shaded range, the fitted slope depends "
             "on the range. On a pixel grid the slope of an optimal denoiser tends to 1 at low "
-            "noise; a slope near 0 is that of a network whose error no longer falls with the noise.",
+            "noise; a slope near 0 means that the error no longer falls with the noise.",
             "Local slope against input PSNR, a curve for each alpha.",
         ),
         "bases": Caption(
             "Eigenvectors and best-basis vectors",
-            "For each class, above: a test image, the noisy and the denoised one, and eigenvectors "
+            "For each class, above: a test image, the noisy and the denoised one, eigenvectors "
             "of the network's Jacobian there, in the order of falling eigenvalues (numbers). "
             "Below: vectors of the clean image's best basis with the largest coefficients. "
             "Blue is negative, red positive.",

@@ -86,7 +86,7 @@ def _measure(task: Task, checkpoint: Checkpoint, report: Report) -> dict[str, ND
     measured = {name: errors(d, x, task.sigmas, seed=seed) for name, d in denoisers.items()}
     for name, dictionary in ORACLES.items():
         risks = [oracle_risk(x, s, dictionary) / x[0].numel() for s in task.sigmas]
-        measured[name] = torch.stack(risks).double().cpu().numpy()
+        measured[name] = torch.stack(risks).cpu().double().numpy()
     arrays = {f"mse/{name}": values for name, values in measured.items()}
     if task.eigenvectors:
         noise = torch.randn(x[:1].shape, generator=torch.Generator().manual_seed(seed)).to(x)
@@ -156,7 +156,7 @@ def compare_bases(
 
 def _residuals(coefficients: Tensor) -> Tensor:
     """Energy that the k largest coefficients leave, k = 1 ... d."""
-    energy = coefficients.double().square().sort(descending=True).values
+    energy = coefficients.cpu().double().square().sort(descending=True).values
     return (energy.sum() - energy.cumsum(0)).clamp_min(0)
 
 
@@ -169,7 +169,7 @@ def _eigenbasis(denoiser: Denoiser, y: Tensor, sigma: float) -> tuple[Tensor, Te
     def flat(values: Tensor) -> Tensor:
         return denoiser(values.view(y.shape), sigma).flatten()
 
-    jacobian = torch.func.jacrev(flat, chunk_size=64)(y.flatten()).detach().double()
+    jacobian = torch.func.jacrev(flat, chunk_size=64)(y.flatten()).detach().cpu().double()
     symmetric = (jacobian + jacobian.T) / 2
     values, vectors = torch.linalg.eigh(symmetric)
     asymmetry = (jacobian - symmetric).norm() / jacobian.norm()
