@@ -16,6 +16,7 @@ from twinscore.training import TrainingSpec, single_device
 
 _MOMENTS = 2  # of Adam
 _CROP = 2**16  # pixels of the batch on which a step is timed
+_STEP = 8  # of the image sizes that are proposed, beginning at twice that
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,11 @@ def require_memory(needed: Cost, side: int, device: str, workers: int) -> None:
         total = workers * (fixed + growing)
         if total > available:
             pixels = (available / workers - fixed) / growing * side**2
-            fits = int(max(pixels, 0) ** 0.5) // 8 * 8
+            fits = int(max(pixels, 0) ** 0.5) // _STEP * _STEP
             raise InputError(
                 f"size: {side} needs about {total / 1e9:.1f} GB for {workers} training"
                 f"{'s side by side' * (workers > 1)} and {available / 1e9:.1f} GB are free; "
-                + (f"size {fits} fits, " if fits else "no size fits, ")
+                + (f"size {fits} fits, " if fits > _STEP else "no size fits, ")
                 + "or give a smaller training.batch or n"
             )
 
