@@ -19,6 +19,7 @@ COMMANDS = {
     "prepare": "pack images into one file that every command maps",
     "transition": "train twins at several sizes: where does memorising end?",
     "clusters": "train twins on near and on far clusters: which generalise worse?",
+    "regularity": "train on C-alpha images: does the error fall at the optimal rate?",
     "train": "train one denoiser",
     "sample": "draw samples from a model",
     "duplicates": "find images that repeat others of their set, or of another",
@@ -338,6 +339,19 @@ def _clusters(words: list[str]) -> None:
     if options.print_spec:
         return _print_spec(options.spec)
     done = clusters.run(options.spec, options.out, device=options.device, workers=options.workers)
+    html = page.write(done.folder, images=not options.no_images)
+    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
+    return None
+
+
+def _regularity(words: list[str]) -> None:
+    from twinscore.experiments import regularity
+    from twinscore.report import page
+
+    options = parse(words, _options(regularity.Spec, Sweep), regularity.Spec, "regularity")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    done = regularity.run(options.spec, options.out, device=options.device, workers=options.workers)
     html = page.write(done.folder, images=not options.no_images)
     print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
     return None

@@ -55,8 +55,8 @@ def fitted_slope(
     sigmas : sequence of float
         Noise levels, image units, (K,), in any order.
     mse : array
-        (K, N): squared error of each of N images at each level, per pixel. An image is drawn with
-        all its levels.
+        (K, N): squared error of each of N images at each level, per pixel; or (R, K, N) of R
+        replicates with images of their own, which are drawn before their images are.
     fit_range : tuple of float
         Least and largest input PSNR of the fit in dB, both included.
     seed : int
@@ -76,21 +76,33 @@ def fitted_slope(
         If the range holds fewer than 3 noise levels or is empty, there are fewer than 2 images, or
         an error is negative, zero on average, or not finite.
     """
-    errors = np.asarray(mse, dtype=np.float64)
-    if errors.ndim != 2 or errors.shape[1] < 2:
-        raise ValueError(
-            f"an interval needs errors of at least 2 images, (K, N), got shape {errors.shape}"
-        )
-    inside = _within(sigmas, errors.mean(1), fit_range)
+    draws = slope_draws(sigmas, mse, fit_range, seed=seed, resamples=resamples)
+    low, high = interval(draws, level)
+    value = slope(sigmas, _replicates(mse).mean((0, 2)), fit_range)
+    return Slope(value, low, high, fit_range, int(levels_inside(sigmas, fit_range).sum()))
+
+
+def slope_draws(
+    sigmas: Sequence[float],
+    mse: ArrayLike,
+    fit_range: tuple[float, float],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> NDArray[np.float64]:
+    """Bootstrap distribution of the slope, (resamples,), from which differences get intervals.
+
+    An image is drawn with all its levels. Parameters and errors as for :func:`fitted_slope`.
+    """
+    errors = _replicates(mse)
+    inside = _within(sigmas, errors.mean((0, 2)), fit_range)
     inputs = _input_psnr(sigmas)[inside]
 
     def statistic(drawn: NDArray, axis: int) -> NDArray[np.float64]:
         return _least_squares(inputs, _psnr(drawn.mean(axis)))
 
-    draws = resampled(errors[inside].T[None], statistic, seed=seed, resamples=resamples)
-    low, high = interval(draws, level)
-    value = _least_squares(inputs, _psnr(errors[inside].mean(1)))
-    return Slope(float(value), low, high, fit_range, int(inside.sum()))
+    values = errors[:, inside].transpose(0, 2, 1)
+    return resampled(values, statistic, seed=seed, resamples=resamples)
 
 
 def slope(sigmas: Sequence[float], mse: ArrayLike, fit_range: tuple[float, float]) -> float:
@@ -154,11 +166,14 @@ def local_slopes(
     return (inputs[1:] + inputs[:-1]) / 2, np.diff(outputs) / np.diff(inputs)
 
 
-def _within(
-    sigmas: Sequence[float], mse: NDArray, fit_range: tuple[float, float]
-) -> NDArray[np.bool_]:
-    """Which levels the range holds; at least three different ones."""
-    _check(sigmas, mse)
+def levels_inside(sigmas: Sequence[float], fit_range: tuple[float, float]) -> NDArray[np.bool_]:
+    """Which noise levels a fit range holds, (K,).
+
+    Raises
+    ------
+    ValueError
+        If the range is empty, or they are fewer than 3 different ones; says how many are missing.
+    """
     low, high = fit_range
     if not low < high:
         raise ValueError(f"the fit range must ascend, got {low:g} to {high:g} dB")
@@ -171,6 +186,23 @@ def _within(
             f"{LEAST_LEVELS}; add {LEAST_LEVELS - found} or widen the range"
         )
     return inside
+
+
+def _replicates(mse: ArrayLike) -> NDArray[np.float64]:
+    """Errors as (R, K, N), of at least two images."""
+    errors = np.asarray(mse, dtype=np.float64)
+    if errors.ndim not in (2, 3) or errors.shape[-1] < 2:
+        raise ValueError(
+            f"an interval needs errors of at least 2 images, (K, N), got shape {errors.shape}"
+        )
+    return errors if errors.ndim == 3 else errors[None]
+
+
+def _within(
+    sigmas: Sequence[float], mse: NDArray, fit_range: tuple[float, float]
+) -> NDArray[np.bool_]:
+    _check(sigmas, mse)
+    return levels_inside(sigmas, fit_range)
 
 
 def _check(sigmas: Sequence[float], mse: NDArray) -> None:

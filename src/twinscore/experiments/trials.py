@@ -45,6 +45,7 @@ class Trial:
     """What a worker needs to train and measure one denoiser; it reads the images itself.
 
     ``path`` is the trial's folder.
+    ``held`` keeps its training images in memory, rather than read or make them for every step.
     ``custom`` replaces the network of the spec: the user's factory, known by its name.
     """
 
@@ -61,6 +62,7 @@ class Trial:
     network: NetworkSpec
     training: TrainingSpec
     device: str
+    held: bool = False
     custom: Factory | None = None
 
     @property
@@ -160,7 +162,7 @@ def _fit(trial: Trial, report: Report) -> None:
         write_json(spec, content | trial.identity)
     denoiser = fit(
         _network(trial, images.shape[0]),
-        images.take(trial.indices),
+        images[trial.indices] if trial.held else images.take(trial.indices),
         trial.training,
         seed=derive_seed(trial.seed, "training", trial.n, trial.twin, trial.replicate),
         test=images[trial.test] if len(trial.test) else None,

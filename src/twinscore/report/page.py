@@ -10,7 +10,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from twinscore.errors import InputError
-from twinscore.report import clusters, duplicates, reading, restore, style, transition
+from twinscore.report import (
+    clusters,
+    duplicates,
+    reading,
+    regularity,
+    restore,
+    style,
+    transition,
+)
 from twinscore.report.pictures import data_uri
 from twinscore.report.reading import Run
 from twinscore.runs import write_atomic, write_text
@@ -18,6 +26,7 @@ from twinscore.runs import write_atomic, write_text
 STUDIES = {
     "clusters": clusters,
     "duplicates": duplicates,
+    "regularity": regularity,
     "restore": restore,
     "transition": transition,
 }
