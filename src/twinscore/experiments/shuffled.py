@@ -42,7 +42,7 @@ from twinscore.training.history import SIGMAS
 __all__ = ["Done", "Result", "Spec", "run"]
 
 STUDY = "shuffled"
-EXAMPLES = 4
+EXAMPLES = 8
 EXAMPLE_LEVEL = 0.2
 _SQUARES = 6
 """Matrices (d, d) that the control holds at a time, float64."""
