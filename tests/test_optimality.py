@@ -171,7 +171,7 @@ def test_the_probability_flow_is_not_bounded():
 
 
 def test_the_standard_error_is_that_of_repeated_experiments():
-    """Levels share an image's noise: taken for independent they would give 2.6 times less.
+    """Levels share an image's noise, and the error bar must have their correlations in it.
 
     Of 60 experiments the deviation is known to 9 %: 30 % is beyond 3 of these.
     """

@@ -170,7 +170,7 @@ def kl_bound(
     with ``KL(p_min || q_min) - KL(p_max || q_max)`` if ``denoiser`` is that of some density q. It
     holds for the exact reverse SDE alone, not for the probability flow, nor for finite steps.
 
-    Each image keeps its noise at all levels. Fresh noise would make the standard error somewhat
+    Each image keeps its noise at all levels. Fresh noise should make the standard error somewhat
     smaller, but then no two rules could be told apart below the Monte Carlo error.
 
     Parameters
