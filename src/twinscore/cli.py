@@ -24,6 +24,7 @@ COMMANDS = {
     "sample": "draw samples from a model",
     "duplicates": "find images that repeat others of their set, or of another",
     "restore": "restore a picture from part of its pixels, or other measurements",
+    "shuffled": "train with and without shuffled pixels: does the network's inductive bias fit?",
     "report": "draw the report of a run folder",
 }
 
@@ -402,6 +403,19 @@ def _restore(words: list[str]) -> None:
     if options.print_spec:
         return _print_spec(options.spec)
     done = restore.run(options.spec, options.out, device=options.device)
+    html = page.write(done.folder, images=not options.no_images)
+    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
+    return None
+
+
+def _shuffled(words: list[str]) -> None:
+    from twinscore.experiments import shuffled
+    from twinscore.report import page
+
+    options = parse(words, _options(shuffled.Spec, Sweep), shuffled.Spec, "shuffled")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    done = shuffled.run(options.spec, options.out, device=options.device, workers=options.workers)
     html = page.write(done.folder, images=not options.no_images)
     print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
     return None

@@ -16,6 +16,7 @@ from twinscore.report import (
     reading,
     regularity,
     restore,
+    shuffled,
     style,
     transition,
 )
@@ -28,6 +29,7 @@ STUDIES = {
     "duplicates": duplicates,
     "regularity": regularity,
     "restore": restore,
+    "shuffled": shuffled,
     "transition": transition,
 }
 HOLDS = "This page holds training images and samples: think before you share it."

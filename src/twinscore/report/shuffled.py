@@ -1,0 +1,191 @@
+"""Shuffled pixels on paper: PSNR with and without, what is lost, and some estimates."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict
+
+from twinscore.report import reading, style
+from twinscore.report.pictures import to_rgb
+from twinscore.report.pieces import Caption, Cell, Content, Table
+from twinscore.report.style import Theme
+
+FIGURES = ("loss", "estimates")
+ROWS = ("clean", "noisy", "plain", "shuffled")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Value(_Part):
+    """A number and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Level(_Part):
+    """PSNR and loss at one noise level, dB."""
+
+    sigma: float
+    plain: Value
+    shuffled: Value
+    gap: Value
+
+
+class Result(_Part):
+    """The fields of result.json that the report reads."""
+
+    verdict: str
+    data: str
+    shape: tuple[int, int, int]
+    n: int
+    test: int
+    replicates: int
+    levels: list[Level]
+    control: float
+
+
+def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[str, Figure]:
+    """Draw the loss, and estimates of a few test images.
+
+    Parameters
+    ----------
+    folder
+        Folder of a run of ``twinscore shuffled``.
+    images
+        Whether to draw ``estimates``, which shows images.
+    theme
+        ``light`` or ``dark``.
+
+    Returns
+    -------
+    dict of str to matplotlib.figure.Figure
+        ``loss``: output against input PSNR with and without shuffling, and their difference.
+        ``estimates``: test images, with noise, and both networks' estimates.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run folder or one of its files is damaged.
+    """
+    run = reading.read(folder)
+    result = reading.result_of(run, Result)
+    with style.applied(theme) as colours:
+        drawn = {"loss": _loss(result, colours)}
+        if images:
+            drawn["estimates"] = _estimates(run)
+        return {name: style.settle(figure) for name, figure in drawn.items()}
+
+
+def content(folder: Path, *, images: bool = True) -> Content:
+    """Write what the page says about the run.
+
+    Parameters
+    ----------
+    folder
+        Folder of a run of ``twinscore shuffled``.
+    images
+        Whether the page shows pictures; the words are the same.
+
+    Returns
+    -------
+    Content
+        Verdict, facts, table and captions.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run folder or one of its files is damaged.
+    """
+    result = reading.result_of(reading.read(folder), Result)
+    channels, height, width = result.shape
+    return Content(
+        title="twinscore: shuffled pixels",
+        verdict=result.verdict,
+        facts=(
+            ("Images", f"{result.data}, {height} x {width}, {channels} channels"),
+            ("Trained on", f"{result.n:,} images, {result.replicates} replicates"),
+            ("Measured on", f"{result.test:,} other images, the same noise for both"),
+            ("Control", f"closed-form Gaussian: gap of at most {result.control:.1g} dB"),
+        ),
+        table=_table(result),
+        captions={
+            "loss": Caption(
+                "What shuffling costs",
+                "Left, PSNR of the mean squared error against that of the noisy image. Right, what "
+                "the network trained on shuffled pixels loses. Bands and bars are 95 % intervals "
+                "over replicates and images. The optimal denoiser would lose nothing.",
+                "Two curves of output against input PSNR, and their difference with intervals.",
+            ),
+            "estimates": Caption(
+                "Estimates",
+                "Test images at noise level 0.2, and what both networks make of them. The second "
+                "sees and returns shuffled pixels; they are put back in order here.",
+                "Rows of clean and noisy images and of the estimates of both networks.",
+            ),
+        },
+    )
+
+
+def _table(result: Result) -> Table:
+    rows = tuple(
+        (
+            Cell(f"{level.sigma:g}"),
+            _cell(level.plain),
+            _cell(level.shuffled),
+            _cell(level.gap),
+        )
+        for level in result.levels
+    )
+    columns = ("Noise level", "Plain (dB)", "Shuffled (dB)", "Loss (dB)")
+    return Table("PSNR of the mean squared error on test images.", columns, rows)
+
+
+def _cell(part: Value) -> Cell:
+    return Cell(f"{part.value:.2f}", f"{part.low:.2f} to {part.high:.2f}")
+
+
+def _loss(result: Result, theme: Theme) -> Figure:
+    figure = style.new_figure(2.8)
+    left, right = figure.subplots(1, 2)
+    x = -20 * np.log10([level.sigma for level in result.levels])
+    for name, colour in (("plain", theme.twins), ("shuffled", theme.nearest)):
+        value, low, high = _curve(result, name)
+        left.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+        left.plot(x, value, color=colour, marker="o", label=name)
+    left.legend()
+    left.set_ylabel("output PSNR (dB)")
+    value, low, high = _curve(result, "gap")
+    right.errorbar(x, value, (value - low, high - value), color=theme.ink, marker="o", capsize=2)
+    right.axhline(0, color=theme.muted, linestyle=(0, (4, 3)), linewidth=1)
+    right.set_ylabel("loss by shuffling (dB)")
+    for axes in (left, right):
+        axes.set_xlabel("input PSNR (dB)")
+    return figure
+
+
+def _curve(result: Result, name: str) -> np.ndarray:
+    parts = [getattr(level, name) for level in result.levels]
+    return np.array([[part.value, part.low, part.high] for part in parts]).T
+
+
+def _estimates(run: reading.Run) -> Figure:
+    rows = {name: reading.array(run, name) for name in ROWS}
+    count = len(rows["clean"])
+    figure = style.new_figure(0.9 * len(rows))
+    grid = figure.subplots(len(rows), count, squeeze=False)
+    for (title, images), line in zip(rows.items(), grid, strict=True):
+        for axes, image in zip(line, to_rgb(images), strict=True):
+            _show(axes, image)
+        line[0].set_title(title, loc="left", fontsize=7.5)
+    return figure
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    axes.imshow(image, interpolation="nearest")
+    axes.set_axis_off()

@@ -1,0 +1,126 @@
+"""The study of shuffled pixels: control, pairing, resumption, refusals and the report."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from twinscore import environment
+from twinscore.denoisers import NetworkSpec
+from twinscore.denoisers.closed_form import Gaussian
+from twinscore.denoisers.layers import generator_of
+from twinscore.errors import InputError
+from twinscore.experiments import shuffled
+from twinscore.images.synthetic import pixel_shuffle
+from twinscore.report import page
+from twinscore.training import TrainingSpec
+from twinscore.training.history import SIGMAS
+
+SPEC = shuffled.Spec(
+    data="digits",
+    n=64,
+    test=16,
+    replicates=2,
+    network=NetworkSpec(width=4, levels=1),
+    training=TrainingSpec(steps=3, batch=8, evaluations=1),
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "available_cores", lambda: 1)
+        return shuffled.run(SPEC, tmp_path_factory.mktemp("runs") / "run", device="cpu", workers=1)
+
+
+def test_the_control_loses_nothing_but_rounding(done):
+    assert done.result.control < 1e-9
+
+
+def test_a_denoiser_that_knows_no_neighbours_is_equivariant():
+    """Independent pixels alike, whose shrinkage commutes with every permutation."""
+    covariance = 0.1 * torch.eye(16, dtype=torch.float64)
+    denoiser = Gaussian.of(torch.full((1, 4, 4), 0.5, dtype=torch.float64), covariance)
+    y = torch.randn(3, 1, 4, 4, generator=generator_of(0), dtype=torch.float64)
+    moved = shuffled._unshuffled(denoiser, pixel_shuffle(4, 4, 0))(y, 0.3)
+    # the products of the two orders are rounded apart
+    torch.testing.assert_close(moved, denoiser(y, 0.3), rtol=1e-12, atol=1e-12)
+
+
+def test_numbers_and_files_agree(done):
+    result, errors = done.result, load_file(done.folder / "arrays.safetensors")["errors"]
+    assert errors.shape == (2, len(SIGMAS), 16, 2)
+    assert [level.sigma for level in result.levels] == list(SIGMAS)
+    psnr = -10 * np.log10(errors.mean((0, 2)))
+    for level, (plain, moved) in zip(result.levels, psnr, strict=True):
+        assert level.plain.value == pytest.approx(plain)
+        assert level.shuffled.value == pytest.approx(moved)
+        assert level.gap.value == pytest.approx(plain - moved)
+        assert level.gap.low <= level.gap.value <= level.gap.high
+    with (done.folder / "levels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[2]["gap"]) == result.levels[2].gap.value
+    assert shuffled.Result(**json.loads((done.folder / "result.json").read_text())) == result
+
+
+def test_both_arms_share_images_seeds_and_initial_weights(done):
+    specs = [json.loads(path.read_text()) for path in done.folder.glob("trials/*/spec.json")]
+    assert len(specs) == 4
+    for replicate in (0, 1):
+        pair = [spec for spec in specs if spec["replicate"] == replicate]
+        differing = {key for key in pair[0] if pair[0][key] != pair[1][key]}
+        assert differing == {"data", "data_digest"}
+    indices = {spec["indices_digest"] for spec in specs}
+    assert len(indices) == 2  # another split for each replicate
+
+
+def test_running_again_reuses_what_is_done(done):
+    kept = {path: path.stat().st_mtime_ns for path in done.folder.glob("trials/*/weights*")}
+    before = (done.folder / "result.json").read_bytes()
+    again = shuffled.run(SPEC, done.folder, device="cpu", workers=1)
+    assert again.result == done.result
+    assert (done.folder / "result.json").read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_the_report_is_drawn(done, images):
+    text = page.write(done.folder, images=images).read_text()
+    assert done.result.verdict in text
+    drawn = {path.stem for path in (done.folder / "figures").glob("*.png")}
+    assert drawn == ({"loss", "estimates"} if images else {"loss"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "digits,shuffle=1"}, "data: digits,shuffle=1 is shuffled already"),
+        ({"n": 5000}, "n: 5000 training and 16 test images are more than the 1797"),
+    ],
+)
+def test_bad_input_is_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        shuffled.run(SPEC.model_copy(update=change), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_control_that_does_not_fit_is_refused_with_the_size_that_does(tmp_path, monkeypatch):
+    """Of 1 MB, six matrices of float64 leave 147 pixels a side: 12x12 images."""
+    monkeypatch.setattr(os, "sysconf", lambda name: 1024)
+    with pytest.raises(InputError, match=r"size=12 fits"):
+        shuffled._require_memory((1, 32, 32))
+    shuffled._require_memory((1, 12, 12))
+
+
+def test_the_verdict_counts_intervals_that_exclude_zero():
+    errors = np.stack([np.full((1, 8), 0.01), np.full((1, 8), 0.02)], -1)
+    worse, better = (shuffled._level(0.1, e, 0) for e in (errors, errors[..., ::-1]))
+    assert worse.gap.value == pytest.approx(10 * np.log10(2))
+    assert better.gap.high < 0
+    said = shuffled._verdict([worse, better])
+    assert "loses -3.01 to 3.01 dB" in said
+    assert "at 1 of 2 noise levels, and better at 1." in said
