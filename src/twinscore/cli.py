@@ -22,6 +22,7 @@ COMMANDS = {
     "sample": "draw samples from a model",
     "duplicates": "find images that repeat others of their set, or of another",
     "restore": "restore a picture from part of its pixels, or other measurements",
+    "mixture": "solve score models of two modes exactly: early stopping, capacity, modes shift",
     "report": "draw the report of a run folder",
 }
 
@@ -72,6 +73,14 @@ class Comparison:
     """Print the spec as YAML and stop."""
     no_images: bool = False
     """Leave the images out of the report."""
+
+
+@dataclass(frozen=True)
+class Calculation(Writing):
+    """Options of a command that computes on the CPU and draws a report."""
+
+    workers: int | None = None
+    """Replicates computed side by side (default: one per core)."""
 
 
 @dataclass(frozen=True)
@@ -375,6 +384,19 @@ def _restore(words: list[str]) -> None:
         return _print_spec(options.spec)
     done = restore.run(options.spec, options.out, device=options.device)
     html = page.write(done.folder, images=not options.no_images)
+    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
+    return None
+
+
+def _mixture(words: list[str]) -> None:
+    from twinscore.experiments import mixture
+    from twinscore.report import page
+
+    options = parse(words, _options(mixture.Spec, Calculation), mixture.Spec, "mixture")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    done = mixture.run(options.spec, options.out, workers=options.workers)
+    html = page.write(done.folder)
     print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
     return None
 
