@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from twinscore.report import style
 from twinscore.report.mixture_data import Data, Exponent, Stop
@@ -14,8 +15,6 @@ TAU = r"training time $\tau/m$"
 KL = "KL divergence (nats)"
 MARKS = ("o", "s", "^", "D", "v", "P")
 MOST_CURVES = 6
-ENDS = 0.45
-"""Width of a figure's legend column, inches."""
 
 
 def training(data: Data, look: Theme) -> Figure:
@@ -60,7 +59,8 @@ def rates(data: Data, look: Theme) -> Figure:
         row[0].set(ylabel=r"best stopping time $\tau_{es}$", title=NAMES[target])
         row[1].set(ylabel="least KL above the\nfloor of n = $\\infty$ (nats)")
         for axes in row:
-            axes.set(xscale="log", yscale="log", xlabel="training samples n")
+            axes.set(yscale="log", xlabel="training samples n")
+            _counted(axes, data.sizes)
     _legend_below(figure, grid[0, 0], 5)
     return figure
 
@@ -100,7 +100,8 @@ def capacity(data: Data, look: Theme) -> Figure:
             stops = [s for s in data.result.stops if (s.target, s.n) == (target, n)]
             label = r"n = $\infty$" if n is None else f"n = {n:,}"
             _bars(axes, [s.m for s in stops], [s.kl for s in stops], colour, mark, label)
-        axes.set(xscale="log", yscale="log", xlabel="features m", title=NAMES[target])
+        axes.set(yscale="log", xlabel="features m", title=NAMES[target])
+        _counted(axes, data.widths)
     all_axes[0].set_ylabel("least KL along training (nats)")
     _legend_below(figure, all_axes[0], 5)
     return figure
@@ -190,7 +191,8 @@ def twins(data: Data, look: Theme) -> Figure:
     }
     for label, (numbers, colour, mark) in series.items():
         _bars(right, [t.n for t in found], numbers, colour, mark, label)
-    right.set(xscale="log", yscale="log", xlabel="training samples n", ylabel="total variation")
+    right.set(yscale="log", xlabel="training samples n", ylabel="total variation")
+    _counted(right, data.sizes)
     right.set_title("Densities, at the best stop")
     right.legend(fontsize=7, loc="lower left")
     return figure
@@ -199,6 +201,14 @@ def twins(data: Data, look: Theme) -> Figure:
 def _some(count: int, most: int = MOST_CURVES) -> list[int]:
     """Up to ``most`` of the indices below a count, evenly, with both ends."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
+
+
+def _counted(axes: Axes, counts: list[int]) -> None:
+    """A logarithmic axis whose ticks are some of the counts themselves."""
+    axes.set_xscale("log")
+    shown = [counts[i] for i in _some(len(counts), 5)]
+    axes.set_xticks(shown, [f"{count:,}" for count in shown])
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _curve(
