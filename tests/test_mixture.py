@@ -71,7 +71,7 @@ def test_a_second_run_measures_nothing_and_finds_the_same(finished, monkeypatch)
 
 
 def test_a_folder_of_another_spec_is_refused(finished):
-    with pytest.raises(InputError, match="another spec .*seed"):
+    with pytest.raises(InputError, match=r"another spec .*seed"):
         mixture.run(SMALL.model_copy(update={"seed": 1}), finished.folder)
 
 
