@@ -3,10 +3,10 @@
     python benchmarks/theory.py [--quick]
 
 Two modes at mu = 3, variance preserving, swish features: 10 values of n, 6 of m up to 512, 100
-training times, 20 replicates, two at a time on one thread each: a replicate of ``twinscore mixture
---spec paper-mixture``, with the KL of every density, and infinitely many samples beside the ten n. It
-draws its own features and samples; narrower models are the first features of the widest, fewer
-samples the first samples. Seconds are also given as processor time, which other work does not change.
+training times, 20 replicates, two at a time on one thread each: replicates of ``twinscore mixture
+--spec paper-mixture``, with the KL of every density and infinitely many samples beside the ten n.
+Each draws its own features and samples; narrower models are the first features of the widest, fewer
+samples the first samples. Seconds are also processor time, which other work hardly changes.
 Then, on a few cells (n, m), the time plain gradient descent needs to reach the same tau, from the
 measured time of a step and the number of steps at half the largest stable rate: by full batches of
 noised samples, one pair of noise draws for each sample and time, and on the cell's own Gram matrix.
