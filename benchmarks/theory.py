@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two replicates, two cells")
     quick = parser.parse_args().quick
-    seeds = range(2 if quick else REPLICATES)
+    seeds = range(2 if quick else SPEC.replicates)
     print(
         f"{len(seeds)} replicates, n {SPEC.sizes[0]}..{SPEC.sizes[-1]}, "
         f"m {SPEC.widths[0]}..{SPEC.widths[-1]}, {SPEC.tau_count} times; "

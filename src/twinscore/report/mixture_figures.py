@@ -182,7 +182,7 @@ def twins(data: Data, look: Theme) -> Figure:
         left.plot(times, error[0, row], ":", color=colour)
     left.set(xscale="log", yscale="log", xlabel=TAU, ylabel="nats of the bound")
     left.set_title("Scores: apart (lines), off (dotted)")
-    left.legend(fontsize=7, loc="lower left")
+    _legend_below(figure, left, 4)
     found = data.result.twins
     series = {
         "twins": ([t.variation for t in found], look.twins, "o"),
@@ -241,7 +241,7 @@ def _above(axes: Axes, stops: list[Stop], colour: object, mark: str, label: str)
         s.kl.model_copy(
             update={
                 "value": s.kl.value - s.floor.value,
-                "low": max(s.kl.low - s.floor.value, 1e-3 * (s.kl.value - s.floor.value)),
+                "low": max(s.kl.low - s.floor.value, 0.1 * (s.kl.value - s.floor.value)),
                 "high": s.kl.high - s.floor.value,
             }
         )

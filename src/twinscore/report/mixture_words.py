@@ -20,7 +20,8 @@ CAPTIONS: Mapping[str, Caption] = {
         "Best stopping and least KL against n",
         "Left, training time of least KL, where it lies inside the range; right, that least KL "
         "above the least one with infinitely many samples. Dotted, the slope of the theory along "
-        "m = n. The theory bounds KL from above: falling faster does not contradict it.",
+        "m = n. The theory bounds KL from above: falling faster does not contradict it. Intervals "
+        "that reach the floor end at a tenth of the value.",
         "Best stopping time and least KL against the number of samples, with fitted exponents.",
     ),
     "terms": Caption(
