@@ -191,8 +191,7 @@ def _verdict(spec: Spec, stops: list[Stop], exponents: list, shifted: list[Shift
     said = [
         f"{e.quantity} moves as n^{e.measured.value:.2f} "
         f"[{e.measured.low:.2f}, {e.measured.high:.2f}]"
-        f" ({'compatible' if e.compatible else 'not compatible'} with "
-        f"{e.predicted[0]:+.1f})"
+        f" (theory {e.predicted[0]:+.1f}: {e.answer})"
         for e in exponents
         if e.target == name and e.along == "m = n" and e.measured
     ]

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from twinscore import runs
 
@@ -57,14 +57,24 @@ class Exponent(_Part):
     """at most: an upper bound, which what falls faster, or grows more slowly, respects."""
     settings: int
 
+    @computed_field
     @property
-    def compatible(self) -> bool | None:
-        """Whether the interval allows what the theory says; None where nothing was fitted."""
+    def theory(self) -> str:
+        """What the theory gives, in words."""
+        low, high = self.predicted
+        text = f"{low:+g}" if low == high else f"{low:+g} to {high:+g}"
+        return text if self.kind == "equal" else f"at most {text}"
+
+    @computed_field
+    @property
+    def answer(self) -> str:
+        """How the interval lies to it; an upper bound allows whatever falls faster."""
         if self.measured is None:
-            return None
-        above = self.measured.low > max(self.predicted)
+            return "too few settings"
+        if self.measured.low > max(self.predicted):
+            return "larger" if self.kind == "equal" else "slower than the bound's"
         below = self.measured.high < min(self.predicted)
-        return not above and not (below and self.kind == "equal")
+        return "smaller" if below and self.kind == "equal" else "compatible"
 
 
 class Shifted(_Part):
@@ -122,20 +132,13 @@ class Result(_Part):
     twins: list[Twin]
 
     def table(self) -> str:
-        """Exponents beside the theory's."""
-        lines = [f"{'target':9s} {'quantity':8s} {'along':24s} {'measured':>24s}   theory"]
-        for e in self.exponents:
-            if e.measured is None:
-                continue
-            lines.append(
-                f"{e.target:9s} {e.quantity:8s} {e.along:24s} {e.measured!s:>24s}   "
-                f"{predicted(e)}, {'compatible' if e.compatible else 'not compatible'}"
-            )
+        """Exponents along m = n, and along n at the largest m, beside the theory's."""
+        along = {"m = n", f"n, at m = {max((stop.m for stop in self.stops), default=0)}"}
+        shown = [e for e in self.exponents if e.along in along and e.measured]
+        lines = [f"{'target':9s} {'exponent':8s} {'along':16s} {'measured':>24s}   theory"]
+        lines += [
+            f"{e.target:9s} {e.quantity:8s} {e.along:16s} {e.measured!s:>24s}   "
+            f"{e.theory}: {e.answer}"
+            for e in shown
+        ]
         return "\n".join(lines)
-
-
-def predicted(exponent: Exponent) -> str:
-    """The theory's exponent in words."""
-    low, high = exponent.predicted
-    text = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-    return text if exponent.kind == "equal" else f"at most {text}"
