@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,14 +17,15 @@ from twinscore.errors import InputError
 
 COMMANDS = {
     "prepare": "pack images into one file that every command maps",
+    "duplicates": "find images that repeat others of their set, or of another",
     "transition": "train twins at several sizes: where does memorising end?",
-    "clusters": "train twins on near and on far clusters: which generalise worse?",
-    "regularity": "train on C-alpha images: does the error fall at the optimal rate?",
     "train": "train one denoiser",
     "sample": "draw samples from a model",
-    "duplicates": "find images that repeat others of their set, or of another",
     "restore": "restore a picture from part of its pixels, or other measurements",
+    "regularity": "train on C-alpha images: does the error fall at the optimal rate?",
     "shuffled": "train with and without shuffled pixels: does the network's inductive bias fit?",
+    "mixture": "solve score models of two modes exactly: early stopping, capacity, modes shift",
+    "clusters": "train twins on near and on far clusters: which generalise worse?",
     "report": "draw the report of a run folder",
 }
 
@@ -58,7 +59,7 @@ class Sweep(Single):
 
 
 @dataclass(frozen=True)
-class Restoration(Single):
+class Drawn(Single):
     """Options of a command that runs one network and draws a report."""
 
     no_images: bool = False
@@ -78,6 +79,14 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Calculation(Writing):
+    """Options of a command that computes on the CPU and draws a report."""
+
+    workers: int | None = None
+    """Replicates computed side by side (default: one per core)."""
+
+
+@dataclass(frozen=True)
 class Drawing:
     """Draw the report of a run folder; an unfinished run is drawn as far as it goes."""
 
@@ -85,6 +94,18 @@ class Drawing:
     """Run folder."""
     no_images: bool = False
     """Leave training images and samples out of page and figures."""
+
+
+STUDIES = {
+    "clusters": Sweep,
+    "duplicates": Comparison,
+    "mixture": Calculation,
+    "regularity": Sweep,
+    "restore": Drawn,
+    "shuffled": Sweep,
+    "transition": Sweep,
+}
+"""Commands that run the study of their name and draw its report, with their options."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +125,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[0] not in COMMANDS:
             known = ", ".join(COMMANDS)
             raise InputError(f"{words[0]}: no such command; give one of {known}")
-        globals()[f"_{words[0]}"](words[1:])
+        if words[0] in STUDIES:
+            _study(*words)
+        else:
+            globals()[f"_{words[0]}"](words[1:])
     except InputError as error:
         print(f"twinscore: {error}", file=sys.stderr)
         return 2
@@ -308,6 +332,23 @@ def _print_spec(spec: Any) -> None:
     print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), end="")
 
 
+def _study(command: str, *words: str) -> None:
+    """Run a study and print its verdict, its table and where its report is."""
+    from twinscore.report import page
+
+    study = import_module(f"twinscore.experiments.{command}")
+    options = parse(words, _options(study.Spec, STUDIES[command]), study.Spec, command)
+    if options.print_spec:
+        return _print_spec(options.spec)
+    where = {
+        name: getattr(options, name) for name in ("device", "workers") if name in vars(options)
+    }
+    done = study.run(options.spec, options.out, **where)
+    html = page.write(done.folder, images=not getattr(options, "no_images", False))
+    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
+    return None
+
+
 def _prepare(words: list[str]) -> None:
     from twinscore.experiments import prepare
 
@@ -316,45 +357,6 @@ def _prepare(words: list[str]) -> None:
         return _print_spec(options.spec)
     result = prepare.run(options.spec, options.out)
     print(result.table(), f"images: {result.path}", sep="\n")
-    return None
-
-
-def _transition(words: list[str]) -> None:
-    from twinscore.experiments import transition
-    from twinscore.report import page
-
-    options = parse(words, _options(transition.Spec, Sweep), transition.Spec, "transition")
-    if options.print_spec:
-        return _print_spec(options.spec)
-    done = transition.run(options.spec, options.out, device=options.device, workers=options.workers)
-    html = page.write(done.folder, images=not options.no_images)
-    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
-    return None
-
-
-def _clusters(words: list[str]) -> None:
-    from twinscore.experiments import clusters
-    from twinscore.report import page
-
-    options = parse(words, _options(clusters.Spec, Sweep), clusters.Spec, "clusters")
-    if options.print_spec:
-        return _print_spec(options.spec)
-    done = clusters.run(options.spec, options.out, device=options.device, workers=options.workers)
-    html = page.write(done.folder, images=not options.no_images)
-    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
-    return None
-
-
-def _regularity(words: list[str]) -> None:
-    from twinscore.experiments import regularity
-    from twinscore.report import page
-
-    options = parse(words, _options(regularity.Spec, Sweep), regularity.Spec, "regularity")
-    if options.print_spec:
-        return _print_spec(options.spec)
-    done = regularity.run(options.spec, options.out, device=options.device, workers=options.workers)
-    html = page.write(done.folder, images=not options.no_images)
-    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
     return None
 
 
@@ -379,45 +381,6 @@ def _sample(words: list[str]) -> None:
     if result.unfinished:
         print(f"{result.unfinished} samples did not converge", file=sys.stderr)
     print(f"samples: {result.path}")
-    return None
-
-
-def _duplicates(words: list[str]) -> None:
-    from twinscore.experiments import duplicates
-    from twinscore.report import page
-
-    options = parse(words, _options(duplicates.Spec, Comparison), duplicates.Spec, "duplicates")
-    if options.print_spec:
-        return _print_spec(options.spec)
-    done = duplicates.run(options.spec, options.out)
-    html = page.write(done.folder, images=not options.no_images)
-    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
-    return None
-
-
-def _restore(words: list[str]) -> None:
-    from twinscore.experiments import restore
-    from twinscore.report import page
-
-    options = parse(words, _options(restore.Spec, Restoration), restore.Spec, "restore")
-    if options.print_spec:
-        return _print_spec(options.spec)
-    done = restore.run(options.spec, options.out, device=options.device)
-    html = page.write(done.folder, images=not options.no_images)
-    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
-    return None
-
-
-def _shuffled(words: list[str]) -> None:
-    from twinscore.experiments import shuffled
-    from twinscore.report import page
-
-    options = parse(words, _options(shuffled.Spec, Sweep), shuffled.Spec, "shuffled")
-    if options.print_spec:
-        return _print_spec(options.spec)
-    done = shuffled.run(options.spec, options.out, device=options.device, workers=options.workers)
-    html = page.write(done.folder, images=not options.no_images)
-    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
     return None
 
 

@@ -13,6 +13,7 @@ from twinscore.errors import InputError
 from twinscore.report import (
     clusters,
     duplicates,
+    mixture,
     reading,
     regularity,
     restore,
@@ -27,6 +28,7 @@ from twinscore.runs import write_atomic, write_text
 STUDIES = {
     "clusters": clusters,
     "duplicates": duplicates,
+    "mixture": mixture,
     "regularity": regularity,
     "restore": restore,
     "shuffled": shuffled,

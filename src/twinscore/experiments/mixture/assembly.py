@@ -1,0 +1,211 @@
+"""The study's result, and the curves its figures draw, from the arrays of all replicates."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinscore.experiments.mixture import fits
+from twinscore.experiments.mixture.results import Number, Result, Shifted, Stop, Twin
+from twinscore.experiments.mixture.spec import Spec, forward, raised_cosine, resolving_grid
+from twinscore.experiments.mixture.sweep import Arrays, Measured
+from twinscore.experiments.mixture.twins import times as twin_times
+from twinscore.theory.bounds import score_matching_bound
+from twinscore.theory.targets import two_modes
+
+HALF = 0.5
+"""Share of a mode's mass below which the mode counts as lost."""
+
+
+def assemble(spec: Spec, measured: dict[str, Measured]) -> tuple[Result, Arrays]:
+    """Fit everything.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study.
+    measured : dict
+        Arrays with replicates along the first axis, by part and condition.
+
+    Returns
+    -------
+    Result, dict of str to array
+        What ``result.json`` and ``arrays.safetensors`` hold.
+    """
+    stops, exponents, terms = [], [], []
+    arrays: Arrays = {"times": spec.times, "twin_times": twin_times(spec)}
+    for name in spec.targets:
+        part = measured[f"sweep-{name}"]
+        found, minima = fits.stops(spec, name, part)
+        stops += found
+        exponents += fits.exponents(spec, name, minima)
+        terms += fits.terms(spec, name, part)
+        arrays |= _sweep_arrays(spec, name, part)
+    shifted = []
+    for mu, lighter in spec.shift.conditions:
+        part = measured[f"shift-{mu}-{lighter}"]
+        shifted += _shifted(spec, mu, lighter, part)
+        arrays |= _shift_arrays(spec, mu, lighter, part)
+    arrays |= _twin_arrays(spec, measured["twins"])
+    converged = [part["converged"] for part in measured.values()]
+    result = Result(
+        verdict=_verdict(spec, stops, exponents, shifted),
+        prior={name: _prior(spec, name) for name in spec.targets},
+        densities=sum(c.size for c in converged),
+        failed=sum(int((~c).sum()) for c in converged),
+        stops=stops,
+        exponents=exponents,
+        terms=terms,
+        shifted=shifted,
+        twins=_twins(spec, measured["twins"]),
+    )
+    return result, arrays
+
+
+def _prior(spec: Spec, name: str) -> float:
+    target = two_modes(spec.mu) if name == "mixture" else raised_cosine()
+    grid = resolving_grid(target, forward(spec.rate), spec.start)
+    exact = score_matching_bound(lambda t, x: target.at(grid.process, t).score(x).T, grid)
+    return exact.start
+
+
+def _banded(curve: fits.Means) -> NDArray[np.float64]:
+    """Mean, low and high, (3, ...)."""
+    with np.errstate(invalid="ignore"):
+        low, high = np.quantile(curve.draws, [0.025, 0.975], axis=0)
+    return np.stack([curve.value, low, high])
+
+
+def _everywhere(values: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _banded(fits.means(values, np.ones(values.shape, dtype=bool), counts))
+
+
+def _sweep_arrays(spec: Spec, name: str, part: Measured) -> Arrays:
+    """KL of every width, and the terms of the bound."""
+    counts = fits.draws_of(spec.replicates, spec.seed)
+    curves = [
+        _banded(fits.means(part["kl"][:, :, j], part["converged"][:, :, j], counts))
+        for j in range(len(spec.widths))
+    ]
+    return {
+        f"{name}/kl": np.stack(curves, axis=2),
+        f"{name}/sampling": _everywhere(part["sampling"][:, :, -1], counts),
+        f"{name}/training": _everywhere(part["training"], counts),
+        f"{name}/approximation": _everywhere(part["approximation"], counts),
+        f"{name}/excess": _everywhere(part["excess"][:, :, -1], counts),
+    }
+
+
+def _shift_arrays(spec: Spec, mu: float, lighter: float, part: Measured) -> Arrays:
+    counts = fits.draws_of(spec.shift.replicates, spec.seed)
+    name = f"shift/{mu:g}/{lighter:g}"
+    out = {
+        f"{name}/kl": _banded(fits.means(part["kl"], part["converged"], counts)),
+        f"{name}/kept": _everywhere(part["kept"], counts),
+    }
+    if mu in spec.shift.watched:
+        out |= {
+            f"{name}/{key}": part[key][0]
+            for key in ("points", "target", "shown", "shown_kl", "shown_converged")
+        }
+    return out
+
+
+def _shifted(spec: Spec, mu: float, lighter: float, part: Measured) -> list[Shifted]:
+    counts = fits.draws_of(spec.shift.replicates, spec.seed)
+    curves = fits.means(part["kl"], part["converged"], counts)
+    out = []
+    for i, n in enumerate((spec.shift.samples, None)):
+        best = fits.minimum(fits.Means(curves.value[i], curves.draws[:, i]), spec.times)
+        absent = part["kept"][:, i] < HALF
+        out.append(
+            Shifted(
+                mu=mu,
+                lighter=lighter,
+                n=n,
+                tau=best and best.tau,
+                kl=best and fits.number(best.kl, best.kls),
+                left_out=int(np.isnan(curves.value[i]).sum()),
+                learned_at=tuple(_learned_at(absent[..., k], spec.times, counts) for k in (0, 1)),
+                lost=tuple(absent[:, -1].mean(0).tolist()),
+            )
+        )
+    return out
+
+
+def _learned_at(
+    absent: NDArray[np.bool_], times: NDArray[np.float64], counts: NDArray[np.float64]
+) -> Number | None:
+    """Median over replicates of the time after the last (R, K) at which a mode is absent."""
+    after = np.array([np.flatnonzero(row)[-1] + 1 if row.any() else 0 for row in absent])
+    starts = np.append(times, np.inf)[after]
+    if not np.isfinite(np.median(starts)):
+        return None
+    order = np.argsort(starts)
+    reached = np.cumsum(counts[:, order], axis=1) >= len(starts) / 2
+    draws = starts[order][reached.argmax(1)]
+    return fits.number(float(np.median(starts)), np.minimum(draws, times[-1]))
+
+
+def _twin_arrays(spec: Spec, part: Measured) -> Arrays:
+    counts = fits.draws_of(spec.twins.replicates, spec.seed)
+    out = {
+        f"twins/{key}": _everywhere(part[key], counts)
+        for key in ("variance", "variance_shared", "error")
+    }
+    return out | {
+        f"twins/{key}": _banded(fits.means(part[key], part["converged"], counts))
+        for key in ("variation", "variation_shared", "off", "kl")
+    }
+
+
+def _twins(spec: Spec, part: Measured) -> list[Twin]:
+    counts = fits.draws_of(spec.twins.replicates, spec.seed)
+    curves = fits.means(part["kl"], part["converged"], counts)
+    everywhere = {key: fits.means(part[key], part["converged"], counts) for key in _TWIN_NUMBERS}
+    out = []
+    for i, n in enumerate(spec.sizes):
+        known = np.flatnonzero(np.isfinite(curves.value[i]))
+        if not len(known):
+            continue
+        best = int(np.nanargmin(curves.value[i]))
+
+        def at(key: str, k: int, row: int = i) -> Number:
+            curve = everywhere[key]
+            return fits.number(curve.value[row, k], curve.draws[:, row, k])
+
+        out.append(
+            Twin(
+                n=n,
+                tau=float(twin_times(spec)[best]),
+                variation_last=at("variation", int(known[-1])),
+                **{key: at(key, best) for key in _TWIN_NUMBERS},
+            )
+        )
+    return out
+
+
+_TWIN_NUMBERS = ("variance", "error", "variation", "variation_shared", "off")
+
+
+def _verdict(spec: Spec, stops: list[Stop], exponents: list, shifted: list[Shifted]) -> str:
+    name = spec.targets[0]
+    said = [
+        f"{e.quantity} moves as n^{e.measured.value:.2f} "
+        f"[{e.measured.low:.2f}, {e.measured.high:.2f}]"
+        f" (theory {e.predicted[0]:+.1f}: {e.answer})"
+        for e in exponents
+        if e.target == name and e.along == "m = n" and e.measured
+    ]
+    one = [s for s in stops if s.target == name and s.n == spec.sizes[0]][-1:]
+    text = " and ".join(said) + " along m = n" if said else "too few minima for an exponent"
+    if one and one[0].inside and one[0].last:
+        text += (
+            f"; with {one[0].n} samples stopping early takes KL from {one[0].last:.2g} "
+            f"to {one[0].kl.value:.2g} nats"
+        )
+    far = [s for s in shifted if s.mu == spec.shift.distances[-1] and s.lighter == HALF and s.kl]
+    if len(far) == 2:
+        text += (
+            f"; modes {2 * far[0].mu:g} apart are learned to {far[0].kl.value:.2g} nats, "
+            f"with infinitely many samples to {far[1].kl.value:.2g}"
+        )
+    return f"{text}."

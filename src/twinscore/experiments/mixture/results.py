@@ -1,0 +1,144 @@
+"""The numbers of ``result.json`` of the early-stopping study, and its tables as text."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from twinscore import runs
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Number(_Part):
+    """A value and its 95 % bootstrap interval over replicates."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+class Stop(_Part):
+    """Where KL is least along training."""
+
+    target: str
+    n: int | None
+    """None for infinitely many."""
+    m: int
+    tau: Number
+    """Training time of least KL, in units of m."""
+    kl: Number
+    """The least KL of the mean over replicates, nats."""
+    floor: Number
+    """The same for infinitely many samples."""
+    last: float | None
+    """KL at the last training time; None where it did not reach its tolerance."""
+    inside: bool
+    """Whether the minimum lies inside the range of training times."""
+    left_out: int
+    """Training times without a result: too few replicates reached their tolerance."""
+
+
+class Exponent(_Part):
+    """A fitted power law beside the theory's."""
+
+    target: str
+    quantity: str
+    along: str
+    measured: Number | None
+    """None with fewer than 3 settings to fit."""
+    predicted: tuple[float, float]
+    """What the theory gives; two ends where the exponent moves from one to the other."""
+    kind: Literal["equal", "at most"]
+    """at most: an upper bound, which what falls faster, or grows more slowly, respects."""
+    settings: int
+
+    @computed_field
+    @property
+    def theory(self) -> str:
+        """What the theory gives, in words."""
+        low, high = self.predicted
+        text = f"{low:+g}" if low == high else f"{low:+g} to {high:+g}"
+        return text if self.kind == "equal" else f"at most {text}"
+
+    @computed_field
+    @property
+    def answer(self) -> str:
+        """How the interval lies to it; an upper bound allows whatever falls faster."""
+        if self.measured is None:
+            return "too few settings"
+        if self.measured.low > max(self.predicted):
+            return "larger" if self.kind == "equal" else "slower than the bound's"
+        below = self.measured.high < min(self.predicted)
+        return "smaller" if below and self.kind == "equal" else "compatible"
+
+
+class Shifted(_Part):
+    """A mixture of two modes, learned from n samples or infinitely many."""
+
+    mu: float
+    lighter: float
+    """Weight of the mode at mu."""
+    n: int | None
+    tau: float | None
+    """Training time of least KL, in units of m; None if no time has a result."""
+    kl: Number | None
+    left_out: int
+    learned_at: tuple[Number | None, Number | None]
+    """Training time, in units of m, from which on the mode at -mu, and at mu, has at least half
+    its mass; None where it lacks it at the end in half of the replicates or more."""
+    lost: tuple[float, float]
+    """Share of replicates in which the mode has less than half its mass at the last time."""
+
+
+class Twin(_Part):
+    """Models of two training sets of n samples, stopped where KL is least."""
+
+    n: int
+    tau: float
+    variance: Number
+    """Half the mean squared distance of their scores, nats of the bound."""
+    error: Number
+    """Mean squared distance of one from the target's score, nats."""
+    variation: Number
+    """Total variation between their densities."""
+    variation_shared: Number
+    """The same, had they the same features."""
+    variation_last: Number | None
+    """Between their densities at the last training time that has a result."""
+    off: Number
+    """Total variation between one of the densities and the target."""
+
+
+class Result(_Part):
+    """What ``result.json`` holds."""
+
+    schema_version: int = runs.SCHEMA_VERSION
+    study: Literal["mixture"] = "mixture"
+    verdict: str
+    prior: dict[str, float]
+    """``KL(p_T || pi)`` for each target, nats."""
+    densities: int
+    """Densities that were computed, and how many of them missed their tolerance."""
+    failed: int
+    stops: list[Stop]
+    exponents: list[Exponent]
+    terms: list[Exponent]
+    shifted: list[Shifted]
+    twins: list[Twin]
+
+    def table(self) -> str:
+        """Exponents along m = n, and along n at the largest m, beside the theory's."""
+        along = {"m = n", f"n, at m = {max((stop.m for stop in self.stops), default=0)}"}
+        shown = [e for e in self.exponents if e.along in along and e.measured]
+        lines = [f"{'target':9s} {'exponent':8s} {'along':16s} {'measured':>24s}   theory"]
+        lines += [
+            f"{e.target:9s} {e.quantity:8s} {e.along:16s} {e.measured!s:>24s}   "
+            f"{e.theory}: {e.answer}"
+            for e in shown
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,122 @@
+"""KL against training time for every n and m, and each term of the bound: one replicate of it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinscore import runs
+from twinscore.experiments.mixture.spec import (
+    Spec,
+    forward,
+    likelihood_rule,
+    raised_cosine,
+    resolving_grid,
+)
+from twinscore.theory.coordinates import Grid
+from twinscore.theory.densities import Learned
+from twinscore.theory.fokker_planck import reverse_sde
+from twinscore.theory.gradient_flow import gradient_flow
+from twinscore.theory.nodes import empirical_nodes, population_nodes
+from twinscore.theory.random_features import RandomFeatures, random_features
+from twinscore.theory.score_matching import QuadraticLoss, quadratic_losses
+from twinscore.theory.targets import Target, two_modes
+
+Arrays = dict[str, NDArray]
+
+
+def measure(spec: Spec, name: str, replicate: int) -> Arrays:
+    """One replicate of the sweep of a target.
+
+    Parameters
+    ----------
+    spec : Spec
+        Sizes, widths and training times.
+    name : str
+        ``mixture`` or ``bounded``.
+    replicate : int
+        Its number, of which samples and features depend.
+
+    Returns
+    -------
+    dict of str to array
+        For N sizes and infinitely many samples, M widths and K times: ``kl`` and ``converged``
+        (N + 1, M, K), nats; ``excess`` (N + 1, M, K), the score error in the bound;
+        ``sampling`` (N, M, K), ``training`` (M, K) and ``approximation`` (M,), its parts. Cost: of
+        order 1 ms for each density, and the Gram matrices.
+    """
+    target = two_modes(spec.mu) if name == "mixture" else raised_cosine()
+    process = forward(spec.rate)
+    rule = likelihood_rule(process, spec.start)
+    generator = np.random.default_rng(runs.derive_seed(spec.seed, name, "samples", replicate))
+    samples = target.draw(spec.sizes[-1], generator)
+    features = random_features(
+        spec.widths[-1],
+        seed=runs.derive_seed(spec.seed, name, "features", replicate),
+        activation=spec.activation,
+    )
+    nodes = empirical_nodes([samples[:n] for n in spec.sizes], process, rule)
+    losses = quadratic_losses(features, nodes)
+    losses += quadratic_losses(features, population_nodes(target, process, rule))
+    grid = resolving_grid(target, process, spec.start)
+    parts = [
+        _at_width(spec, features.narrowed(m), [loss.narrowed(m) for loss in losses], grid)
+        for m in spec.widths
+    ]
+    out = {key: np.stack([part[key] for part in parts], axis=-2) for key in parts[0]}
+    return out | {"approximation": out["approximation"][:, 0]}
+
+
+def _at_width(
+    spec: Spec, features: RandomFeatures, losses: list[QuadraticLoss], grid: Grid
+) -> Arrays:
+    """What :func:`measure` returns, without the axis of widths."""
+    m, exact = features.width, losses[-1]
+    flows = [gradient_flow(loss) for loss in losses]
+    A = np.stack([flow.at(m * spec.times) for flow in flows])
+    nats = (grid.process.end - spec.start) / 2
+    away = (A[:-1] - A[-1])[..., 0, :]
+    limit = flows[-1].at([np.inf])
+    learned = densities(features, A, grid, spec.tolerance)
+    return {
+        "kl": kl(learned).reshape(A.shape[:2]),
+        "converged": learned.converged.reshape(A.shape[:2]),
+        "excess": nats * exact(A),
+        "sampling": nats * ((away @ exact.gram) * away).sum(-1) / m**2,
+        "training": nats * flows[-1].loss_above_limit(m * spec.times),
+        "approximation": nats * exact(limit),
+    }
+
+
+def densities(
+    features: RandomFeatures, A: NDArray[np.float64], grid: Grid, tolerance: float
+) -> Learned:
+    """What the reverse SDE draws with each of the coefficients (..., 1, m), in one long list."""
+    score = features.score(A.reshape(-1, 1, features.width))
+    return reverse_sde(lambda t, x: score(t, x)[..., 0], grid, tolerance=tolerance)
+
+
+def kl(learned: Learned) -> NDArray[np.float64]:
+    """``KL(p || p_theta)`` of each density, (B,), nats."""
+    p = learned.weights * np.exp(learned.target)
+    return (learned.target - learned.log_density) @ p
+
+
+def population_loss(features: RandomFeatures, target: Target, grid: Grid) -> QuadraticLoss:
+    """Loss of infinitely many samples, over the times of the grid's process."""
+    rule = likelihood_rule(grid.process, grid.start)
+    [loss] = quadratic_losses(features, population_nodes(target, grid.process, rule))
+    return loss
+
+
+def sampled_loss(
+    features: RandomFeatures, samples: NDArray[np.float64], grid: Grid
+) -> QuadraticLoss:
+    """Loss of samples (n, 1), over the times of the grid's process."""
+    rule = likelihood_rule(grid.process, grid.start)
+    [loss] = quadratic_losses(features, empirical_nodes([samples], grid.process, rule))
+    return loss
+
+
+Measured = Mapping[str, NDArray]
+"""Arrays of all replicates, stacked along a new first axis."""

@@ -1,0 +1,112 @@
+"""Twins of random-feature models: do two training sets give the same score? One replicate."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinscore import runs
+from twinscore.experiments.mixture.spec import Spec, forward, likelihood_rule, resolving_grid
+from twinscore.experiments.mixture.sweep import Arrays, densities, kl
+from twinscore.theory.densities import Learned
+from twinscore.theory.gradient_flow import gradient_flow
+from twinscore.theory.nodes import TimeRule, empirical_nodes, population_nodes
+from twinscore.theory.processes import Process
+from twinscore.theory.random_features import RandomFeatures, random_features
+from twinscore.theory.score_matching import quadratic_losses
+from twinscore.theory.targets import Target, two_modes
+
+
+def times(spec: Spec) -> NDArray[np.float64]:
+    """Training times tau / m of the twins."""
+    return np.geomspace(spec.tau_first, spec.tau_last, spec.twins.count)
+
+
+def measure(spec: Spec, replicate: int) -> Arrays:
+    """Models of two disjoint training sets, with features of their own and with shared ones.
+
+    Shared features are a control: what they agree on, they may owe to their features.
+
+    Parameters
+    ----------
+    spec : Spec
+        The study; its ``twins``.
+    replicate : int
+        Its number.
+
+    Returns
+    -------
+    dict of str to array
+        (N, K) each: ``variance`` and ``variance_shared``, half the mean squared distance of the
+        twins' scores, and ``error``, the mean squared distance of twin a from the target's score,
+        both in nats of the bound; ``variation`` and ``variation_shared``, total variation between
+        the twins' densities, and ``off``, between twin a's and the target; ``converged``.
+    """
+    target, process = two_modes(spec.mu), forward(spec.rate)
+    rule = likelihood_rule(process, spec.start)
+    grid = resolving_grid(target, process, spec.start)
+    own, others = (
+        random_features(
+            spec.twins.width,
+            seed=runs.derive_seed(spec.seed, "twins", "features", twin, replicate),
+            activation=spec.activation,
+        )
+        for twin in "ab"
+    )
+    samples = [
+        target.draw(
+            spec.sizes[-1],
+            np.random.default_rng(runs.derive_seed(spec.seed, "twins", "samples", twin, replicate)),
+        )
+        for twin in "ab"
+    ]
+    models = [
+        (features, _trained(spec, features, drawn, process, rule))
+        for features, drawn in ((own, samples[0]), (others, samples[1]), (own, samples[1]))
+    ]
+    error, variance, shared = _distances(models, target, process, rule)
+    laws = [densities(features, A, grid, spec.tolerance) for features, A in models]
+    shape = len(spec.sizes), spec.twins.count
+    nats = (process.end - spec.start) / 2
+    return {
+        "variance": nats * variance / 2,
+        "variance_shared": nats * shared / 2,
+        "error": nats * error,
+        "variation": _variation(laws[0], laws[1].log_density).reshape(shape),
+        "variation_shared": _variation(laws[0], laws[2].log_density).reshape(shape),
+        "off": _variation(laws[0], laws[0].target).reshape(shape),
+        "kl": kl(laws[0]).reshape(shape),
+        "converged": np.all([law.converged for law in laws], axis=0).reshape(shape),
+    }
+
+
+def _trained(
+    spec: Spec,
+    features: RandomFeatures,
+    samples: NDArray[np.float64],
+    process: Process,
+    rule: TimeRule,
+) -> NDArray[np.float64]:
+    """Coefficients (N, K, 1, m)."""
+    nodes = empirical_nodes([samples[:n] for n in spec.sizes], process, rule)
+    taus = spec.twins.width * times(spec)
+    return np.stack([gradient_flow(loss).at(taus) for loss in quadratic_losses(features, nodes)])
+
+
+def _distances(
+    models: list[tuple[RandomFeatures, NDArray[np.float64]]],
+    target: Target,
+    process: Process,
+    rule: TimeRule,
+) -> tuple[NDArray[np.float64], ...]:
+    """Weighted mean squared distances of the first model from target, second and third, (N, K)."""
+    shape = models[0][1].shape[:2]
+    out = tuple(np.zeros(shape) for _ in range(3))
+    for block in population_nodes(target, process, rule):
+        first, *rest = (features.score(A)(block.t, block.points)[..., 0] for features, A in models)
+        for total, other in zip(out, (block.targets[0, :, 0], *rest), strict=True):
+            total += (first - other) ** 2 @ block.weights[0]
+    return out
+
+
+def _variation(law: Learned, other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Total variation between densities and others, given as logarithms."""
+    return np.abs(np.exp(law.log_density) - np.exp(other)) @ law.weights / 2

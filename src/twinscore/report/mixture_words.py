@@ -1,0 +1,132 @@
+"""Words of the early-stopping study's page: facts, the table of exponents, notes and captions."""
+
+from collections.abc import Mapping
+
+from twinscore.report.mixture_data import Data, Number, Shifted
+from twinscore.report.pieces import Caption, Cell, Table
+
+QUANTITIES = {"tau_es": "best stopping time", "KL_min": "least KL above the floor"}
+
+CAPTIONS: Mapping[str, Caption] = {
+    "training": Caption(
+        "KL along training",
+        "KL divergence of what the reverse SDE draws from its target, at the largest width. A disc "
+        "marks the least value, where stopping is best; it is hollow at an end of the range. "
+        "Bands are 95 % bootstrap intervals over replicates. Gaps: too few replicates reached the "
+        "tolerance.",
+        "KL divergence against training time for several numbers of training samples.",
+    ),
+    "rates": Caption(
+        "Best stopping and least KL against n",
+        "Left, training time of least KL, where it lies inside the range; right, that least KL "
+        "above the least one with infinitely many samples. Dotted, the slope of the theory along "
+        "m = n. The theory bounds KL from above: falling faster does not contradict it. Intervals "
+        "that reach the floor end at a tenth of the value.",
+        "Best stopping time and least KL against the number of samples, with fitted exponents.",
+    ),
+    "terms": Caption(
+        "Each term of the bound on its own",
+        "Error of the score, weighted as in the bound, at the largest width. Sampling: distance of "
+        "the score learned from n samples to the one learned in the same time from infinitely "
+        "many. Training: what that one still lacks. Approximation: what no coefficients can give. "
+        "Start: divergence of the noised target from the Gaussian the reverse process starts from.",
+        "Sampling, training, approximation and start terms against training time, with KL.",
+    ),
+    "capacity": Caption(
+        "Least KL against the number of features",
+        "More features lower the floor of infinitely many samples; at small n they do not help.",
+        "Least KL divergence against the number of features for several numbers of samples.",
+    ),
+    "shift": Caption(
+        "Modes shift",
+        "Left, KL along training for modes ever further apart: finite n (lines), infinitely many "
+        "samples (dashed). Right, its least value: where both are the same, the error is of "
+        "approximation or training time, not of generalisation.",
+        "KL divergence along training, and its least value against the distance of the modes.",
+    ),
+    "dynamics": Caption(
+        "What is learned when",
+        "Density drawn at chosen training times against the target, of the first replicate. "
+        "A star: one of the two missed its tolerance, mostly since mass left the grid.",
+        "Learned densities and target at several training times for near and far modes.",
+    ),
+    "modes": Caption(
+        "Unequal weights: which mode is lost",
+        "Mass that the model draws within 3 deviations of the lighter mode (the right one), in "
+        "units of the target's mass there: 1 is right, 0 a lost mode. Dashed: infinitely many "
+        "samples. Values above the panel are cut off.",
+        "Relative mass of the lighter mode against training time for several weights.",
+    ),
+    "twins": Caption(
+        "Twins: do two training sets give the same score?",
+        "Left, half the mean squared distance between the scores of twins trained on disjoint "
+        "samples with their own features, beside the error of one of them. Where twins agree but "
+        "are off, they share a bias. Right, total variation between their densities where KL is "
+        "least; a shared first layer makes them agree more than the data do.",
+        "Distance of twins' scores against training time, and of their densities against n.",
+    ),
+}
+
+
+def facts(data: Data) -> tuple[tuple[str, str], ...]:
+    """Size of the run, and what was left out."""
+    spec, result = data.run.spec, data.result
+    times = f"{spec['tau_count']} training times, tau / m = {spec['tau_first']:g}"
+    return (
+        ("Sweep", f"n = {_span(data.sizes)}, n infinite; m = {_span(data.widths)}"),
+        ("Training", f"{times} to {spec['tau_last']:g}; {spec['replicates']} replicates"),
+        ("Densities", f"{result.densities:,} by the reverse SDE's Fokker-Planck equation"),
+        (
+            "Left out",
+            f"{result.failed:,} that missed the tolerance of {spec['tolerance']:g} nats "
+            f"({spec['shift']['tolerance']:g} for the modes shift)",
+        ),
+    )
+
+
+def table(data: Data) -> Table:
+    """Exponents along m = n, at the largest m and at the extreme n, then the bound's terms."""
+    widest, least, most = data.widths[-1], data.sizes[0], data.sizes[-1]
+    shown = {"m = n", f"n, at m = {widest}", f"m, at n = {least}", f"m, at n = {most}"}
+    chosen = [e for e in data.result.exponents if e.along in shown] + data.result.terms
+    rows = tuple(
+        (
+            Cell(QUANTITIES.get(e.quantity, f"{e.quantity} term"), e.target),
+            Cell(e.along),
+            Cell(f"{e.measured.value:+.2f}", _interval(e.measured)) if e.measured else Cell("-"),
+            Cell(e.theory),
+            Cell(e.answer, f"{e.settings} settings"),
+        )
+        for e in chosen
+    )
+    return Table(
+        "Fitted exponents with 95 % bootstrap intervals over replicates, beside what the theory "
+        "gives. Of KL and of the terms it gives upper bounds; best stopping times are tau, not "
+        "tau / m, and only those inside the range of training times.",
+        ("Exponent of", "along", "measured", "theory", "answer"),
+        rows,
+    )
+
+
+def notes(data: Data) -> tuple[str, ...]:
+    """What became of each mode."""
+    return tuple(_mode(s) for s in data.result.shifted)
+
+
+def _mode(shifted: Shifted) -> str:
+    n = "infinitely many samples" if shifted.n is None else f"{shifted.n:,} samples"
+    kl = f"least KL {shifted.kl.value:.2g} nats" if shifted.kl else "no KL reached its tolerance"
+    sides = zip(("left", "right"), shifted.learned_at, shifted.lost, strict=True)
+    modes = "; ".join(
+        f"{side} mode there from tau / m = {at.value:.3g} on" if at else f"{side} mode lost"
+        for side, at, _ in sides
+    )
+    return f"mu = {shifted.mu:g}, right mode's weight {shifted.lighter:g}, {n}: {kl}; {modes}."
+
+
+def _interval(number: Number) -> str:
+    return f"{number.low:+.2f} to {number.high:+.2f}"
+
+
+def _span(values: list[int]) -> str:
+    return f"{values[0]:,} ... {values[-1]:,} ({len(values)})"
