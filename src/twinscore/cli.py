@@ -18,6 +18,7 @@ from twinscore.errors import InputError
 COMMANDS = {
     "prepare": "pack images into one file that every command maps",
     "transition": "train twins at several sizes: where does memorising end?",
+    "manifold": "train on discs: how far is a network from the exact optimum?",
     "train": "train one denoiser",
     "sample": "draw samples from a model",
     "duplicates": "find images that repeat others of their set, or of another",
@@ -324,6 +325,19 @@ def _transition(words: list[str]) -> None:
     if options.print_spec:
         return _print_spec(options.spec)
     done = transition.run(options.spec, options.out, device=options.device, workers=options.workers)
+    html = page.write(done.folder, images=not options.no_images)
+    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
+    return None
+
+
+def _manifold(words: list[str]) -> None:
+    from twinscore.experiments import manifold
+    from twinscore.report import page
+
+    options = parse(words, _options(manifold.Spec, Sweep), manifold.Spec, "manifold")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    done = manifold.run(options.spec, options.out, device=options.device, workers=options.workers)
     html = page.write(done.folder, images=not options.no_images)
     print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
     return None

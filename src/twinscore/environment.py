@@ -62,19 +62,28 @@ def start(folder: Path, *, device: str, workers: int | None, trials: int) -> Exe
     devices trials run one at a time.
     """
     path = folder / "environment.json"
-    cores = available_cores()
-    on_cpu = device == "cpu" or (device == "auto" and not _accelerated())
     known = runs.read_json(path) if path.exists() else None
-    side_by_side = workers or (min(cores, trials) if on_cpu else 1)
+    side_by_side = workers or default_workers(device, trials)
     if known:
         execution = Execution(device, side_by_side, known["threads"])
         started, seconds = known["started"], known["wall_seconds"]
     else:
-        execution = Execution(device, side_by_side, max(1, cores // side_by_side))
+        threads = max(1, available_cores() // side_by_side)
+        execution = Execution(device, side_by_side, threads)
         started, seconds = runs.now(), 0.0
     content = {"started": started, "finished": None, "wall_seconds": seconds}
     runs.write_json(path, vars(execution) | content | description())
     return execution
+
+
+def default_workers(device: str, trials: int) -> int:
+    """How many of a run's trials are trained side by side where nothing else is said."""
+    return min(available_cores(), trials) if on_cpu(device) else 1
+
+
+def on_cpu(device: str) -> bool:
+    """Whether a device, ``auto`` among them, is the processor."""
+    return device == "cpu" or (device == "auto" and not _accelerated())
 
 
 @contextmanager

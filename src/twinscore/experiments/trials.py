@@ -45,6 +45,7 @@ class Trial:
     """What a worker needs to train and measure one denoiser; it reads the images itself.
 
     ``path`` is the trial's folder.
+    ``held`` keeps its training images in memory, rather than read or make them for every step.
     ``custom`` replaces the network of the spec: the user's factory, known by its name.
     """
 
@@ -61,6 +62,7 @@ class Trial:
     network: NetworkSpec
     training: TrainingSpec
     device: str
+    held: bool = False
     custom: Factory | None = None
 
     @property
@@ -135,7 +137,7 @@ def _fit(trial: Trial, report: Report) -> None:
         write_json(spec, content | trial.identity)
     denoiser = fit(
         _network(trial, images.shape[0]),
-        images.take(trial.indices),
+        images[trial.indices] if trial.held else images.take(trial.indices),
         trial.training,
         seed=derive_seed(trial.seed, "training", trial.n, trial.twin, trial.replicate),
         test=images[trial.test] if len(trial.test) else None,
@@ -203,13 +205,22 @@ def measure(
         "test": trial.test.tolist(),
         "sigmas": SIGMAS,
     }
+    arrays = stored(trial, key, lambda: vars(_measure(trial, checkpoint, seeds, sampling, batch)))
+    return Measures(**(arrays | {"unfinished": arrays["unfinished"].item()}))
+
+
+def stored(
+    trial: Trial, key: dict[str, Any], make: Callable[[], dict[str, Any]]
+) -> dict[str, np.ndarray]:
+    """Arrays measured on a trial: made once, then read from the file beside its weights.
+
+    ``key`` is what they depend on besides the trial; its hash names the file.
+    """
     path = trial.path / f"measures-{digest(key)[:8]}.safetensors"
     if not path.exists():
-        measured = _measure(trial, checkpoint, seeds, sampling, batch)
-        arrays = {k: np.ascontiguousarray(v) for k, v in vars(measured).items()}
+        arrays = {name: np.ascontiguousarray(value) for name, value in make().items()}
         write_atomic(path, lambda temporary: temporary.write_bytes(serialise(arrays)))
-    arrays = load_file(path)
-    return Measures(**(arrays | {"unfinished": arrays["unfinished"].item()}))
+    return load_file(path)
 
 
 def _measure(

@@ -10,12 +10,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from twinscore.errors import InputError
-from twinscore.report import duplicates, reading, restore, style, transition
+from twinscore.report import duplicates, manifold, reading, restore, style, transition
 from twinscore.report.pictures import data_uri
 from twinscore.report.reading import Run
 from twinscore.runs import write_atomic, write_text
 
-STUDIES = {"duplicates": duplicates, "restore": restore, "transition": transition}
+STUDIES = {
+    "duplicates": duplicates,
+    "manifold": manifold,
+    "restore": restore,
+    "transition": transition,
+}
 HOLDS = "This page holds training images and samples: think before you share it."
 HOLDS_NOT = "This page holds no training images or samples."
 
