@@ -71,7 +71,7 @@ def measure(
     denoiser : Denoiser
         Any, differentiable by autograd.
     spec : Spec
-        Which discs, noise levels (K), and how many: T = ``len(rows)``, E = ``exact``, J = ``bases``.
+        Which discs and noise levels (K), and of how many discs: E = ``exact``, J = ``bases``.
     rows : array
         (T,) numbers of the discs.
     seed : int

@@ -14,6 +14,12 @@ from twinscore.experiments.manifold.measures import DIMENSION, Measured
 from twinscore.experiments.manifold.spec import Spec
 from twinscore.runs import SCHEMA_VERSION, derive_seed
 
+VALUES = (
+    *("network", "tangent", "exact", "gap_tangent", "gap_exact"),
+    *("kept", "kept_exact", "overlap"),
+)
+"""The numbers with intervals of a :class:`Level`."""
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -192,22 +198,15 @@ def verdict_of(spec: Spec, levels: Sequence[Level]) -> str:
 
 def csv_of(levels: Sequence[Level]) -> str:
     """The levels as CSV: a row for each noise level, empty where nothing was computed."""
-    values = [
-        name for name, field in Level.model_fields.items() if field.annotation not in (float,)
-    ]
-    values.remove("cosines")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     ends = ("", "_low", "_high")
-    writer.writerow(["sigma", "input_psnr", *(name + end for name in values for end in ends)])
+    writer.writerow(["sigma", "input_psnr", *(name + end for name in VALUES for end in ends)])
     for level in levels:
         row = [f"{level.sigma:.6g}", f"{level.input_psnr:g}"]
-        for name in values:
+        for name in VALUES:
             value = getattr(level, name)
-            row += (
-                [f"{number:.6f}" for number in (value.value, value.low, value.high)]
-                if value
-                else ["", "", ""]
-            )
+            numbers = (value.value, value.low, value.high) if value else ()
+            row += [f"{number:.6f}" for number in numbers] or [""] * len(ends)
         writer.writerow(row)
     return text.getvalue()
