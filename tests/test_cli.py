@@ -265,7 +265,8 @@ def test_help_and_version_do_not_import_torch(words):
 def test_every_command_explains_its_options(run, command):
     code, said, errors = run(command, "--help")
     assert (code, errors) == (0, [])
-    assert ("--no-images" in said) == (command in {"transition", "duplicates", "restore", "report"})
+    drawing = {"transition", "manifold", "duplicates", "restore", "report"}
+    assert ("--no-images" in said) == (command in drawing)
     assert ("--out" in said) == (command != "report")
     for hidden in ("--spec.", "--no-no-images"):
         assert hidden not in said
@@ -283,7 +284,7 @@ def test_print_spec_is_read_back_to_the_same_spec(run, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["spec.yaml"]
 
 
-@pytest.mark.parametrize("command", ["transition", "train", "sample", "duplicates"])
+@pytest.mark.parametrize("command", ["transition", "manifold", "train", "sample", "duplicates"])
 def test_every_default_spec_is_printed_and_read_back(run, tmp_path, command):
     _, said, _ = run(command, "--print-spec")
     (tmp_path / "spec.yaml").write_text(said)
