@@ -23,6 +23,7 @@ COMMANDS = {
     "sample": "draw samples from a model",
     "restore": "restore a picture from part of its pixels, or other measurements",
     "regularity": "train on C-alpha images: does the error fall at the optimal rate?",
+    "manifold": "train on discs: how far is a network from the exact optimum?",
     "shuffled": "train with and without shuffled pixels: does the network's inductive bias fit?",
     "mixture": "solve score models of two modes exactly: early stopping, capacity, modes shift",
     "clusters": "train twins on near and on far clusters: which generalise worse?",
@@ -99,6 +100,7 @@ class Drawing:
 STUDIES = {
     "clusters": Sweep,
     "duplicates": Comparison,
+    "manifold": Sweep,
     "mixture": Calculation,
     "regularity": Sweep,
     "restore": Drawn,

@@ -13,6 +13,7 @@ from twinscore.errors import InputError
 from twinscore.report import (
     clusters,
     duplicates,
+    manifold,
     mixture,
     reading,
     regularity,
@@ -28,6 +29,7 @@ from twinscore.runs import write_atomic, write_text
 STUDIES = {
     "clusters": clusters,
     "duplicates": duplicates,
+    "manifold": manifold,
     "mixture": mixture,
     "regularity": regularity,
     "restore": restore,

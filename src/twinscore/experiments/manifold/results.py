@@ -1,0 +1,212 @@
+"""The numbers of a run on discs: the models of ``result.json``, and how they are put in words."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from twinscore.analysis.statistics import Statistic, interval, resampled
+from twinscore.experiments.manifold.measures import DIMENSION, Measured
+from twinscore.experiments.manifold.spec import Spec
+from twinscore.runs import SCHEMA_VERSION, derive_seed
+
+VALUES = (
+    *("network", "tangent", "exact", "gap_tangent", "gap_exact"),
+    *("kept", "kept_exact", "overlap"),
+)
+"""The numbers with intervals of a :class:`Level`."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Value(_Model):
+    """A number with its bootstrap interval (95 %), over replicates and their test discs."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Level(_Model):
+    """One noise level.
+
+    ``network``, ``tangent``, ``exact`` are the PSNR (dB) of the mean squared error: of the network
+    and of the projection on the true disc's tangent on all test discs, of the exact posterior mean
+    on those where it was computed. ``gap_tangent`` and ``gap_exact`` are how many dB the network's
+    mean squared error is above theirs, on the same noisy discs; negative where it is below.
+    ``kept`` is the number of eigenvalues above the threshold, of the network and of the exact
+    posterior mean; ``overlap`` the share of the tangent space in the span of the network's kept
+    eigenvectors, the mean squared cosine of the principal angles; ``cosines`` their means.
+    """
+
+    sigma: float
+    input_psnr: float
+    network: Value
+    tangent: Value
+    exact: Value | None
+    gap_tangent: Value
+    gap_exact: Value | None
+    kept: Value
+    kept_exact: Value | None
+    overlap: Value
+    cosines: list[float]
+
+    @property
+    def gap(self) -> Value:
+        """From the exact posterior mean, or, where that is unknown, from the tangent projection."""
+        return self.gap_exact or self.gap_tangent
+
+
+class Result(_Model):
+    """``result.json`` of a run on discs."""
+
+    schema_version: int = SCHEMA_VERSION
+    study: Literal["manifold"] = "manifold"
+    complete: bool
+    missing: list[str]
+    verdict: str
+    size: int
+    threshold: float
+    test: int
+    exact: int
+    bases: int
+    replicates: int
+    levels: list[Level]
+
+    def table(self) -> str:
+        """A row for each noise level."""
+        head = ("sigma", "network dB", "above exact, dB", "above tangent, dB", "kept", "overlap")
+        rows = [head, *(_row(level) for level in self.levels)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows
+        )
+
+
+def _row(level: Level) -> tuple[str, ...]:
+    return (
+        f"{level.sigma:.3g}",
+        f"{level.network.value:.2f}",
+        shown(level.gap_exact) if level.gap_exact else "-",
+        shown(level.gap_tangent),
+        shown(level.kept, 1),
+        shown(level.overlap),
+    )
+
+
+def shown(value: Value, digits: int = 2) -> str:
+    """A number and its interval."""
+    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def result_of(spec: Spec, measured: Sequence[Measured], missing: list[str]) -> Result:
+    """The result of the replicates that are measured, at least one."""
+    arrays = {
+        name: np.stack([of[name] for of in measured])
+        for name in measured[0]
+        if not name.startswith("shown/")
+    }
+    levels = [
+        _level(spec, k, {name: values[:, k] for name, values in arrays.items()})
+        for k in range(len(spec.levels))
+    ]
+    return Result(
+        complete=not missing,
+        missing=missing,
+        verdict=verdict_of(spec, levels),
+        size=spec.size,
+        threshold=spec.threshold,
+        test=spec.test,
+        exact=spec.exact,
+        bases=spec.bases,
+        replicates=len(measured),
+        levels=levels,
+    )
+
+
+def _level(spec: Spec, k: int, arrays: Measured) -> Level:
+    """Numbers of one noise level from arrays (R, discs, ...)."""
+    seed = derive_seed(spec.seed, "intervals")
+    errors = {name: arrays[f"mse/{name}"] for name in ("network", "tangent")}
+    exact = arrays.get("mse/exact")
+    share = np.square(arrays["cosines"]).sum(2) / DIMENSION
+    kept_exact = arrays.get("kept/exact")
+    return Level(
+        sigma=spec.sigmas[k],
+        input_psnr=spec.levels[k],
+        network=_value(errors["network"], _psnr, seed),
+        tangent=_value(errors["tangent"], _psnr, seed),
+        exact=None if exact is None else _value(exact, _psnr, seed),
+        gap_tangent=gap(errors["network"], errors["tangent"], seed),
+        gap_exact=None if exact is None else gap(errors["network"], exact, seed),
+        kept=_value(arrays["kept/network"], np.mean, seed),
+        kept_exact=None if kept_exact is None else _value(kept_exact, np.mean, seed),
+        overlap=_value(share, np.mean, seed),
+        cosines=arrays["cosines"].mean((0, 1)).tolist(),
+    )
+
+
+def gap(errors: NDArray, reference: NDArray, seed: int) -> Value:
+    """How many dB the mean of ``errors`` is above that of ``reference``, disc by disc paired.
+
+    Parameters
+    ----------
+    errors, reference : array
+        (R, T) and (R, E), E <= T, of the same E first discs.
+    seed : int
+        Seed of the bootstrap, which draws a disc with both its errors.
+    """
+    pairs = np.stack([errors[:, : reference.shape[1]], reference], axis=2)
+    return _value(pairs, _decibels, seed)
+
+
+def _value(values: NDArray, statistic: Statistic, seed: int) -> Value:
+    together = values.reshape(1, -1, *values.shape[2:])
+    low, high = interval(resampled(values, statistic, seed=seed))
+    return Value(value=float(statistic(together, axis=1)[0]), low=low, high=high)
+
+
+def _psnr(drawn: NDArray, axis: int) -> NDArray[np.float64]:
+    return -10 * np.log10(drawn.mean(axis))
+
+
+def _decibels(drawn: NDArray, axis: int) -> NDArray[np.float64]:
+    network, reference = drawn.mean(axis).T
+    return 10 * np.log10(network / reference)
+
+
+def verdict_of(spec: Spec, levels: Sequence[Level]) -> str:
+    """The run in a sentence: the gap at the largest and the smallest noise, and what is kept."""
+    reference = (
+        "the exact posterior mean" if spec.exact else "the projection on the true disc's tangent"
+    )
+    ends = levels if len(levels) == 1 else (levels[0], levels[-1])
+    gaps = " and ".join(f"{shown(end.gap)} dB at sigma = {end.sigma:.2g}" for end in ends)
+    last = levels[-1]
+    return (
+        f"On discs of {spec.size}x{spec.size} pixels the network's squared error is above that of "
+        f"{reference} by {gaps}, where its Jacobian keeps {shown(last.kept, 1)} eigenvalues above "
+        f"{spec.threshold:g} and {DIMENSION} suffice."
+    )
+
+
+def csv_of(levels: Sequence[Level]) -> str:
+    """The levels as CSV: a row for each noise level, empty where nothing was computed."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    ends = ("", "_low", "_high")
+    writer.writerow(["sigma", "input_psnr", *(name + end for name in VALUES for end in ends)])
+    for level in levels:
+        row = [f"{level.sigma:.6g}", f"{level.input_psnr:g}"]
+        for name in VALUES:
+            value = getattr(level, name)
+            numbers = (value.value, value.low, value.high) if value else ()
+            row += [f"{number:.6f}" for number in numbers] or [""] * len(ends)
+        writer.writerow(row)
+    return text.getvalue()

@@ -1,0 +1,335 @@
+"""A run on discs on paper: the network beside the optimum, its spectrum, and its eigenvectors.
+
+`figures` draws and `content` writes; both read the folder alone. After figure 6 of Kadkhodaie,
+Guth, Simoncelli and Mallat (ICLR 2024).
+"""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from pydantic import BaseModel, ConfigDict
+
+from twinscore.errors import InputError
+from twinscore.report import reading, style
+from twinscore.report.pieces import Caption, Cell, Content, Table
+from twinscore.report.style import Theme
+
+FIGURES = ("gap", "spectrum", "eigenvectors")
+DIMENSION = 5
+RANKS = 30
+ROWS = 3
+DASHED = (0, (4, 2))
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Value(_Part):
+    """A number with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Level(_Part):
+    """One noise level."""
+
+    sigma: float
+    input_psnr: float
+    network: Value
+    tangent: Value
+    exact: Value | None
+    gap_tangent: Value
+    gap_exact: Value | None
+    kept: Value
+    kept_exact: Value | None
+    overlap: Value
+
+
+class Result(_Part):
+    """The fields of result.json that the report reads."""
+
+    verdict: str
+    missing: list[str]
+    size: int
+    threshold: float
+    test: int
+    exact: int
+    bases: int
+    replicates: int
+    levels: list[Level]
+
+
+def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[str, Figure]:
+    """Draw the gaps, the spectra and the eigenvectors.
+
+    Parameters
+    ----------
+    folder
+        Folder of a run of ``twinscore manifold``.
+    images
+        Whether to draw ``eigenvectors``, the figure that shows images.
+    theme
+        ``light`` or ``dark``.
+
+    Returns
+    -------
+    dict of str to matplotlib.figure.Figure
+        ``gap`` (PSNR of network and optimum, and their distance), ``spectrum`` (eigenvalues, how
+        many are near 1, and how much of the tangent space they hold), ``eigenvectors``.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run folder, none of its replicates is finished, or a file is damaged.
+    """
+    run, result = _load(folder)
+    with style.applied(theme) as look:
+        drawn = {"gap": _gap(result, look), "spectrum": _spectrum(run, result, look)}
+        if images:
+            drawn["eigenvectors"] = _eigenvectors(run, result)
+        return {name: style.settle(figure) for name, figure in drawn.items()}
+
+
+def content(folder: Path, *, images: bool = True) -> Content:
+    """Write what the page says about the run.
+
+    Parameters
+    ----------
+    folder
+        Folder of a run of ``twinscore manifold``.
+    images
+        Whether the page shows pictures; the words are the same.
+
+    Returns
+    -------
+    Content
+        Verdict, facts, table and captions.
+
+    Raises
+    ------
+    InputError
+        As :func:`figures`.
+    """
+    _, result = _load(folder)
+    reference = (
+        f"exact posterior mean on {result.exact} discs, tangent projection on {result.test}"
+        if result.exact
+        else f"tangent projection on {result.test} discs; the exact posterior mean was not computed"
+    )
+    facts = (
+        ("Images", f"discs of {result.size} x {result.size} pixels"),
+        ("Networks", str(result.replicates)),
+        ("Reference, for each network", reference),
+        ("Jacobians", f"at {result.bases} discs for each network and noise level"),
+    )
+    return Content(
+        title=f"twinscore: discs of {result.size} x {result.size} pixels",
+        verdict=result.verdict,
+        facts=facts,
+        table=_table(result),
+        captions=_captions(result),
+        missing=tuple(result.missing),
+        notes=_notes(result),
+    )
+
+
+def _load(folder: Path) -> tuple[reading.Run, Result]:
+    run = reading.read(folder)
+    if not run.result:
+        raise InputError(f"{run.folder}: no network is finished yet; run the same command again")
+    return run, reading.result_of(run, Result)
+
+
+def _notes(result: Result) -> tuple[str, ...]:
+    notes = [
+        "The tangent projection is told the true disc. It is the optimum in the limit of small "
+        "noise, and worse than that elsewhere: a negative gap to it is no error."
+    ]
+    if result.replicates == 1:
+        notes.append("One network: intervals cover the test discs only.")
+    return tuple(notes)
+
+
+def _captions(result: Result) -> dict[str, Caption]:
+    return {
+        "gap": Caption(
+            "Network and optimum",
+            "Left: PSNR of the mean squared error against input PSNR. Right: how many dB the "
+            "network's squared error is above the reference's, on the same noisy discs; below 0 "
+            "the network is better. Bars are 95 % intervals over networks and discs.",
+            "Output PSNR and gap in dB against input PSNR.",
+        ),
+        "spectrum": Caption(
+            "Eigenvalues of the Jacobian",
+            f"Left: the {RANKS} largest eigenvalues of the Jacobian's symmetric part, mean over "
+            "networks and discs, one colour for each noise level; dashed, those of the exact "
+            f"posterior mean. Middle: how many exceed {result.threshold:g}; the manifold has "
+            f"{DIMENSION} dimensions. Right: how much of the tangent space their eigenvectors span "
+            "(mean squared cosine of the principal angles).",
+            "Eigenvalues by rank, their number near 1, and the overlap with the tangent space.",
+        ),
+        "eigenvectors": Caption(
+            "What the network keeps",
+            "Top: a clean disc and an orthonormal basis of its tangent space, all that the optimum "
+            "keeps at small noise. Below, for each noise level: the noisy disc, the network's "
+            "estimate and the eigenvectors of its Jacobian with the largest eigenvalues (above "
+            "each); and the extra directions, the same with the tangent space taken out. Gray is "
+            "0, each vector is scaled to its own range.",
+            "A disc, its tangent vectors, and eigenvectors of the network at several noise levels.",
+        ),
+    }
+
+
+def _table(result: Result) -> Table:
+    columns = ("sigma", "network", "above exact", "above tangent", "kept", "overlap")
+    rows = tuple(
+        (
+            Cell(f"{level.sigma:.3g}"),
+            _cell(level.network, 2, " dB"),
+            _cell(level.gap_exact, 2, " dB"),
+            _cell(level.gap_tangent, 2, " dB"),
+            _cell(level.kept, 1),
+            _cell(level.overlap, 2),
+        )
+        for level in result.levels
+    )
+    caption = (
+        "PSNR of the network's mean squared error; how far that error is above the exact posterior "
+        f"mean's and the tangent projection's; eigenvalues above {result.threshold:g}; share of "
+        "the tangent space in their span. In brackets, 95 % intervals."
+    )
+    return Table(caption, columns, rows)
+
+
+def _cell(value: Value | None, digits: int, unit: str = "") -> Cell:
+    if value is None:
+        return Cell("-")
+    detail = f"[{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    return Cell(f"{value.value:.{digits}f}{unit}", detail)
+
+
+def _gap(result: Result, theme: Theme) -> Figure:
+    figure = style.new_figure(2.9)
+    left, right = figure.subplots(1, 2)
+    references = _references(theme)
+    _errorbars(left, result, "network", theme.twins, "o", "-", "network")
+    for name, (colour, marker, label) in references.items():
+        _errorbars(left, result, name, colour, marker, DASHED, label)
+        _errorbars(right, result, f"gap_{name}", colour, marker, "-", f"above {label}")
+    right.axhline(0, color=theme.muted, linewidth=1)
+    left.set(title="mean squared error", ylabel="output PSNR (dB)")
+    right.set(title="network above the reference", ylabel="gap (dB)")
+    for axes in (left, right):
+        axes.set_xlabel("input PSNR (dB)")
+        axes.legend()
+    return figure
+
+
+def _references(theme: Theme) -> dict[str, tuple[str, str, str]]:
+    return {
+        "exact": (theme.nearest, "s", "exact posterior mean"),
+        "tangent": (theme.closest_pairs, "^", "tangent projection"),
+    }
+
+
+def _errorbars(
+    axes: Axes, result: Result, name: str, colour: str, marker: str, line: object, label: str
+) -> None:
+    """One quantity against input PSNR; nothing where it was not computed."""
+    known = [(level.input_psnr, getattr(level, name)) for level in result.levels]
+    known = [(x, value) for x, value in known if value is not None]
+    if not known:
+        return
+    x = [at for at, _ in known]
+    middle, low, high = (
+        np.array([getattr(v, n) for _, v in known]) for n in ("value", "low", "high")
+    )
+    reach = np.maximum([middle - low, high - middle], 0)
+    look = {"color": colour, "marker": marker, "linestyle": line}
+    axes.errorbar(x, middle, yerr=reach, capsize=2, label=label, **look)
+
+
+def _spectrum(run: reading.Run, result: Result, theme: Theme) -> Figure:
+    figure = style.new_figure(2.9)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(5, 4, 4))
+    colours = theme.ordered(len(result.levels))
+    lines = {"network": "-", "exact": DASHED}
+    for kind in ("network", "exact"):
+        name = f"eigenvalues/{kind}"
+        if name not in reading.array_names(run):
+            continue
+        means = reading.array(run, name).mean((0, 2))[:, :RANKS]
+        for values, colour, level in zip(means, colours, result.levels, strict=True):
+            label = f"σ = {level.sigma:.2g}" if kind == "network" else None
+            look = {"color": colour, "linestyle": lines[kind], "label": label}
+            left.plot(np.arange(1, len(values) + 1), values, **look)
+    left.axhline(result.threshold, color=theme.muted, linewidth=1, linestyle=":")
+    left.axvline(DIMENSION + 0.5, color=theme.muted, linewidth=1, linestyle=":")
+    left.set(title="eigenvalues", xlabel="rank", ylim=(-0.1, None))
+    left.legend()
+    _errorbars(middle, result, "kept", theme.twins, "o", "-", "network")
+    _errorbars(middle, result, "kept_exact", theme.nearest, "s", DASHED, "exact posterior mean")
+    middle.axhline(DIMENSION, color=theme.muted, linewidth=1, linestyle=":")
+    middle.set(title=f"eigenvalues above {result.threshold:g}", ylim=(0, None))
+    middle.yaxis.set_major_locator(MaxNLocator(integer=True))
+    middle.legend()
+    _errorbars(right, result, "overlap", theme.twins, "o", "-", "network")
+    right.set(title="tangent space kept", ylim=(0, 1.05))
+    for axes in (middle, right):
+        axes.set_xlabel("input PSNR (dB)")
+    return figure
+
+
+def _eigenvectors(run: reading.Run, result: Result) -> Figure:
+    picked = np.unique(np.linspace(0, len(result.levels) - 1, ROWS).round().astype(int))
+    values, vectors, extra_values, extra, noisy, denoised = (
+        reading.array(run, f"shown/{name}")
+        for name in (
+            *("eigenvalues", "eigenvectors", "extravalues", "extravectors"),
+            *("noisy", "denoised"),
+        )
+    )
+    across = 2 + vectors.shape[1]
+    rows = 1 + 2 * len(picked)
+    figure = style.new_figure(0.2 + rows * (0.9 * style.WIDTH / across + 0.17))
+    figure.get_layout_engine().set(wspace=0.03, hspace=0.03)
+    grid = figure.subplots(rows, across, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    _picture(grid[0, 0], reading.array(run, "shown/clean")[0], "clean")
+    for k, (axes, vector) in enumerate(
+        zip(grid[0, 2:], reading.array(run, "shown/tangent"), strict=False), 1
+    ):
+        _vector(axes, vector[0], f"tangent {k}")
+    for row, k in zip(range(1, rows, 2), picked, strict=True):
+        _picture(grid[row, 0], noisy[k, 0], f"σ = {result.levels[k].sigma:.2g}")
+        _picture(grid[row, 1], denoised[k, 0], "network")
+        _words(grid[row + 1, 0], "extra\ndirections")
+        for of_row, shares, directions in (
+            (grid[row], values[k], vectors[k]),
+            (grid[row + 1], extra_values[k], extra[k]),
+        ):
+            for axes, share, direction in zip(of_row[2:], shares, directions, strict=True):
+                _vector(axes, direction[0], f"{share:.2f}")
+    return figure
+
+
+def _picture(axes: Axes, image: np.ndarray, title: str) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(title, fontsize=6.5, fontweight="normal", pad=2)
+
+
+def _vector(axes: Axes, vector: np.ndarray, title: str) -> None:
+    reach = np.abs(vector).max()
+    axes.imshow(vector, cmap="gray", vmin=-reach, vmax=reach, interpolation="nearest")
+    axes.set_title(title, fontsize=6.5, fontweight="normal", pad=2)
+
+
+def _words(axes: Axes, text: str) -> None:
+    axes.text(1, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=7)
