@@ -265,7 +265,8 @@ def test_help_and_version_do_not_import_torch(words):
 def test_every_command_explains_its_options(run, command):
     code, said, errors = run(command, "--help")
     assert (code, errors) == (0, [])
-    assert ("--no-images" in said) == (command in {"transition", "duplicates", "restore", "report"})
+    drawn = {"transition", "duplicates", "harmonics", "restore", "report"}
+    assert ("--no-images" in said) == (command in drawn)
     assert ("--out" in said) == (command != "report")
     for hidden in ("--spec.", "--no-no-images"):
         assert hidden not in said

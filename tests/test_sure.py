@@ -79,3 +79,17 @@ def test_bad_input_is_refused():
         sure.sure(denoiser, x[:1] * math.nan, SIGMA)
     with pytest.raises(ValueError, match="training mode"):
         sure.sure(UNet(width=3, levels=1).double(), x[:1], SIGMA)
+
+
+def test_signs_are_not_those_of_the_noise():
+    """With them the trace would be taken where the noise points: the first batch is biased."""
+    matrix = torch.randn(16, 16, generator=torch.Generator().manual_seed(1)).relu()
+
+    def bent(y, sigma=None):
+        return (y.flatten(1) @ matrix).relu().view_as(y) / 8
+
+    images = torch.full((64, 1, 4, 4), 0.2)
+    found = [sure.risk(bent, images, 0.5, batch=64, seed=seed).difference for seed in range(20)]
+    mean = sum(f.value for f in found) / 20
+    error = sum(f.standard_error**2 for f in found) ** 0.5 / 20
+    assert abs(mean) < 3 * error

@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "train one denoiser",
     "sample": "draw samples from a model",
     "duplicates": "find images that repeat others of their set, or of another",
+    "harmonics": "show the basis in which a denoiser shrinks an image",
     "restore": "restore a picture from part of its pixels, or other measurements",
     "report": "draw the report of a run folder",
 }
@@ -55,7 +56,7 @@ class Sweep(Single):
 
 
 @dataclass(frozen=True)
-class Restoration(Single):
+class Drawn(Single):
     """Options of a command that runs one network and draws a report."""
 
     no_images: bool = False
@@ -366,11 +367,24 @@ def _duplicates(words: list[str]) -> None:
     return None
 
 
+def _harmonics(words: list[str]) -> None:
+    from twinscore.experiments import harmonics
+    from twinscore.report import page
+
+    options = parse(words, _options(harmonics.Spec, Drawn), harmonics.Spec, "harmonics")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    done = harmonics.run(options.spec, options.out, device=options.device)
+    html = page.write(done.folder, images=not options.no_images)
+    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
+    return None
+
+
 def _restore(words: list[str]) -> None:
     from twinscore.experiments import restore
     from twinscore.report import page
 
-    options = parse(words, _options(restore.Spec, Restoration), restore.Spec, "restore")
+    options = parse(words, _options(restore.Spec, Drawn), restore.Spec, "restore")
     if options.print_spec:
         return _print_spec(options.spec)
     done = restore.run(options.spec, options.out, device=options.device)

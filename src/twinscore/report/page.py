@@ -10,12 +10,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from twinscore.errors import InputError
-from twinscore.report import duplicates, reading, restore, style, transition
+from twinscore.report import duplicates, harmonics, reading, restore, style, transition
 from twinscore.report.pictures import data_uri
 from twinscore.report.reading import Run
 from twinscore.runs import write_atomic, write_text
 
-STUDIES = {"duplicates": duplicates, "restore": restore, "transition": transition}
+STUDIES = {
+    "duplicates": duplicates,
+    "harmonics": harmonics,
+    "restore": restore,
+    "transition": transition,
+}
 HOLDS = "This page holds training images and samples: think before you share it."
 HOLDS_NOT = "This page holds no training images or samples."
 
@@ -54,8 +59,8 @@ def write(folder: Path, *, images: bool = True) -> Path:
     study = STUDIES[run.study]
     content = study.content(run.folder, images=images)
     light = study.figures(run.folder, images=images)
-    without_viewer = images and not content.viewers  # a viewer stands in for a figure of images
-    dark = study.figures(run.folder, images=without_viewer, theme="dark")
+    beside = all(viewer.beside for viewer in content.viewers.values())  # or in the figure's place
+    dark = study.figures(run.folder, images=images and beside, theme="dark")
     pictures = {
         name: {
             "light": data_uri(style.svg(light[name], "light"), "image/svg+xml"),

@@ -1,6 +1,7 @@
 """The words and numbers of the transition study's page: verdict, table, captions and viewer."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -167,9 +168,12 @@ def viewer(data: Transition) -> Viewer:
     count = min(MOST_SEEDS, affordable, *(seed.size for seed in seeds))
     shared = all(np.array_equal(seed[:count], seeds[0][:count]) for seed in seeds)
     names = [f"noise seed {seed}" if shared else f"noise {k}" for k, seed in enumerate(seeds[0])]
+    columns = ("nearest in A", "sample of A", "sample of B", "nearest in B")
     return Viewer(
         labels=tuple(names[:count]),
-        columns=("nearest in A", "sample of A", "sample of B", "nearest in B"),
+        columns=columns,
+        moves="noise",
+        numbers=tuple(f"similarity of {one} and {other}" for one, other in pairwise(columns)),
         strips=tuple(_strip(data, level, count) for level in data.sampled),
     )
 
@@ -187,7 +191,7 @@ def _strip(data: Transition, level: Level, count: int) -> dict[str, Any]:
         "width": tiles[0].shape[-1],
         "height": tiles[0].shape[-2],
         "sheet": sheet(tiles),
-        "between": [[_share(value) for value in row] for row in between],
+        "between": [[f"↔ {_share(value)}" for value in row] for row in between],
     }
 
 
