@@ -309,18 +309,16 @@ def _agreement(spec: Spec, bases: Sequence[dict[float, Basis]]) -> list[Agreemen
 def _verdict(spec: Spec, models: list[Model], found: list[Agreement], d: int) -> str:
     levels = [(model.name, model.at(spec.sigma)) for model in models]
     parts = [
-        f"{name} returns {level.psnr_out:.1f} dB, keeps {level.kept.directions} and shrinks "
-        f"{level.shrunk.directions} of {d:,} directions (trace {level.trace.value:.1f}), which "
-        f"hold {100 * (level.kept.image + level.shrunk.image):.0f} % of the image and "
-        f"{100 * (level.kept.noise + level.shrunk.noise):.0f} % of the noise"
+        f"{name} returns {level.psnr_out:.1f} dB from {level.directions} of {d:,} directions, "
+        f"which hold {100 * level.share:.0f} % of the image"
         for name, level in levels
     ]
     shared = ""
     same = [a for a in found if a.sigma == spec.sigma and a.dimensions <= 8]
     if same:
         shared = (
-            f"; their top {same[-1].dimensions} eigenvectors span subspaces that share "
-            f"{100 * same[-1].shared:.0f} % (chance: {100 * same[-1].chance:.0f} %)"
+            f"; their top {same[-1].dimensions} eigenvectors share {100 * same[-1].shared:.0f} % "
+            f"(chance: {100 * same[-1].chance:.0f} %)"
         )
     caution = "" if all(level.converged for _, level in levels) else "; eigenpairs not converged"
     return (

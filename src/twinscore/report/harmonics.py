@@ -98,13 +98,13 @@ def _table(data: Harmonics) -> Table:
     ]
     return Table(
         caption=(
-            "Numbers of directions that are kept (eigenvalue from "
+            "Directions that are kept (eigenvalue from "
             f"{data.result.kept_from:g}), shrunk, or removed (below "
-            f"{data.result.removed_below:g}), and below them the share of the image, less its mean, and of this noise that they "
-            "hold. SURE and the true error: squared error summed over pixels, averaged over noisy "
-            "versions of this image, with 95 % intervals. Decays: exponents of power laws of "
-            "eigenvalues and of the image's squared coefficients, with 95 % intervals of the fit, "
-            "over the ranks given. Where an estimate is not exact, its standard error follows."
+            f"{data.result.removed_below:g}), and below them their share of the image, less its "
+            "mean, and of this noise. SURE and the true error: squared error summed over pixels, "
+            "averaged over noisy versions of this image, with 95 % intervals. Decays: exponents "
+            "of power laws of eigenvalues and of the image's squared coefficients, with 95 % "
+            "intervals of the fit and the ranks it covers. ±: standard error of an estimate."
         ),
         columns=(
             "model",
@@ -167,7 +167,7 @@ def _share(share: Share | None) -> Cell:
         return Cell("–", "not computed")
     return Cell(
         f"{share.directions:,}",
-        f"{_percent(share.image)} of the image, {_percent(share.noise)} of the noise",
+        f"{_percent(share.image)} / {_percent(share.noise)}",
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from twinscore.report.harmonics_data import Harmonics
 from twinscore.report.pictures import sheet
 from twinscore.report.pieces import Caption, Cell, Table, Viewer
 from twinscore.report.transition_data import Level, Median, Transition, Value
@@ -134,12 +135,33 @@ def captions(data: Transition) -> dict[str, Caption]:
             "was reached.",
             f"Median similarity, fraction memorised and diversity against N ({sizes}).",
         ),
+        **(_harmonics(data.result.harmonics.sentence, data.harmonics) if data.harmonics else {}),
         "training": Caption(
             "Training history",
             "Training loss and output PSNR on test images against the step, one curve for each "
             "trained network (A solid, B dashed). A test curve that turns down while the loss "
             "still falls is a network starting to memorise.",
             "Training loss and test PSNR against the training step, one curve for each trial.",
+        ),
+    }
+
+
+def _harmonics(sentence: str, shown: Harmonics) -> dict[str, Caption]:
+    names = " and ".join(model.name for model in shown.result.models)
+    return {
+        "harmonics": Caption(
+            "The basis of one test image",
+            f"{sentence} Each row: the image, its noisy version, what twin A makes of it, and the "
+            "first eigenvectors of that network's Jacobian (gray is zero) with their eigenvalues, "
+            "the factors by which it shrinks these directions.",
+            f"Clean, noisy and denoised test image, and first eigenvectors, for {names}.",
+        ),
+        "spectrum": Caption(
+            "Shrinkage factors",
+            "Eigenvalues at that image for several noise levels. A network that memorises keeps "
+            "few directions at any noise level; one that generalises keeps more as noise falls. "
+            "The broken lines bound what counts as kept and as removed.",
+            f"Eigenvalues against rank on logarithmic axes for {names}, one curve a noise level.",
         ),
     }
 
