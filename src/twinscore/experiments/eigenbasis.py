@@ -21,6 +21,9 @@ KEPT, REMOVED = 0.75, 0.25
 COMPLEX = 1e-3
 """Imaginary part, relative to the largest magnitude, from which on a pair counts as complex."""
 
+EXACT = 150.0
+"""PSNR in dB of an estimate without error; float32 resolves no more."""
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -184,7 +187,7 @@ def measure(
     level = Level(
         sigma=sigma,
         psnr_in=psnr(around.y, x).item(),
-        psnr_out=psnr(around.value, x).item(),
+        psnr_out=min(psnr(around.value, x).item(), EXACT),
         homogeneity=harmonics.homogeneity(around).item(),
         eigenvalues=len(pairs.values),
         converged=pairs.converged,
