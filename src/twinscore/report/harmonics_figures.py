@@ -12,8 +12,8 @@ from twinscore.report.style import Theme
 LEAST = 1e-3
 """Eigenvalues below are not drawn: on a logarithmic axis they, and negative ones, have no place."""
 
-ACROSS, ROWS = 8, 3
-"""Eigenvectors in a row of the gallery, and rows for each model."""
+ACROSS, ROWS = 8, 6
+"""Eigenvectors in a row of the gallery, and most rows for each model."""
 
 
 def signed(vectors: np.ndarray) -> np.ndarray:
