@@ -178,6 +178,11 @@ def test_figures_have_labels_and_hold_the_numbers(pair, undrawn):
     values = arrays["model1/eigenvalues"][2]
     np.testing.assert_array_equal(drawn.get_ydata(), values[values >= 1e-3])
     assert drawn.get_label() == "0.4"
+    energy = np.square(arrays["model0/coefficients_noisy"]).sum()
+    ranks, height = figures["coefficients"].axes[0].lines[0].get_data()
+    assert ranks[0] == 1
+    assert height[0] == pytest.approx(abs(arrays["model0/coefficients_noisy"][0]))
+    assert np.square(height).max() <= energy
     titles = [axes.get_title() for axes in figures["images"].axes]
     assert titles == ["clean", "noisy", "one", "other"]
 

@@ -104,16 +104,6 @@ class Level(_Model):
     """Of the squared coefficients of the clean image. None where too few eigenvalues are above
     zero within the fitting range, which ends where they do."""
 
-    @property
-    def directions(self) -> int:
-        """Directions that are not removed."""
-        return self.kept.directions + self.shrunk.directions
-
-    @property
-    def share(self) -> float:
-        """Of the clean image less its mean, what those directions hold."""
-        return self.kept.image + self.shrunk.image
-
 
 @dataclass(frozen=True, eq=False)
 class Basis:

@@ -309,8 +309,9 @@ def _agreement(spec: Spec, bases: Sequence[dict[float, Basis]]) -> list[Agreemen
 def _verdict(spec: Spec, models: list[Model], found: list[Agreement], d: int) -> str:
     levels = [(model.name, model.at(spec.sigma)) for model in models]
     parts = [
-        f"{name} returns {level.psnr_out:.1f} dB from {level.directions} of {d:,} directions, "
-        f"which hold {100 * level.share:.0f} % of the image"
+        f"{name} returns {level.psnr_out:.1f} dB and keeps {level.kept.directions} of {d:,} "
+        f"directions, which hold {100 * level.kept.image:.0f} % of the image and "
+        f"{100 * level.kept.noise:.0f} % of the noise"
         for name, level in levels
     ]
     shared = ""

@@ -15,6 +15,9 @@ LEAST = 1e-3
 ACROSS, ROWS = 8, 6
 """Eigenvectors in a row of the gallery, and most rows for each model."""
 
+BINS = 60
+"""Edges of the bins over which coefficients are averaged, at most."""
+
 
 def signed(vectors: np.ndarray) -> np.ndarray:
     """Eigenvectors (K, C, H, W) as pictures: 0 is mid-gray, the largest magnitude black or white.
@@ -114,15 +117,23 @@ def coefficients(data: Harmonics, theme: Theme) -> Figure:
                 axes.axvspan(start, end, color=theme.closest_pairs, alpha=opacity, linewidth=0)
                 _word(axes, np.sqrt(start * end), word)
         for name, look in looks.items():
-            size = np.abs(data.array(f"coefficients_{name}", i))
-            axes.plot(np.arange(1, count + 1), size, label=name, **look)
+            axes.plot(*_binned(data.array(f"coefficients_{name}", i)), label=name, **look)
         axes.axhline(data.result.sigma, color=theme.ink, linewidth=0.8, linestyle=":", label="σ")
         axes.set(xscale="log", yscale="log", xlabel="rank k", xlim=(0.5, count + 0.5))
         axes.set_title(model.name, pad=14)
-    panels[0].set_ylabel("magnitude of the coefficient")
+    panels[0].set_ylabel("coefficient (root mean square)")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
     return figure
+
+
+def _binned(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Middle ranks and root mean squares of bins whose width grows in proportion to the rank."""
+    count = len(coefficients)
+    edges = np.unique(np.rint(np.geomspace(1, count + 1, BINS)).astype(int))
+    energy = np.add.reduceat(np.square(coefficients, dtype=float), edges[:-1] - 1)
+    middle = np.sqrt(edges[:-1] * (edges[1:] - 1.0))
+    return middle, np.sqrt(energy / np.diff(edges))
 
 
 def _gallery(data: Harmonics, across: int, rows: int) -> Figure:
