@@ -220,9 +220,10 @@ def _captions(data: Harmonics) -> dict[str, Caption]:
         "coefficients": Caption(
             "Where each coefficient goes",
             f"Coefficients in the eigenbasis {at}: of the clean image, the noisy image, and the "
-            "denoised one; root mean squares over neighbouring ranks. Where a direction is kept, denoised follows noisy; where it is removed, "
-            "denoised falls below the noise (dotted: σ). A good basis has the clean coefficients "
-            "that stand above the noise on the left, where they are kept.",
+            "denoised one; root mean squares over neighbouring ranks. Where a direction is kept, "
+            "denoised follows noisy; where it is removed, denoised falls below the noise (dotted: "
+            "σ). A good basis has the clean coefficients that stand above the noise on the left, "
+            "where they are kept.",
             f"Magnitude of coefficients against rank for {names}, in three shaded zones: kept, "
             "shrunk, removed.",
         ),
