@@ -79,3 +79,18 @@ def test_bad_input_is_refused():
         sure.sure(denoiser, x[:1] * math.nan, SIGMA)
     with pytest.raises(ValueError, match="training mode"):
         sure.sure(UNet(width=3, levels=1).double(), x[:1], SIGMA)
+
+
+def test_signs_are_not_those_of_the_noise():
+    """A Jacobian that depends on the noise would be probed where the noise points."""
+
+    def bent(y, sigma=None):
+        return y * y.mean((1, 2, 3), keepdim=True).square()
+
+    found = [
+        sure.risk(bent, torch.zeros(64, *SHAPE), 1.0, batch=64, seed=seed).difference
+        for seed in range(20)
+    ]
+    mean = sum(difference.value for difference in found) / len(found)
+    error = sum(difference.standard_error**2 for difference in found) ** 0.5 / len(found)
+    assert abs(mean) < 3 * error

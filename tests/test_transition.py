@@ -82,7 +82,7 @@ def test_result_has_the_documented_names_and_no_others(finished):
     result = json.loads((finished.folder / "result.json").read_text(), parse_constant=pytest.fail)
     assert set(result) == {
         *("schema_version", "study", "complete", "missing", "verdict", "critical_n"),
-        *("critical_n_phrase", "closest_pairs", "held_out_nearest", "data", "levels"),
+        *("critical_n_phrase", "closest_pairs", "held_out_nearest", "data", "levels", "harmonics"),
     }
     assert (result["schema_version"], result["study"]) == (1, "transition")
     assert (result["complete"], result["missing"]) == (True, [])

@@ -21,6 +21,7 @@ COMMANDS = {
     "transition": "train twins at several sizes: where does memorising end?",
     "train": "train one denoiser",
     "sample": "draw samples from a model",
+    "harmonics": "show the basis in which a denoiser shrinks an image",
     "restore": "restore a picture from part of its pixels, or other measurements",
     "regularity": "train on C-alpha images: does the error fall at the optimal rate?",
     "manifold": "train on discs: how far is a network from the exact optimum?",
@@ -100,6 +101,7 @@ class Drawing:
 STUDIES = {
     "clusters": Sweep,
     "duplicates": Comparison,
+    "harmonics": Drawn,
     "manifold": Sweep,
     "mixture": Calculation,
     "regularity": Sweep,

@@ -110,9 +110,10 @@ def risk(
         raise ValueError(f"an interval needs at least 2 images, got {len(images)}")
     generator = torch.Generator().manual_seed(seed)
     estimates, errors = [], []
-    for i, x in enumerate(images.split(batch)):
+    for x in images.split(batch):
         y = x + sigma * torch.randn(x.shape, generator=generator).to(x)
-        estimates.append(sure(denoiser, y, sigma, probes=probes, seed=seed + i))
+        of_signs = int(torch.randint(2**62, (), generator=generator))  # not those of the noise
+        estimates.append(sure(denoiser, y, sigma, probes=probes, seed=of_signs))
         with torch.no_grad():
             errors.append((denoiser(y, sigma) - x).double().square().flatten(1).sum(1))
     found, true = torch.cat(estimates).cpu().numpy(), torch.cat(errors).cpu().numpy()

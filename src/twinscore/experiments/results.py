@@ -101,6 +101,14 @@ class Data(_Model):
     attribute: str | None
 
 
+class Harmonics(_Model):
+    """What the smallest N that memorises and the largest that generalises do to a test image."""
+
+    sentence: str
+    folder: str
+    """Within the run's: a run of ``twinscore harmonics``."""
+
+
 class Result(_Model):
     """``result.json`` of a transition run."""
 
@@ -115,9 +123,11 @@ class Result(_Model):
     held_out_nearest: Median
     data: Data
     levels: list[Level]
+    harmonics: Harmonics | None = None
+    """None unless one N memorises and another generalises."""
 
     def table(self) -> str:
-        """The levels as a plain table, with what to beware of below it."""
+        """The levels as a plain table, with what to beware of and the harmonics below it."""
         head = ("N", "verdict", "twin similarity", "nearest A", "nearest B", "memorised", "gap dB")
         rows = [head, *(_row(level) for level in self.levels)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -128,7 +138,9 @@ class Result(_Model):
             ).rstrip()
             for row in rows
         ]
-        return "\n".join(lines + [w for level in self.levels for w in level.warnings])
+        below = [warning for level in self.levels for warning in level.warnings]
+        below += [self.harmonics.sentence] if self.harmonics else []
+        return "\n".join(lines + below)
 
 
 def _row(level: Level) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from twinscore import images as image_sets
 from twinscore.denoisers import NetworkSpec
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
-from twinscore.experiments import comparison, results, splits
+from twinscore.experiments import comparison, extremes, results, splits
 from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.results import Result
 from twinscore.experiments.splits import Split
@@ -177,7 +177,7 @@ def run(
     content = _content(spec, images, lists, network)
     folder = out or runs.default_folder(content)
     runs.make_folder(folder)
-    with runs.locked(folder), Reporter(folder / "log.txt") as report:
+    with runs.locked(folder):
         runs.claim(folder, content, extendable=("sizes",))
         if network:
             workers = 1
@@ -187,12 +187,15 @@ def run(
             workers=workers,
             trials=2 * len(spec.sizes) * spec.replicates,
         )
-        for name in images.skipped:
-            report("images", {"text": f"left out {name}: it cannot be read"})
         plan = _plan(spec, images, keep, split, folder, how, network)
         _write_images(plan)
         with environment.timed(folder):
-            result = _execute(plan, how, report)
+            with Reporter(folder / "log.txt") as report:
+                for name in images.skipped:
+                    report("images", {"text": f"left out {name}: it cannot be read"})
+                result = _execute(plan, how, report)
+            result = extremes.add_harmonics(result, plan.trials, folder)
+            _write_json(folder, result)
     return Done(folder, result)
 
 
@@ -327,5 +330,9 @@ def _write_result(plan: _Plan, measured: dict[tuple[int, int, str], Measures]) -
         plan.folder / "arrays.safetensors", lambda path: path.write_bytes(serialise(arrays))
     )
     runs.write_text(plan.folder / "levels.csv", results.table(levels))
-    runs.write_text(plan.folder / "result.json", result.model_dump_json(indent=2) + "\n")
+    _write_json(plan.folder, result)
     return result
+
+
+def _write_json(folder: Path, result: Result) -> None:
+    runs.write_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")

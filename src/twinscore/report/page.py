@@ -13,6 +13,7 @@ from twinscore.errors import InputError
 from twinscore.report import (
     clusters,
     duplicates,
+    harmonics,
     manifold,
     mixture,
     reading,
@@ -29,6 +30,7 @@ from twinscore.runs import write_atomic, write_text
 STUDIES = {
     "clusters": clusters,
     "duplicates": duplicates,
+    "harmonics": harmonics,
     "manifold": manifold,
     "mixture": mixture,
     "regularity": regularity,
@@ -74,8 +76,8 @@ def write(folder: Path, *, images: bool = True) -> Path:
     study = STUDIES[run.study]
     content = study.content(run.folder, images=images)
     light = study.figures(run.folder, images=images)
-    without_viewer = images and not content.viewers  # a viewer stands in for a figure of images
-    dark = study.figures(run.folder, images=without_viewer, theme="dark")
+    beside = all(viewer.beside for viewer in content.viewers.values())  # or in the figure's place
+    dark = study.figures(run.folder, images=images and beside, theme="dark")
     pictures = {
         name: {
             "light": data_uri(style.svg(light[name], "light"), "image/svg+xml"),

@@ -37,12 +37,17 @@ class Viewer:
     """Rows of images to scrub through with a slider, in place of a figure that stands still.
 
     Each strip has a title, a tone, the width and height of a tile in pixels, a sheet (data URI of
-    a PNG with one row of tiles for each label) and `between`: similarities for each label.
+    a PNG with one row of tiles for each label) and `between`: one number fewer than columns, for
+    each label. `moves` is what the slider moves along, `numbers` what the numbers are; with
+    `beside`, the figure stands below the viewer, for paper and for readers without a slider.
     """
 
     labels: tuple[str, ...]
     columns: tuple[str, ...]
     strips: tuple[Mapping[str, Any], ...]
+    moves: str
+    numbers: tuple[str, ...]
+    beside: bool = False
 
 
 @dataclass(frozen=True)

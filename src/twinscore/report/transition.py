@@ -9,11 +9,25 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from twinscore.report import reading, style, transition_figures, transition_words
+from twinscore.report import (
+    harmonics_figures,
+    reading,
+    style,
+    transition_figures,
+    transition_words,
+)
 from twinscore.report.pieces import Content
 from twinscore.report.transition_data import load
 
-FIGURES = ("denoising", "samples", "histograms", "similarity", "training")
+FIGURES = (
+    "denoising",
+    "samples",
+    "histograms",
+    "similarity",
+    "harmonics",
+    "spectrum",
+    "training",
+)
 
 
 def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[str, Figure]:
@@ -24,7 +38,7 @@ def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[
     folder
         Folder of a transition run, finished or not.
     images
-        Whether to draw ``samples``, the one figure that shows training images and samples.
+        Whether to draw ``samples`` and ``harmonics``, the figures that show images and samples.
     theme
         ``light`` or ``dark``.
 
@@ -33,7 +47,9 @@ def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[
     dict of str to matplotlib.figure.Figure
         In the order of `FIGURES`: ``denoising`` (output against input PSNR), ``samples`` (each
         twin's samples beside their nearest training images), ``histograms`` (cosine
-        similarities), ``similarity`` (their medians against N) and ``training``.
+        similarities), ``similarity`` (their medians against N), ``harmonics`` (a test image and
+        its eigenvectors at an N that memorises and one that generalises), ``spectrum`` (the
+        eigenvalues of both) and ``training``.
 
     Raises
     ------
@@ -51,6 +67,10 @@ def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[
             drawn["histograms"] = transition_figures.histograms(data, look)
         if data.levels:
             drawn["similarity"] = transition_figures.similarity(data, look)
+        if data.harmonics and images:
+            drawn["harmonics"] = harmonics_figures.side_by_side(data.harmonics, look)
+        if data.harmonics:
+            drawn["spectrum"] = harmonics_figures.spectrum(data.harmonics, look)
         if data.histories:
             drawn["training"] = transition_figures.training(data, look)
         return {name: style.settle(figure) for name, figure in drawn.items()}

@@ -7,7 +7,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from twinscore.report import reading
+from twinscore.report import harmonics_data, reading
+from twinscore.report.harmonics_data import Harmonics
 
 ARRAYS = (
     "noise_seeds",
@@ -83,6 +84,13 @@ class Level(_Part):
         return f"n{self.n:05d}/"
 
 
+class Contrast(_Part):
+    """What memorising and generalising do to one test image, and the folder that shows it."""
+
+    sentence: str
+    folder: str
+
+
 class Result(_Part):
     """The fields of result.json that the report reads."""
 
@@ -95,6 +103,7 @@ class Result(_Part):
     held_out_nearest: Median | None = None
     data: dict[str, Any] = {}
     levels: list[Level] = []
+    harmonics: Contrast | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,7 @@ class Transition:
     sampled: tuple[Level, ...]
     histories: tuple[reading.History, ...]
     missing: tuple[str, ...]
+    harmonics: Harmonics | None
 
     @property
     def sizes(self) -> list[int]:
@@ -150,7 +160,14 @@ def load(run: reading.Run) -> Transition:
         sampled=sampled,
         histories=histories,
         missing=_missing(run, result, sampled, histories),
+        harmonics=_harmonics(run, result),
     )
+
+
+def _harmonics(run: reading.Run, result: Result) -> Harmonics | None:
+    if result.harmonics is None:
+        return None
+    return harmonics_data.load(run.folder / result.harmonics.folder)
 
 
 def _missing(

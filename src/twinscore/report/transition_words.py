@@ -1,10 +1,12 @@
 """The words and numbers of the transition study's page: verdict, table, captions and viewer."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from twinscore.report.harmonics_data import Harmonics
 from twinscore.report.pictures import sheet
 from twinscore.report.pieces import Caption, Cell, Table, Viewer
 from twinscore.report.transition_data import Level, Median, Transition, Value
@@ -133,12 +135,33 @@ def captions(data: Transition) -> dict[str, Caption]:
             "was reached.",
             f"Median similarity, fraction memorised and diversity against N ({sizes}).",
         ),
+        **(_harmonics(data.result.harmonics.sentence, data.harmonics) if data.harmonics else {}),
         "training": Caption(
             "Training history",
             "Training loss and output PSNR on test images against the step, one curve for each "
             "trained network (A solid, B dashed). A test curve that turns down while the loss "
             "still falls is a network starting to memorise.",
             "Training loss and test PSNR against the training step, one curve for each trial.",
+        ),
+    }
+
+
+def _harmonics(sentence: str, shown: Harmonics) -> dict[str, Caption]:
+    names = " and ".join(model.name for model in shown.result.models)
+    return {
+        "harmonics": Caption(
+            "The basis of one test image",
+            f"{sentence} Each row: the image, its noisy version, what twin A makes of it, and the "
+            "first eigenvectors of that network's Jacobian (gray is zero) with their eigenvalues, "
+            "the factors by which it shrinks these directions.",
+            f"Clean, noisy and denoised test image, and first eigenvectors, for {names}.",
+        ),
+        "spectrum": Caption(
+            "Shrinkage factors",
+            "Eigenvalues at that image for several noise levels. A network that memorises keeps "
+            "few directions at any noise level; one that generalises keeps more as noise falls. "
+            "The broken lines bound what counts as kept and as removed.",
+            f"Eigenvalues against rank on logarithmic axes for {names}, one curve a noise level.",
         ),
     }
 
@@ -167,9 +190,12 @@ def viewer(data: Transition) -> Viewer:
     count = min(MOST_SEEDS, affordable, *(seed.size for seed in seeds))
     shared = all(np.array_equal(seed[:count], seeds[0][:count]) for seed in seeds)
     names = [f"noise seed {seed}" if shared else f"noise {k}" for k, seed in enumerate(seeds[0])]
+    columns = ("nearest in A", "sample of A", "sample of B", "nearest in B")
     return Viewer(
         labels=tuple(names[:count]),
-        columns=("nearest in A", "sample of A", "sample of B", "nearest in B"),
+        columns=columns,
+        moves="noise",
+        numbers=tuple(f"similarity of {one} and {other}" for one, other in pairwise(columns)),
         strips=tuple(_strip(data, level, count) for level in data.sampled),
     )
 
@@ -187,7 +213,7 @@ def _strip(data: Transition, level: Level, count: int) -> dict[str, Any]:
         "width": tiles[0].shape[-1],
         "height": tiles[0].shape[-2],
         "sheet": sheet(tiles),
-        "between": [[_share(value) for value in row] for row in between],
+        "between": [[f"↔ {_share(value)}" for value in row] for row in between],
     }
 
 

@@ -8,7 +8,7 @@ from twinscore.analysis.jacobian.estimates import (
     traces,
 )
 from twinscore.analysis.jacobian.krylov import Eigenpairs, eigenpairs, symmetric_eigenpairs
-from twinscore.analysis.jacobian.matrix import full
+from twinscore.analysis.jacobian.matrix import full, symmetric_basis
 from twinscore.analysis.jacobian.products import Linearisation, linearise
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "eigenpairs",
     "full",
     "linearise",
+    "symmetric_basis",
     "symmetric_eigenpairs",
     "trace",
     "traces",

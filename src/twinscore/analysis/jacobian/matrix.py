@@ -1,5 +1,6 @@
 """The whole Jacobian at one image, for sizes where it fits."""
 
+import torch
 from torch import Tensor
 
 from twinscore.analysis.jacobian.products import Linearisation
@@ -34,6 +35,26 @@ def full(linearisation: Linearisation) -> Tensor:
         units = unit_vectors(linearisation.y, start, min(d, start + rows))
         columns[start : start + rows] = linearisation.forward(units)
     return columns.T
+
+
+def symmetric_basis(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenbasis of ``(J + J')/2``.
+
+    Parameters
+    ----------
+    matrix : Tensor
+        (d, d), see :func:`full`.
+
+    Returns
+    -------
+    values : Tensor
+        (d,) float64 on the CPU, falling.
+    vectors : Tensor
+        (d, d), orthonormal, a row each.
+    """
+    matrix = matrix.detach().cpu().double()
+    values, columns = torch.linalg.eigh((matrix + matrix.T) / 2)
+    return values.flip(0), columns.T.flip(0).contiguous()
 
 
 def unit_vectors(y: Tensor, start: int, stop: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twinscore.analysis.jacobian import full, linearise
+from twinscore.analysis.jacobian import full, linearise, symmetric_basis
 from twinscore.denoisers import Denoiser, check
 from twinscore.denoisers.closed_form import Disc, LinearSubspace, disc_tangent
 from twinscore.execution import Report
@@ -139,9 +139,9 @@ def _bases(
     spectra: dict[str, list[Tensor]] = {"network": [], "exact": []}
     cosines, shown = [], {}
     for i, plane in enumerate(planes[: spec.bases]):
-        here, tangent = y[i : i + 1], plane.basis.flatten(1)
+        here, tangent = y[i : i + 1], plane.basis.flatten(1).cpu()
         symmetric = symmetric_jacobian(denoiser, here, sigma)
-        values, vectors = _falling(symmetric)
+        values, vectors = symmetric_basis(symmetric)
         spectra["network"].append(values)
         cosines.append(principal_cosines(vectors[values > spec.threshold], tangent))
         if i < spec.exact:
@@ -164,8 +164,8 @@ def _bases(
 
 
 def symmetric_jacobian(denoiser: Denoiser, y: Tensor, sigma: float) -> Tensor:
-    """``(J + J')/2`` at one image (1, C, H, W), (d, d) float64; formed whole."""
-    jacobian = full(linearise(denoiser, y, sigma)).double()
+    """``(J + J')/2`` at one image (1, C, H, W), (d, d) float64 on the CPU; formed whole."""
+    jacobian = full(linearise(denoiser, y, sigma)).detach().cpu().double()
     return (jacobian + jacobian.T) / 2
 
 
@@ -185,13 +185,7 @@ def extra_directions(symmetric: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor
     """
     along = symmetric @ tangent.T @ tangent
     confined = symmetric - along - along.T + tangent.T @ (tangent @ along)
-    return _falling(confined)
-
-
-def _falling(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (d,), falling, and unit eigenvectors, a row each."""
-    values, vectors = torch.linalg.eigh(symmetric)
-    return values.flip(0), vectors.T.flip(0)
+    return symmetric_basis(confined)
 
 
 def _optimum(spec: Spec) -> Disc:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twinscore.analysis.denoising import psnr_table
+from twinscore.analysis.jacobian import full, linearise, symmetric_basis
 from twinscore.denoisers import Checkpoint, Denoiser
 from twinscore.denoisers.shrinkage import (
     Bandlets,
@@ -163,14 +164,9 @@ def _residuals(coefficients: Tensor) -> Tensor:
 def _eigenbasis(denoiser: Denoiser, y: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
     """Eigenvalues (d,), falling, eigenvectors (d, d), a row each, and the Jacobian's asymmetry.
 
-    The Jacobian is formed whole: d^2 numbers, and d reverse products.
+    The Jacobian is formed whole: d^2 numbers, and d forward products.
     """
-
-    def flat(values: Tensor) -> Tensor:
-        return denoiser(values.view(y.shape), sigma).flatten()
-
-    jacobian = torch.func.jacrev(flat, chunk_size=64)(y.flatten()).detach().cpu().double()
-    symmetric = (jacobian + jacobian.T) / 2
-    values, vectors = torch.linalg.eigh(symmetric)
-    asymmetry = (jacobian - symmetric).norm() / jacobian.norm()
-    return values.flip(0).float(), vectors.T.flip(0).to(y), asymmetry.float()
+    matrix = full(linearise(denoiser, y, sigma)).detach().cpu().double()
+    values, vectors = symmetric_basis(matrix)
+    asymmetry = (matrix - matrix.T).norm() / matrix.norm()
+    return values.float(), vectors.to(y), asymmetry.float()

@@ -1,0 +1,297 @@
+"""What one denoiser does to one noisy image: its eigenbasis, and what follows from it."""
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from twinscore.analysis import harmonics, jacobian
+from twinscore.analysis.jacobian import Eigenpairs, Linearisation
+from twinscore.analysis.sure import risk
+from twinscore.denoisers import Denoiser, psnr
+from twinscore.runs import derive_seed
+
+DENSE = 1024
+"""Values of an image, d, up to which the whole Jacobian is formed and the spectrum is complete."""
+
+KEPT, REMOVED = 0.75, 0.25
+"""Eigenvalues from which on a coefficient counts as kept, and below which as removed."""
+
+COMPLEX = 1e-3
+"""Imaginary part, relative to the largest magnitude, from which on a pair counts as complex."""
+
+EXACT = 150.0
+"""PSNR in dB of an estimate without error; float32 resolves no more."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Number(_Model):
+    """A number and the standard error of its estimate, 0 where it is exact."""
+
+    value: float
+    standard_error: float
+
+
+class Mean(_Model):
+    """An average with its bootstrap interval (95 %)."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Risk(_Model):
+    """Squared error of one image under fresh noise, summed over pixels: SURE and the truth."""
+
+    sure: Mean
+    error: Mean
+    difference: Mean
+
+
+class Decay(_Model):
+    """Exponent of a power law over the ranks ``first .. last``, with its interval (95 %)."""
+
+    exponent: float
+    low: float
+    high: float
+    first: int
+    last: int
+
+
+class Share(_Model):
+    """Directions of one kind, and the share of energy that lies in them.
+
+    ``image`` is of the clean image less its mean, ``noise`` of this noise.
+    """
+
+    directions: int
+    image: float
+    noise: float
+
+
+class Level(_Model):
+    """One model at one noise level."""
+
+    sigma: float
+    psnr_in: float
+    psnr_out: float
+    trace: Number
+    effective_rank: Number
+    asymmetry: Number | None
+    """Degree of asymmetry, 0 to 2; None where the Jacobian is zero."""
+    homogeneity: float
+    """``|f(y) - J y| / |f(y)|``."""
+    complex_pairs: int
+    """Conjugate pairs among the ``eigenvalues`` of J itself with an imaginary part above
+    ``COMPLEX`` of the largest magnitude."""
+    largest_imaginary: float
+    eigenvalues: int
+    """How many were computed: d, or the k largest."""
+    converged: bool
+    residual: float
+    """Largest of the eigenpairs', relative to the largest eigenvalue."""
+    kept: Share
+    shrunk: Share
+    removed: Share | None
+    """None where the smallest eigenvalue that was computed is still above ``REMOVED``."""
+    risk: Risk
+    eigenvalue_decay: Decay | None
+    coefficient_decay: Decay | None
+    """Of the squared coefficients of the clean image. None where too few eigenvalues are above
+    zero within the fitting range, which ends where they do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """A model at one noise level.
+
+    Attributes
+    ----------
+    level : Level
+        Its numbers.
+    denoised : Tensor
+        f(y), (C, H, W).
+    shrinkage : harmonics.Shrinkage
+        Eigenvalues and coefficients: all of them up to ``DENSE`` values, else k.
+    vectors : Tensor
+        (k, d) eigenvectors of the largest eigenvalues, in rows, float64.
+    """
+
+    level: Level
+    denoised: Tensor
+    shrinkage: harmonics.Shrinkage
+    vectors: Tensor
+
+
+def measure(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigma: float,
+    *,
+    k: int,
+    fitted: tuple[int, int],
+    draws: int,
+    seed: int,
+) -> Basis:
+    """Take one denoiser apart at one noisy image.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Differentiable by autograd.
+    x : Tensor
+        Clean image, (1, C, H, W); the noise is the same for every denoiser and noise level.
+    sigma : float
+        Noise level, image units.
+    k : int
+        Eigenvectors, at most d.
+    fitted : tuple of int
+        First and last rank of the decays.
+    draws : int
+        Noisy images over which SURE and the true error are averaged.
+    seed : int
+        Of the noise and of every estimate.
+
+    Returns
+    -------
+    Basis
+        Cost: up to ``DENSE`` values d products and two decompositions; beyond, block Krylov.
+
+    Raises
+    ------
+    ValueError
+        If the denoiser breaks the contract or is not differentiable.
+    """
+    z = noise(x, seed)
+    around = jacobian.linearise(denoiser, x + sigma * z, sigma)
+    spectrum = _dense if around.d <= DENSE else _sparse
+    pairs, facts = spectrum(around, k, derive_seed(seed, "products"))
+    shrinkage = harmonics.shrinkage(pairs, around, x)
+    kept, shrunk, removed = _shares(pairs, x - x.mean(), z)
+    found = risk(denoiser, x.expand(draws, -1, -1, -1), sigma, seed=derive_seed(seed, "risk"))
+    eigenvalue_decay, coefficient_decay = _decays(shrinkage, fitted)
+    level = Level(
+        sigma=sigma,
+        psnr_in=psnr(around.y, x).item(),
+        psnr_out=min(psnr(around.value, x).item(), EXACT),
+        homogeneity=harmonics.homogeneity(around).item(),
+        eigenvalues=len(pairs.values),
+        converged=pairs.converged,
+        residual=pairs.residuals.max().item(),
+        kept=kept,
+        shrunk=shrunk,
+        removed=removed,
+        risk=Risk(
+            sure=_mean(found.sure), error=_mean(found.mse), difference=_mean(found.difference)
+        ),
+        eigenvalue_decay=eigenvalue_decay,
+        coefficient_decay=coefficient_decay,
+        **facts,
+    )
+    return Basis(level, around.value[0], shrinkage, pairs.vectors[:k])
+
+
+def noise(x: Tensor, seed: int) -> Tensor:
+    """The standard normal noise z of ``y = x + sigma z``, the same at every noise level."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "noise"))
+    return torch.randn(x.shape, generator=generator).to(x)
+
+
+def _dense(around: Linearisation, k: int, seed: int) -> tuple[Eigenpairs, dict]:
+    """The whole spectrum, and what the whole Jacobian says exactly."""
+    matrix = jacobian.full(around).double().cpu()
+    symmetric = (matrix + matrix.T) / 2
+    values, vectors = jacobian.symmetric_basis(matrix)
+    gaps = torch.linalg.vector_norm(vectors @ symmetric - values[:, None] * vectors, dim=1)
+    scale = values.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+    pairs = Eigenpairs(values, vectors, gaps / scale, around.d, 1e-3)
+    energy, total = matrix.square().sum().item(), matrix.trace().item()
+    asymmetry = ((matrix - matrix.T).norm() / matrix.norm()).item() if energy else None
+    return pairs, {
+        "trace": _exact(total),
+        "effective_rank": _exact(total**2 / energy if energy else 0.0),
+        "asymmetry": None if asymmetry is None else _exact(asymmetry),
+        **_complex(torch.linalg.eigvals(matrix)),
+    }
+
+
+def _sparse(around: Linearisation, k: int, seed: int) -> tuple[Eigenpairs, dict]:
+    """The k largest eigenvalues, and estimates of the rest from products."""
+    pairs = jacobian.symmetric_eigenpairs(around, k, max_products=_products(k), seed=seed)
+    if not pairs.values.any():
+        nothing = {"trace": _exact(0.0), "effective_rank": _exact(0.0), "asymmetry": None}
+        return pairs, nothing | _complex(pairs.values.to(torch.complex128))
+    estimates = (jacobian.trace, jacobian.effective_rank, jacobian.asymmetry)
+    trace, rank, asymmetry = (Number(**vars(f(around, seed=seed))) for f in estimates)
+    own = jacobian.eigenpairs(around, k, max_products=_products(k), seed=seed)
+    return pairs, {
+        "trace": trace,
+        "effective_rank": rank,
+        "asymmetry": asymmetry,
+        **_complex(own.values),
+    }
+
+
+def _products(k: int) -> int:
+    return max(1000, 4 * k)
+
+
+def _complex(values: Tensor) -> dict:
+    imaginary = values.imag.abs()
+    pairs = values.imag > COMPLEX * values.abs().max()
+    return {"complex_pairs": int(pairs.sum()), "largest_imaginary": imaginary.max().item()}
+
+
+def _shares(pairs: Eigenpairs, x: Tensor, z: Tensor) -> tuple[Share, Share, Share | None]:
+    """Kept, shrunk and removed; what was not computed lies below what was."""
+    d, values = x.numel(), pairs.values
+    image, noise = (
+        (pairs.vectors @ part.flatten().to(pairs.vectors)).square()
+        / part.double().square().sum().clamp_min(torch.finfo(torch.float64).tiny)
+        for part in (x, z)
+    )
+    masks = values >= KEPT, (values < KEPT) & (values >= REMOVED)
+    kept, shrunk = (
+        Share(
+            directions=int(mask.sum()),
+            image=image[mask].sum().item(),
+            noise=noise[mask].sum().item(),
+        )
+        for mask in masks
+    )
+    if len(values) < d and values[-1] >= REMOVED:
+        return kept, shrunk, None
+    removed = Share(
+        directions=d - kept.directions - shrunk.directions,
+        image=max(0.0, 1 - kept.image - shrunk.image) if x.any() else 0.0,
+        noise=max(0.0, 1 - kept.noise - shrunk.noise),
+    )
+    return kept, shrunk, removed
+
+
+def _decays(
+    shrinkage: harmonics.Shrinkage, fitted: tuple[int, int]
+) -> tuple[Decay | None, Decay | None]:
+    first, last = fitted
+    last = min(last, int((shrinkage.factors > 0).sum()))
+    if last < first + 2:
+        return None, None
+    fits = [shrinkage.factors, shrinkage.clean.square()]
+    return tuple(
+        Decay(**vars(harmonics.decay(values, first, last)))
+        if (values[first - 1 : last] > 0).all()
+        else None
+        for values in fits
+    )
+
+
+def _exact(value: float) -> Number:
+    return Number(value=value, standard_error=0.0)
+
+
+def _mean(found: object) -> Mean:
+    return Mean(value=found.value, low=found.low, high=found.high)

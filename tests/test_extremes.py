@@ -1,0 +1,74 @@
+"""What a transition says of the bases at its two ends: cheap, and added to runs that lack it."""
+
+import json
+import shutil
+
+import pytest
+
+from twinscore import environment
+from twinscore.denoisers import NetworkSpec
+from twinscore.experiments import comparison, transition
+from twinscore.experiments.drawing import SamplingSpec
+from twinscore.report import style
+from twinscore.report import transition as report
+from twinscore.training import TrainingSpec
+
+SPEC = transition.Spec(
+    sizes=(2, 3, 5),
+    test=4,
+    samples=4,
+    network=NetworkSpec(width=2, levels=1),
+    training=TrainingSpec(steps=4, batch=2, evaluations=1),
+    sampling=SamplingSpec(steps=2),
+)
+VERDICTS = {2: "memorises", 3: "transition", 5: "generalises"}
+
+
+@pytest.fixture(autouse=True)
+def told(monkeypatch):
+    """Verdicts that networks of a few steps do not earn; one core; no layout of figures."""
+    compare = comparison.compare
+
+    def compared(*arguments):
+        level, *rest = compare(*arguments)
+        return level.model_copy(update={"verdict": VERDICTS[level.n]}), *rest
+
+    monkeypatch.setattr(comparison, "compare", compared)
+    monkeypatch.setattr(environment, "available_cores", lambda: 1)
+    monkeypatch.setattr(style, "settle", lambda figure: figure)
+
+
+def test_both_ends_are_shown_at_one_test_image(tmp_path):
+    done = transition.run(SPEC, tmp_path, device="cpu")
+    section = done.result.harmonics
+    index = json.loads((tmp_path / section.folder / "spec.json").read_text())["index"]
+    rows = (tmp_path / "images.csv").read_text().splitlines()
+    assert rows[1 + index].endswith(",test")
+    assert section.sentence.startswith(f"Of the 64 directions at test image {index}, σ = 0.2 (")
+    assert "at N = 2 the network" in section.sentence
+    assert "at N = 5 the network" in section.sentence
+    assert done.result.table().splitlines()[-1] == section.sentence
+    figures = report.figures(tmp_path)
+    assert [axes.get_title() for axes in figures["spectrum"].axes] == ["N = 2", "N = 5"]
+    tiles = [axes.get_title() for axes in figures["harmonics"].axes]
+    assert tiles[:4] == ["clean", "noisy", "N = 2", "1"]
+    assert section.sentence in report.content(tmp_path).captions["harmonics"].text
+    assert "harmonics" not in report.figures(tmp_path, images=False)
+
+    trials = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/*.safetensors")}
+    written = (tmp_path / "result.json").read_bytes()
+    shutil.rmtree(tmp_path / "harmonics")
+    old = json.loads(written)
+    del old["harmonics"]
+    (tmp_path / "result.json").write_text(json.dumps(old))
+    assert "spectrum" not in report.figures(tmp_path)  # a run of before, drawn as far as it goes
+    transition.run(SPEC, tmp_path, device="cpu")
+    assert (tmp_path / "result.json").read_bytes() == written
+    assert {p: p.stat().st_mtime_ns for p in trials} == trials
+
+
+def test_a_run_without_both_ends_has_none(tmp_path):
+    done = transition.run(SPEC.model_copy(update={"sizes": (2, 3)}), tmp_path, device="cpu")
+    assert done.result.harmonics is None
+    assert not (tmp_path / "harmonics").exists()
+    assert "spectrum" not in report.figures(tmp_path)

@@ -1,0 +1,236 @@
+"""The command that takes denoisers apart: known spectra, its folder, its page, what it refuses."""
+
+import base64
+import hashlib
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from twinscore import cli, images
+from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
+from twinscore.denoisers.closed_form import Empirical
+from twinscore.errors import InputError
+from twinscore.experiments import eigenbasis, harmonics
+from twinscore.report import harmonics as report
+from twinscore.report import page, style
+
+SMALL = NetworkSpec(width=4, levels=1)
+FEW = {"vectors": 6, "sigmas": (0.1, 0.4), "draws": 8}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two networks as they were born, for 8x8 images."""
+    paths = []
+    for seed in (0, 1):
+        network = build(SMALL, 1, seed).eval()
+        paths.append(tmp_path_factory.mktemp("model") / "weights.safetensors")
+        save(paths[-1], Checkpoint(network, (1, 8, 8), (0.3,)), SMALL)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def pair(models, tmp_path_factory):
+    one, other = map(str, models)
+    spec = harmonics.Spec(model=one, against=other, names=("one", "other"), index=7, **FEW)
+    return harmonics.run(spec, tmp_path_factory.mktemp("runs") / "pair", device="cpu")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the encoding of figures out, which takes seconds."""
+    monkeypatch.setattr(style, "settle", lambda figure: figure)
+    for kind in ("svg", "png", "pdf"):
+        monkeypatch.setattr(style, kind, lambda *_: b"")
+
+
+def gaussian_spec(**fields):
+    return harmonics.Spec(model="gaussian:digits", index=7, **FEW | fields)
+
+
+def test_a_gaussian_shrinks_principal_components(tmp_path):
+    done = harmonics.run(gaussian_spec(), tmp_path / "run", device="cpu")
+    pixels = images.load("digits")[:].flatten(1).double().numpy()
+    variances = np.linalg.eigvalsh(np.cov(pixels.T, bias=True))[::-1].clip(0)
+    spectra = load_file(done.folder / "arrays.safetensors")["model0/eigenvalues"]
+    for spectrum, sigma in zip(spectra, (0.1, 0.2, 0.4), strict=True):
+        shrunk = variances / (variances + sigma**2)
+        np.testing.assert_allclose(spectrum, shrunk, atol=1e-5)  # products in float32
+    [model] = done.result.models
+    for level in model.levels:
+        expected = variances / (variances + level.sigma**2)
+        assert level.trace.value == pytest.approx(expected.sum(), rel=1e-5)
+        rank = expected.sum() ** 2 / np.square(expected).sum()
+        assert level.effective_rank.value == pytest.approx(rank, rel=1e-5)
+        assert level.asymmetry.value < 1e-4
+        assert level.complex_pairs == 0
+        parts = (level.kept, level.shrunk, level.removed)
+        assert sum(part.directions for part in parts) == 64
+        assert level.kept.directions == int((expected >= 0.75).sum())
+        for share in ("image", "noise"):
+            assert sum(getattr(part, share) for part in parts) == pytest.approx(1)
+
+
+def test_above_the_dense_size_the_same_comes_from_products(tmp_path, monkeypatch):
+    dense = harmonics.run(gaussian_spec(), tmp_path / "dense", device="cpu")
+    monkeypatch.setattr(eigenbasis, "DENSE", 63)
+    sparse = harmonics.run(gaussian_spec(), tmp_path / "sparse", device="cpu")
+    one, other = (load_file(d.folder / "arrays.safetensors") for d in (dense, sparse))
+    assert other["model0/eigenvalues"].shape == (3, 6)
+    np.testing.assert_allclose(
+        other["model0/eigenvalues"],
+        one["model0/eigenvalues"][:, :6],
+        atol=1e-3,  # the residual asked for
+    )
+    for a, b in zip(dense.result.models[0].levels, sparse.result.models[0].levels, strict=True):
+        assert b.converged
+        assert b.trace.value == pytest.approx(a.trace.value, abs=4 * b.trace.standard_error)
+        rank = b.effective_rank
+        assert rank.value == pytest.approx(a.effective_rank.value, abs=4 * rank.standard_error)
+    assert sparse.result.models[0].levels[0].removed is None  # six values, all above 0.25
+
+
+@pytest.mark.parametrize("dense", [1024, 63])
+def test_a_jacobian_of_zero_has_no_asymmetry(monkeypatch, dense):
+    monkeypatch.setattr(eigenbasis, "DENSE", dense)
+    digits = images.load("digits")
+    nearest = Empirical.of(digits[:5].double())
+    options = {"k": 4, "fitted": (1, 4), "draws": 2, "seed": 0}
+    level = eigenbasis.measure(nearest, digits[[0]].double(), 1e-3, **options).level
+    assert (level.asymmetry, level.trace.value, level.effective_rank.value) == (None, 0, 0)
+    assert (level.kept.directions, level.removed.directions) == (0, 64)
+    assert level.eigenvalue_decay is None
+
+
+def test_two_networks_side_by_side(pair):
+    arrays = load_file(pair.folder / "arrays.safetensors")
+    for i in range(2):
+        assert arrays[f"model{i}/eigenvectors"].shape == (6, 1, 8, 8)
+        assert arrays[f"model{i}/eigenvalues"].shape == (3, 64)
+        rows = arrays[f"model{i}/eigenvectors"].reshape(6, 64)
+        np.testing.assert_allclose(rows @ rows.T, np.eye(6), atol=1e-5)
+        np.testing.assert_allclose(
+            arrays[f"model{i}/coefficients_clean"][:6], rows @ arrays["clean"].ravel(), atol=1e-5
+        )
+    for model in pair.result.models:
+        for level in model.levels:
+            assert level.homogeneity < 1e-5  # bias-free
+            assert level.converged
+    assert [a.dimensions for a in pair.result.agreement[:3]] == [1, 2, 4]
+    for found in pair.result.agreement:
+        rows = [arrays[f"model{i}/eigenvectors"].reshape(6, 64) for i in range(2)]
+        if found.sigma == 0.2:
+            top = [r[: found.dimensions] for r in rows]
+            shared = np.square(top[0] @ top[1].T).sum() / found.dimensions
+            assert found.shared == pytest.approx(shared, rel=1e-4)
+        assert found.chance == found.dimensions / 64
+
+
+def test_a_second_run_reads_the_first(pair, models, monkeypatch):
+    before = (pair.folder / "arrays.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr(harmonics, "measure", pytest.fail)
+    one, other = map(str, models)
+    spec = harmonics.Spec(model=one, against=other, names=("one", "other"), index=7, **FEW)
+    assert harmonics.run(spec, pair.folder, device="cpu").result == pair.result
+    assert (pair.folder / "arrays.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"differs in index"):
+        harmonics.run(spec.model_copy(update={"index": 8}), pair.folder, device="cpu")
+
+
+def test_the_command_prints_and_draws(models, tmp_path, capsys):
+    out = tmp_path / "run"
+    words = ["harmonics", "--model", str(models[0]), "--index", "7", "--vectors", "6"]
+    assert cli.main([*words, "--draws", "4", "--sigmas", "0.2", "--out", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("At σ = 0.2 (")
+    assert said[1].split()[:2] == ["model", "sigma"]
+    html = (out / "report.html").read_text()
+    links = re.findall(r'(?:src|srcset|href|action)\s*=\s*"([^"]*)"', html)
+    assert links
+    assert all(link.startswith("data:") for link in links)
+    assert "http:" not in html
+    assert "https:" not in html
+    script = re.search(r"<script>(.*?)</script>\n</body>", html, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html
+    viewer = json.loads(re.search(r'id="viewer-data">(.*?)</script>', html)[1])
+    assert len(viewer["labels"]) == 6
+    assert '<label for="viewer-slider">Eigenvector</label>' in html
+    names = {path.name for path in (out / "figures").iterdir()}
+    assert names == {f"{name}.{kind}" for name in report.FIGURES for kind in ("pdf", "png")}
+
+
+def test_figures_have_labels_and_hold_the_numbers(pair, undrawn):
+    figures = report.figures(pair.folder)
+    assert tuple(figures) == report.FIGURES
+    for name in ("spectrum", "coefficients"):
+        left, right = figures[name].axes
+        assert (left.get_title(), right.get_title()) == ("one", "other")
+        assert left.get_xlabel() == right.get_xlabel() == "rank k"
+        assert left.get_ylabel()
+        assert figures[name].legends
+    arrays = load_file(pair.folder / "arrays.safetensors")
+    drawn = figures["spectrum"].axes[1].lines[2]
+    values = arrays["model1/eigenvalues"][2]
+    np.testing.assert_array_equal(drawn.get_ydata(), values[values >= 1e-3])
+    assert drawn.get_label() == "0.4"
+    energy = np.square(arrays["model0/coefficients_noisy"]).sum()
+    ranks, height = figures["coefficients"].axes[0].lines[0].get_data()
+    assert ranks[0] == 1
+    assert height[0] == pytest.approx(abs(arrays["model0/coefficients_noisy"][0]))
+    assert np.square(height).max() <= energy
+    titles = [axes.get_title() for axes in figures["images"].axes]
+    assert titles == ["clean", "noisy", "one", "other"]
+
+
+def test_the_viewer_adds_up_to_what_the_first_directions_give(pair):
+    viewer = report.content(pair.folder).viewers["eigenvectors"]
+    assert len(viewer.labels) == 6
+    assert viewer.numbers[0] == "eigenvalue"
+    values = load_file(pair.folder / "arrays.safetensors")["model0/eigenvalues"][1]
+    shown = [row[0] for row in viewer.strips[0]["between"]]
+    assert shown == [f"λ {value:.2f}" for value in values[:6]]
+
+
+def test_no_images_leaves_eigenvectors_out(pair, undrawn):
+    text = page.write(pair.folder, images=False).read_text()
+    assert 'id="viewer"' not in text
+    assert set(report.figures(pair.folder, images=False)) == {"spectrum", "coefficients"}
+
+
+def test_largest_entry_of_a_drawn_eigenvector_is_white():
+    vectors = torch.tensor([[0.6, -0.8], [0.0, 0.0]]).view(2, 1, 1, 2).numpy()
+    np.testing.assert_allclose(report.signed(vectors).reshape(2, 2), [[0.125, 1.0], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "--model: not given"),
+        (["--model", "gaussian:digits", "--index", "1797"], "--index: 1797 is outside digits"),
+        (["--model", "gaussian:digits", "--vectors", "65"], "--vectors: 65 is more than the 64"),
+        (["--model", "gaussian:digits", "--sigma", "0"], "--sigma: "),
+        (["--model", "gaussian:digits", "--sigmas", "0.1", "-1"], "sigmas must be positive"),
+        (["--model", "gaussian:digits", "--first", "9", "--last", "10"], "last must be at least"),
+        (["--model", "gaussian:digits", "--names", "a", "b"], "names must hold one for each"),
+        (["--model", "gaussian:digits", "--against", "nowhere"], "nowhere: not found"),
+        (["--model", "gaussian:digits,size=4"], "cannot be taken apart at an image of digits"),
+        (["--model", "{nan}"], "the denoiser returned NaN"),
+        (["--model", "{flat}"], "not differentiable"),
+    ],
+)
+def test_what_cannot_be_taken_apart_is_one_line(tmp_path, capsys, words, says):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "def nan():\n    return lambda y, sigma: y * float('nan')\n"
+        "def flat():\n    return lambda y, sigma: y.detach() * 0.5\n"
+    )
+    words = [w.format(nan=f"{mine}:nan", flat=f"{mine}:flat") for w in words]
+    assert cli.main(["harmonics", *words, "--out", str(tmp_path / "run")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert says in line
+    assert not (tmp_path / "run").exists()
