@@ -18,10 +18,10 @@ demo: $(READY)
 	$(BIN)/twinscore transition --spec demo --out runs/demo
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -208,7 +208,9 @@ def test_shipped_specs_are_valid(name, capsys):
 
 def test_the_command_prints_verdict_table_and_page(finished, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(mixture, "run", lambda *args, **kwargs: finished)
-    monkeypatch.setattr("twinscore.report.page.write", lambda folder: Path(folder) / "report.html")
+    monkeypatch.setattr(
+        "twinscore.report.page.write", lambda folder, images: Path(folder) / "report.html"
+    )
     assert main(["mixture", "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == finished.result.verdict
