@@ -20,6 +20,7 @@ from twinscore.execution import Report, run_tasks
 from twinscore.experiments import cluster_results
 from twinscore.experiments.cluster_results import Name, Outcome, Result
 from twinscore.experiments.drawing import SamplingSpec
+from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.likelihood import LikelihoodSpec, bits_per_dimension
 from twinscore.experiments.trials import (
     Trial,
@@ -30,7 +31,6 @@ from twinscore.experiments.trials import (
     train,
 )
 from twinscore.images import Clusters, ImageSet, Pair, Twins
-from twinscore.progress import Reporter
 from twinscore.runs import derive_seed
 from twinscore.training import TrainingSpec, history, single_device
 from twinscore.training.fit import HISTORY
@@ -83,14 +83,6 @@ class Spec(BaseModel):
 
 
 @dataclass(frozen=True)
-class Done:
-    """A finished run: its folder and its numbers."""
-
-    folder: Path
-    result: Result
-
-
-@dataclass(frozen=True)
 class _Union:
     """Two clusters and the splits of their images, one for each replicate."""
 
@@ -128,7 +120,7 @@ def run(
     *,
     device: str = "auto",
     workers: int | None = None,
-) -> Done:
+) -> Done[Result]:
     """Cluster, train all twins, measure, compare near with far, and write the run folder.
 
     Running again with the same ``out`` continues what is unfinished and reuses what is done.
@@ -167,10 +159,7 @@ def run(
     )
     unions = _unions(spec, images, keep, clusters)
     content = {"study": STUDY} | spec.model_dump(mode="json") | {"data_digest": images.digest}
-    folder = out or runs.default_folder(content)
-    runs.make_folder(folder)
-    with runs.locked(folder), Reporter(folder / "log.txt") as report:
-        runs.claim(folder, content)
+    with run_folder(content, out) as (folder, report):
         trials = 2 * len(unions) * spec.replicates
         how = environment.start(folder, device=device, workers=workers, trials=trials)
         for name in images.skipped:

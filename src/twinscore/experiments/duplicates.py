@@ -2,7 +2,6 @@
 
 import csv
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +13,8 @@ from safetensors.numpy import save as serialise
 from twinscore import environment, runs
 from twinscore import images as image_sets
 from twinscore.execution import torch_threads
+from twinscore.experiments.folders import Done, run_folder
 from twinscore.images import Duplicates, ImageSet
-from twinscore.progress import Reporter
 
 __all__ = ["Done", "Result", "Spec", "run"]
 
@@ -95,15 +94,7 @@ class Result(_Model):
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class Done:
-    """A finished run: its folder and its numbers."""
-
-    folder: Path
-    result: Result
-
-
-def run(spec: Spec, out: Path | None = None) -> Done:
+def run(spec: Spec, out: Path | None = None) -> Done[Result]:
     """Find the near-duplicates and write the run folder; a finished one is read back.
 
     ``duplicates.csv`` lists every near-duplicate: ``index``, ``name``, ``partner_index``,
@@ -130,10 +121,7 @@ def run(spec: Spec, out: Path | None = None) -> Done:
     against = image_sets.load(spec.against) if spec.against else None
     content = {"study": STUDY} | spec.model_dump(mode="json") | {"data_digest": images.digest}
     content |= {"against_digest": against.digest} if against else {}
-    folder = out or runs.default_folder(content)
-    runs.make_folder(folder)
-    with runs.locked(folder), Reporter(folder / "log.txt") as report:
-        runs.claim(folder, content)
+    with run_folder(content, out) as (folder, report):
         path = folder / "result.json"
         if path.exists():
             runs.check_schema(path, runs.read_json(path))

@@ -1,7 +1,6 @@
 """The adaptive basis of a denoiser at one image ([GAHB] section 3.1, figure 3), or of two."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,8 +18,8 @@ from twinscore.denoisers import Checkpoint, load
 from twinscore.errors import InputError, one_line
 from twinscore.experiments.drawing import model_digest
 from twinscore.experiments.eigenbasis import KEPT, REMOVED, Basis, Level, measure, noise
+from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.trials import Factory
-from twinscore.progress import Reporter
 from twinscore.training import single_device
 
 __all__ = ["Done", "Result", "Spec", "run"]
@@ -133,21 +132,13 @@ class Result(_Model):
         )
 
 
-@dataclass(frozen=True)
-class Done:
-    """A finished run: its folder and its numbers."""
-
-    folder: Path
-    result: Result
-
-
 def run(
     spec: Spec,
     out: Path | None = None,
     *,
     device: str = "auto",
     network: Factory | None = None,
-) -> Done:
+) -> Done[Result]:
     """Take one or two denoisers apart at one image, and write the run folder.
 
     A finished run is read, not repeated.
@@ -194,10 +185,7 @@ def run(
     content |= {
         f"{flag}_digest": model_digest(checkpoint) for flag, checkpoint in models.items()
     } | {"data_digest": images.digest}
-    folder = out or runs.default_folder(content)
-    runs.make_folder(folder)
-    with runs.locked(folder), Reporter(folder / "log.txt") as report:
-        runs.claim(folder, content)
+    with run_folder(content, out) as (folder, report):
         finished = folder / "result.json"
         if finished.exists():
             return Done(folder, Result.model_validate(runs.read_json(finished)))

@@ -16,8 +16,8 @@ from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load, psnr
 from twinscore.errors import InputError
 from twinscore.experiments.drawing import model_digest, sized
+from twinscore.experiments.folders import Done, run_folder
 from twinscore.images import picture
-from twinscore.progress import Reporter
 from twinscore.sampling import (
     Operator,
     Solves,
@@ -122,15 +122,7 @@ class Result(BaseModel):
         return "\n".join([f"{'':12s}{'PSNR':>11s}{'SSIM':>8s}", *lines])
 
 
-@dataclass(frozen=True)
-class Done:
-    """A finished restoration: its folder and its numbers."""
-
-    folder: Path
-    result: Result
-
-
-def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Done:
+def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Done[Result]:
     """Measure a picture, restore it several times, and write the run folder.
 
     Parameters
@@ -171,10 +163,7 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Done:
         "model_digest": model_digest(checkpoint),
         "image_digest": runs.digest(original.flatten().tolist()),
     }
-    folder = out or runs.default_folder(content)
-    runs.make_folder(folder)
-    with runs.locked(folder), Reporter(folder / "log.txt") as report:
-        runs.claim(folder, content)
+    with run_folder(content, out) as (folder, report):
         environment.start(folder, device=device, workers=1, trials=1)
         with environment.timed(folder):
             found = single_device(device).device

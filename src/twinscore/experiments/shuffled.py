@@ -30,12 +30,12 @@ from twinscore.denoisers.closed_form import Gaussian
 from twinscore.environment import Execution
 from twinscore.errors import InputError
 from twinscore.execution import Report, run_tasks
+from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.results import Value
 from twinscore.experiments.trials import Trial, open_images, train
 from twinscore.images import ImageSet
 from twinscore.images.sources import parse
 from twinscore.images.synthetic import PixelShuffle, pixel_shuffle
-from twinscore.progress import Reporter
 from twinscore.training import TrainingSpec, single_device
 from twinscore.training.history import SIGMAS
 
@@ -115,14 +115,6 @@ class Result(BaseModel):
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class Done:
-    """A finished run: its folder and its numbers."""
-
-    folder: Path
-    result: Result
-
-
 class _Measured(NamedTuple):
     """Squared error per pixel of each test image, (K, N), and some of the estimates."""
 
@@ -141,7 +133,7 @@ class _Task:
 
 def run(
     spec: Spec, out: Path | None = None, *, device: str = "auto", workers: int | None = None
-) -> Done:
+) -> Done[Result]:
     """Train both, measure them and the control, and write the run folder.
 
     Running again with the same ``out`` continues what is unfinished and reuses what is done.
@@ -179,10 +171,7 @@ def run(
     _require_memory(images.shape)
     splits = [_split(spec, images, replicate) for replicate in range(spec.replicates)]
     content = {"study": STUDY} | spec.model_dump(mode="json") | {"data_digest": images.digest}
-    folder = out or runs.default_folder(content)
-    runs.make_folder(folder)
-    with runs.locked(folder), Reporter(folder / "log.txt") as report:
-        runs.claim(folder, content)
+    with run_folder(content, out) as (folder, report):
         trials = 2 * spec.replicates
         how = environment.start(folder, device=device, workers=workers, trials=trials)
         with environment.timed(folder):

@@ -18,6 +18,7 @@ from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
 from twinscore.experiments import comparison, extremes, results, splits
 from twinscore.experiments.drawing import SamplingSpec
+from twinscore.experiments.folders import Done
 from twinscore.experiments.results import Result
 from twinscore.experiments.splits import Split
 from twinscore.experiments.trials import (
@@ -94,14 +95,6 @@ class Spec(BaseModel):
 
 
 @dataclass(frozen=True)
-class Done:
-    """A finished run: its folder and its numbers."""
-
-    folder: Path
-    result: Result
-
-
-@dataclass(frozen=True)
 class _Plan:
     """A run before anything is trained: its images, their roles, its trials."""
 
@@ -131,7 +124,7 @@ def run(
     device: str = "auto",
     workers: int | None = None,
     network: Factory | None = None,
-) -> Done:
+) -> Done[Result]:
     """Train all twins, sample, compare, and write the run folder.
 
     Running again with the same ``out`` continues what is unfinished and reuses what is done; more

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,30 +15,22 @@ from twinscore.environment import Execution
 from twinscore.errors import InputError
 from twinscore.execution import Report, run_tasks, torch_threads
 from twinscore.experiments import budget
+from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.manifold import results
 from twinscore.experiments.manifold.measures import Measured, Task, work
 from twinscore.experiments.manifold.results import Result
 from twinscore.experiments.manifold.spec import Spec
 from twinscore.experiments.trials import Trial, open_images
 from twinscore.images.synthetic import discs
-from twinscore.progress import Reporter
 
 STUDY = "manifold"
 _JACOBIAN_BYTES = 48
 """Of each entry of a Jacobian: itself, its symmetric part in float64, what eigh needs."""
 
 
-@dataclass(frozen=True)
-class Done:
-    """A finished run: its folder and its numbers."""
-
-    folder: Path
-    result: Result
-
-
 def run(
     spec: Spec, out: Path | None = None, *, device: str = "auto", workers: int | None = None
-) -> Done:
+) -> Done[Result]:
     """Train networks on discs, set them beside the optimum, and write the run folder.
 
     Running again with the same ``out`` continues what is unfinished and reuses what is done.
@@ -71,10 +63,7 @@ def run(
     side_by_side = workers or environment.default_workers(device, spec.replicates)
     cost = _require_memory(spec, device, side_by_side)
     content = {"study": STUDY} | spec.model_dump(mode="json")
-    folder = out or runs.default_folder(content)
-    runs.make_folder(folder)
-    with runs.locked(folder), Reporter(folder / "log.txt") as report:
-        runs.claim(folder, content)
+    with run_folder(content, out) as (folder, report):
         how = environment.start(folder, device=device, workers=workers, trials=spec.replicates)
         with environment.timed(folder):
             tasks = _tasks(spec, folder, how, report)

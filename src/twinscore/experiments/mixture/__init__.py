@@ -14,11 +14,11 @@ from threadpoolctl import threadpool_limits
 
 from twinscore import environment, runs
 from twinscore.execution import Report, run_tasks
+from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.mixture import assembly, shift, sweep, twins
 from twinscore.experiments.mixture.results import Result
 from twinscore.experiments.mixture.spec import Spec
 from twinscore.experiments.mixture.sweep import Arrays
-from twinscore.progress import Reporter
 
 __all__ = ["Done", "Result", "Spec", "run"]
 
@@ -29,14 +29,6 @@ _MEASURES: dict[str, Callable[..., Arrays]] = {
     "shift": shift.measure,
     "twins": twins.measure,
 }
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished run: its folder and its numbers."""
-
-    folder: Path
-    result: Result
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class _Task:
         return self.folder / "trials" / f"{self.key}-r{self.replicate:03d}.safetensors"
 
 
-def run(spec: Spec, out: Path | None = None, *, workers: int | None = None) -> Done:
+def run(spec: Spec, out: Path | None = None, *, workers: int | None = None) -> Done[Result]:
     """Measure every replicate, fit, and write the run folder.
 
     Running again with the same ``out`` reuses the replicates that are done.
@@ -87,10 +79,7 @@ def run(spec: Spec, out: Path | None = None, *, workers: int | None = None) -> D
     """
     environment.check("cpu", workers)
     content = {"study": STUDY} | spec.model_dump(mode="json")
-    folder = out or runs.default_folder(content)
-    runs.make_folder(folder)
-    with runs.locked(folder), Reporter(folder / "log.txt") as report:
-        runs.claim(folder, content)
+    with run_folder(content, out) as (folder, report):
         (folder / "trials").mkdir(exist_ok=True)
         how = environment.start(folder, device="cpu", workers=workers, trials=spec.replicates)
         tasks = _tasks(spec, folder, how.threads)

@@ -1,7 +1,7 @@
 """Run the study: check and estimate, train every network, measure, and write the run folder."""
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,12 @@ from twinscore import environment, runs
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
 from twinscore.experiments import budget
+from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.regularity import results
 from twinscore.experiments.regularity.measures import METHODS, Task, work
 from twinscore.experiments.regularity.results import Result
 from twinscore.experiments.regularity.spec import Generator, Spec
 from twinscore.experiments.trials import Trial, open_images
-from twinscore.progress import Reporter
 
 STUDY = "regularity"
 
@@ -25,17 +25,9 @@ Measured = dict[tuple[float, Generator, int], dict[str, NDArray]]
 """What :func:`work` gives, for each alpha, generator and replicate."""
 
 
-@dataclass(frozen=True)
-class Done:
-    """A finished run: its folder and its numbers."""
-
-    folder: Path
-    result: Result
-
-
 def run(
     spec: Spec, out: Path | None = None, *, device: str = "auto", workers: int | None = None
-) -> Done:
+) -> Done[Result]:
     """Train a network on each class, measure slopes, and write the run folder.
 
     Running again with the same ``out`` continues what is unfinished and reuses what is done; more
@@ -69,10 +61,7 @@ def run(
     trials = len(spec.alphas) * len(spec.generators) * spec.replicates
     cost = _require_memory(spec, device, workers or environment.default_workers(device, trials))
     content = {"study": STUDY} | spec.model_dump(mode="json")
-    folder = out or runs.default_folder(content)
-    runs.make_folder(folder)
-    with runs.locked(folder), Reporter(folder / "log.txt") as report:
-        runs.claim(folder, content, extendable=("alphas", "generators"))
+    with run_folder(content, out, extendable=("alphas", "generators")) as (folder, report):
         how = environment.start(folder, device=device, workers=workers, trials=trials)
         with environment.timed(folder):
             tasks = _tasks(spec, folder, how, report)

@@ -1,0 +1,47 @@
+"""How every study holds its run folder: made, locked, claimed for one spec, with its log."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from twinscore import runs
+from twinscore.progress import Reporter
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class Done(Generic[ResultT]):
+    """A finished run: its folder and its numbers."""
+
+    folder: Path
+    result: ResultT
+
+
+@contextmanager
+def run_folder(
+    content: Mapping[str, Any], out: Path | None, *, extendable: Sequence[str] = ()
+) -> Iterator[tuple[Path, Reporter]]:
+    """Hold a run's folder while it runs, and its reporter.
+
+    Parameters
+    ----------
+    content : mapping
+        What the run is: ``study``, its spec, and the digests of what it reads.
+    out : Path or None
+        Run folder; default ``runs/<study>-<hash>``.
+    extendable : sequence of str
+        Lists of the spec that may grow.
+
+    Raises
+    ------
+    InputError
+        For a folder of another run or in use.
+    """
+    folder = out or runs.default_folder(content)
+    runs.make_folder(folder)
+    with runs.locked(folder), Reporter(folder / "log.txt") as report:
+        runs.claim(folder, content, extendable=extendable)
+        yield folder, report
