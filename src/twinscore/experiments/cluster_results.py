@@ -232,8 +232,8 @@ def sentence(data: Data, difference: Measured) -> str:
     )
     if gap.low <= 0 <= gap.high:
         return (
-            f"{what} generalise as well from the farthest two as from the nearest two, as far as "
-            f"the train-test gap tells ({interval})."
+            f"{what}: the train-test gap does not tell whether they generalise worse from the "
+            f"farthest two than from the nearest two ({interval})."
         )
     word = "worse" if gap.value > 0 else "better"
     than = f"generalise {word} from the farthest two than from the nearest two"
