@@ -190,7 +190,7 @@ def test_a_run_holds_every_number_with_its_interval(finished):
     assert result["near"]["distance"] < result["far"]["distance"]
     for side in ("near", "far"):
         assert result[side]["dynamics"]["loss"]["at"] == [4, 8, 12]
-    assert re.fullmatch(r"Networks trained on two clusters of digits .*\.", result["verdict"])
+    assert re.fullmatch(r"Networks trained on two clusters of digits.*\.", result["verdict"])
     assert "far - near" in finished.result.table()
 
 
