@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import load_file
 
 from twinscore import cli, environment
-from twinscore.analysis.slopes import fitted_slope, slope, slope_draws
+from twinscore.analysis.slopes import fitted_slope, slope, slope_difference
 from twinscore.denoisers import NetworkSpec
 from twinscore.denoisers.closed_form import StationaryGaussian
 from twinscore.errors import InputError
@@ -89,10 +89,30 @@ def test_replicates_widen_the_interval_of_a_slope():
     sigmas = SPEC.sigmas
     same = np.array(sigmas)[:, None] ** 1.2 * np.linspace(0.9, 1.1, 8)
     other = np.array(sigmas)[:, None] ** 1.6 * np.linspace(0.9, 1.1, 8)
-    draws = [slope_draws(sigmas, np.stack([same, b]), (10, 30), seed=0) for b in (same, other)]
-    assert draws[0].std() < 1e-9 < 0.05 < draws[1].std()
+    # Two slopes, 0.6 and 0.8: their t interval at one degree of freedom is 0.7 -+ 12.706 * 0.1.
+    apart = fitted_slope(sigmas, np.stack([same, other]), (10, 30), seed=0)
+    assert [apart.low, apart.value, apart.high] == pytest.approx(
+        [0.7 - 1.2706, 0.7, 0.7 + 1.2706], abs=1e-4
+    )
+    alike = fitted_slope(sigmas, np.stack([same, same]), (10, 30), seed=0)
+    assert alike.high - alike.low < 1e-9
     one = fitted_slope(sigmas, other, (10, 30), seed=0)
     assert one == fitted_slope(sigmas, other[None], (10, 30), seed=0)
+
+
+def test_a_difference_of_slopes_is_paired_within_a_replicate():
+    """Slopes that differ between replicates but not their difference: an interval of no width."""
+    sigmas, scatter = np.array(SPEC.sigmas)[:, None], np.linspace(0.9, 1.1, 8)
+    least, most = (
+        np.stack([sigmas ** (2 * (slope + shift)) * scatter for shift in (0, 0.2)])
+        for slope in (0.5, 0.7)
+    )
+    paired = slope_difference(SPEC.sigmas, least, most, (10, 30), seed=0)
+    assert [paired.low, paired.value, paired.high] == pytest.approx([0.2] * 3, abs=1e-9)
+    one = slope_difference(SPEC.sigmas, least[0], most[0], (10, 30), seed=0)
+    assert [one.low, one.value, one.high] == pytest.approx([0.2] * 3, abs=1e-9)
+    with pytest.raises(ValueError, match="pair errors of one shape"):
+        slope_difference(SPEC.sigmas, least, most[0], (10, 30), seed=0)
 
 
 def test_eigenvectors_of_a_linear_denoiser_are_those_of_its_matrix():
