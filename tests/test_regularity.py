@@ -278,7 +278,37 @@ def test_a_spec_that_does_not_fit_memory_is_refused_with_the_size_that_fits(
     fits = int(line.split("size ")[-1].split(" fits")[0])
     assert not out.exists()
     network, shape = NetworkSpec(), (1, fits, fits)
-    needed = budget.cost(network, 512, shape, held=100_000)
+    needed = budget.cost(network, 512, shape, held=100_000, jacobians=1)
     budget.require_memory(needed, fits, "cpu", 1)
     with pytest.raises(InputError):
         budget.require_memory(needed, fits, "cpu", 3)
+
+
+def test_a_jacobian_that_does_not_fit_memory_is_refused(tmp_path, capsys, monkeypatch):
+    """48 bytes an entry: 2 GB hold (2e9 / 48)^(1/4) = 80.3 pixels a side."""
+    out = tmp_path / "run"
+    words = ["regularity", "--size", "512", "--training.batch", "1", "--workers", "1"]
+    words += ["--network.width", "1", "--network.levels", "1", "--out", str(out)]
+    for free, hint in ((2 * 10**9, "size 80 fits"), (10**6, "no size fits")):
+        monkeypatch.setattr(budget, "available_memory", lambda device, free=free: free)
+        assert cli.main([*words, "--device", "cpu"]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.split("; ")[1].startswith(hint), line
+        assert "size 0" not in line
+    assert not out.exists()
+
+
+def test_a_jacobian_is_formed_on_the_device_and_decomposed_on_the_host(monkeypatch):
+    needed = budget.Cost(weights=0, activations=1, images=0, entries=32**4)
+    for scarce, free in (("cuda", 4 * 32**4), ("cpu", 44 * 32**4)):
+        memory = {"cuda": 10**12, "cpu": 10**12} | {scarce: free}
+        monkeypatch.setattr(budget, "available_memory", memory.get)
+        budget.require_memory(needed, 32, "cuda", 1)
+        memory[scarce] -= 1
+        with pytest.raises(InputError, match=r"1 Jacobian and .* size 24 fits$"):
+            budget.require_memory(needed, 32, "cuda", 1)
+
+
+def test_only_a_processor_is_shared_out_among_workers_and_threads():
+    assert budget.wall_seconds(60, environment.Execution("cpu", 2, 3)) == 10
+    assert budget.wall_seconds(60, environment.Execution("cuda", 2, 3)) == 60
