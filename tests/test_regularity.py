@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import load_file
 
 from twinscore import cli, environment
-from twinscore.analysis.slopes import fitted_slope, slope, slope_draws
+from twinscore.analysis.slopes import fitted_slope, slope, slope_difference
 from twinscore.denoisers import NetworkSpec
 from twinscore.denoisers.closed_form import StationaryGaussian
 from twinscore.errors import InputError
@@ -89,10 +89,30 @@ def test_replicates_widen_the_interval_of_a_slope():
     sigmas = SPEC.sigmas
     same = np.array(sigmas)[:, None] ** 1.2 * np.linspace(0.9, 1.1, 8)
     other = np.array(sigmas)[:, None] ** 1.6 * np.linspace(0.9, 1.1, 8)
-    draws = [slope_draws(sigmas, np.stack([same, b]), (10, 30), seed=0) for b in (same, other)]
-    assert draws[0].std() < 1e-9 < 0.05 < draws[1].std()
+    # Two slopes, 0.6 and 0.8: their t interval at one degree of freedom is 0.7 -+ 12.706 * 0.1.
+    apart = fitted_slope(sigmas, np.stack([same, other]), (10, 30), seed=0)
+    assert [apart.low, apart.value, apart.high] == pytest.approx(
+        [0.7 - 1.2706, 0.7, 0.7 + 1.2706], abs=1e-4
+    )
+    alike = fitted_slope(sigmas, np.stack([same, same]), (10, 30), seed=0)
+    assert alike.high - alike.low < 1e-9
     one = fitted_slope(sigmas, other, (10, 30), seed=0)
     assert one == fitted_slope(sigmas, other[None], (10, 30), seed=0)
+
+
+def test_a_difference_of_slopes_is_paired_within_a_replicate():
+    """Slopes that differ between replicates but not their difference: an interval of no width."""
+    sigmas, scatter = np.array(SPEC.sigmas)[:, None], np.linspace(0.9, 1.1, 8)
+    least, most = (
+        np.stack([sigmas ** (2 * (slope + shift)) * scatter for shift in (0, 0.2)])
+        for slope in (0.5, 0.7)
+    )
+    paired = slope_difference(SPEC.sigmas, least, most, (10, 30), seed=0)
+    assert [paired.low, paired.value, paired.high] == pytest.approx([0.2] * 3, abs=1e-9)
+    one = slope_difference(SPEC.sigmas, least[0], most[0], (10, 30), seed=0)
+    assert [one.low, one.value, one.high] == pytest.approx([0.2] * 3, abs=1e-9)
+    with pytest.raises(ValueError, match="pair errors of one shape"):
+        slope_difference(SPEC.sigmas, least, most[0], (10, 30), seed=0)
 
 
 def test_eigenvectors_of_a_linear_denoiser_are_those_of_its_matrix():
@@ -258,7 +278,37 @@ def test_a_spec_that_does_not_fit_memory_is_refused_with_the_size_that_fits(
     fits = int(line.split("size ")[-1].split(" fits")[0])
     assert not out.exists()
     network, shape = NetworkSpec(), (1, fits, fits)
-    needed = budget.cost(network, 512, shape, held=100_000)
+    needed = budget.cost(network, 512, shape, held=100_000, jacobians=1)
     budget.require_memory(needed, fits, "cpu", 1)
     with pytest.raises(InputError):
         budget.require_memory(needed, fits, "cpu", 3)
+
+
+def test_a_jacobian_that_does_not_fit_memory_is_refused(tmp_path, capsys, monkeypatch):
+    """48 bytes an entry: 2 GB hold (2e9 / 48)^(1/4) = 80.3 pixels a side."""
+    out = tmp_path / "run"
+    words = ["regularity", "--size", "512", "--training.batch", "1", "--workers", "1"]
+    words += ["--network.width", "1", "--network.levels", "1", "--out", str(out)]
+    for free, hint in ((2 * 10**9, "size 80 fits"), (10**6, "no size fits")):
+        monkeypatch.setattr(budget, "available_memory", lambda device, free=free: free)
+        assert cli.main([*words, "--device", "cpu"]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.split("; ")[1].startswith(hint), line
+        assert "size 0" not in line
+    assert not out.exists()
+
+
+def test_a_jacobian_is_formed_on_the_device_and_decomposed_on_the_host(monkeypatch):
+    needed = budget.Cost(weights=0, activations=1, images=0, entries=32**4)
+    for scarce, free in (("cuda", 4 * 32**4), ("cpu", 44 * 32**4)):
+        memory = {"cuda": 10**12, "cpu": 10**12} | {scarce: free}
+        monkeypatch.setattr(budget, "available_memory", memory.get)
+        budget.require_memory(needed, 32, "cuda", 1)
+        memory[scarce] -= 1
+        with pytest.raises(InputError, match=r"1 Jacobian and .* size 24 fits$"):
+            budget.require_memory(needed, 32, "cuda", 1)
+
+
+def test_only_a_processor_is_shared_out_among_workers_and_threads():
+    assert budget.wall_seconds(60, environment.Execution("cpu", 2, 3)) == 10
+    assert budget.wall_seconds(60, environment.Execution("cuda", 2, 3)) == 60

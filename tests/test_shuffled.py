@@ -55,7 +55,7 @@ def test_numbers_and_files_agree(done):
     result, errors = done.result, load_file(done.folder / "arrays.safetensors")["errors"]
     assert errors.shape == (2, len(SIGMAS), 16, 2)
     assert [level.sigma for level in result.levels] == list(SIGMAS)
-    psnr = -10 * np.log10(errors.mean((0, 2)))
+    psnr = (-10 * np.log10(errors.mean(2))).mean(0)
     for level, (plain, moved) in zip(result.levels, psnr, strict=True):
         assert level.plain.value == pytest.approx(plain)
         assert level.shuffled.value == pytest.approx(moved)
@@ -91,6 +91,7 @@ def test_running_again_reuses_what_is_done(done):
 def test_the_report_is_drawn(done, images):
     text = page.write(done.folder, images=images).read_text()
     assert done.result.verdict in text
+    assert "t (95 %) over 2 replicates" in text
     drawn = {path.stem for path in (done.folder / "figures").glob("*.png")}
     assert drawn == ({"loss", "estimates"} if images else {"loss"})
 
@@ -118,6 +119,7 @@ def test_a_control_that_does_not_fit_is_refused_with_the_size_that_does(tmp_path
 
 def test_the_verdict_counts_intervals_that_exclude_zero():
     errors = np.stack([np.full((1, 8), 0.01), np.full((1, 8), 0.02)], -1)
+    # one replicate: the bootstrap over images
     worse, better = (shuffled._level(0.1, e, 0) for e in (errors, errors[..., ::-1]))
     assert worse.gap.value == pytest.approx(10 * np.log10(2))
     assert better.gap.high < 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from twinscore.analysis.statistics import LEVEL, RESAMPLES, interval, resampled
+from twinscore.analysis.statistics import LEVEL, RESAMPLES, over_replicates
 
 LEAST_LEVELS = 3
 """Noise levels that a fit needs: two give a line whatever the curve."""
@@ -25,7 +25,7 @@ class Slope:
     Attributes
     ----------
     value, low, high : float
-        Least-squares slope, and the ends of its bootstrap interval over images.
+        Least-squares slope, mean over replicates, and the ends of its interval.
     fit_range : tuple of float
         Least and largest input PSNR of the fit, dB.
     levels : int
@@ -48,7 +48,7 @@ def fitted_slope(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> Slope:
-    """Fit the slope of the PSNR of the mean MSE, with a bootstrap interval over images.
+    """Fit the slope of the PSNR of the mean MSE, with an interval.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def fitted_slope(
         Noise levels, image units, (K,), in any order.
     mse : array
         (K, N): squared error of each of N images at each level, per pixel; or (R, K, N) of R
-        replicates with images of their own, which are drawn before their images are.
+        replicates.
     fit_range : tuple of float
         Least and largest input PSNR of the fit in dB, both included.
     seed : int
@@ -69,6 +69,8 @@ def fitted_slope(
     Returns
     -------
     Slope
+        With Student's t interval over replicates, or with one the bootstrap over images, which are
+        drawn with all their levels.
 
     Raises
     ------
@@ -76,33 +78,61 @@ def fitted_slope(
         If the range holds fewer than 3 noise levels or is empty, there are fewer than 2 images, or
         an error is negative, zero on average, or not finite.
     """
-    draws = slope_draws(sigmas, mse, fit_range, seed=seed, resamples=resamples)
-    low, high = interval(draws, level)
-    value = slope(sigmas, _replicates(mse).mean((0, 2)), fit_range)
-    return Slope(value, low, high, fit_range, int(levels_inside(sigmas, fit_range).sum()))
-
-
-def slope_draws(
-    sigmas: Sequence[float],
-    mse: ArrayLike,
-    fit_range: tuple[float, float],
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> NDArray[np.float64]:
-    """Bootstrap distribution of the slope, (resamples,), from which differences get intervals.
-
-    An image is drawn with all its levels. Parameters and errors as for :func:`fitted_slope`.
-    """
-    errors = _replicates(mse)
-    inside = _within(sigmas, errors.mean((0, 2)), fit_range)
+    errors = _replicates(mse).transpose(0, 2, 1)
+    inside = _within(sigmas, errors, fit_range)
     inputs = _input_psnr(sigmas)[inside]
 
     def statistic(drawn: NDArray, axis: int) -> NDArray[np.float64]:
         return _least_squares(inputs, _psnr(drawn.mean(axis)))
 
-    values = errors[:, inside].transpose(0, 2, 1)
-    return resampled(values, statistic, seed=seed, resamples=resamples)
+    values = errors[:, :, inside]
+    value = over_replicates(values, statistic, seed=seed, resamples=resamples, level=level)
+    return Slope(*value, fit_range, int(inside.sum()))
+
+
+def slope_difference(
+    sigmas: Sequence[float],
+    first: ArrayLike,
+    second: ArrayLike,
+    fit_range: tuple[float, float],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Slope:
+    """Slope of the second errors less that of the first, paired.
+
+    Parameters
+    ----------
+    sigmas, fit_range, seed, resamples, level
+        As for :func:`fitted_slope`.
+    first, second : array
+        (K, N) or (R, K, N), alike: those of one replicate and image belong together.
+
+    Returns
+    -------
+    Slope
+        The difference; its interval is that of the replicates' differences, or with one replicate
+        the bootstrap over pairs of images.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`fitted_slope`, or if the two differ in shape.
+    """
+    both = [_replicates(mse).transpose(0, 2, 1) for mse in (first, second)]
+    if both[0].shape != both[1].shape:
+        raise ValueError(f"pair errors of one shape, got {np.shape(first)} and {np.shape(second)}")
+    inside = np.logical_and(*(_within(sigmas, errors, fit_range) for errors in both))
+    inputs = _input_psnr(sigmas)[inside]
+
+    def statistic(drawn: NDArray, axis: int) -> NDArray[np.float64]:
+        slopes = _least_squares(inputs, _psnr(drawn.mean(axis)))
+        return slopes[..., 1] - slopes[..., 0]
+
+    values = np.stack(both, axis=2)[..., inside]
+    value = over_replicates(values, statistic, seed=seed, resamples=resamples, level=level)
+    return Slope(*value, fit_range, int(inside.sum()))
 
 
 def slope(sigmas: Sequence[float], mse: ArrayLike, fit_range: tuple[float, float]) -> float:
@@ -128,7 +158,8 @@ def slope(sigmas: Sequence[float], mse: ArrayLike, fit_range: tuple[float, float
         As for :func:`fitted_slope`.
     """
     errors = np.asarray(mse, dtype=np.float64)
-    inside = _within(sigmas, errors, fit_range)
+    _check(sigmas, errors)
+    inside = levels_inside(sigmas, fit_range)
     return float(_least_squares(_input_psnr(sigmas)[inside], _psnr(errors[inside])))
 
 
@@ -199,9 +230,11 @@ def _replicates(mse: ArrayLike) -> NDArray[np.float64]:
 
 
 def _within(
-    sigmas: Sequence[float], mse: NDArray, fit_range: tuple[float, float]
+    sigmas: Sequence[float], errors: NDArray, fit_range: tuple[float, float]
 ) -> NDArray[np.bool_]:
-    _check(sigmas, mse)
+    """Levels inside, of errors (R, N, K) that have a slope in every replicate."""
+    for mse in errors.mean(1):
+        _check(sigmas, mse)
     return levels_inside(sigmas, fit_range)
 
 

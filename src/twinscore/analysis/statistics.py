@@ -1,4 +1,4 @@
-"""Intervals for every number: the bootstrap, and where two curves cross."""
+"""Intervals for every number: the bootstrap, Student's t, and where two curves cross."""
 
 from collections.abc import Callable, Sequence
 
@@ -85,6 +85,44 @@ def mean_interval(values: NDArray, level: float = LEVEL) -> tuple[float, float, 
     error = float(values.std(ddof=1)) / len(values) ** 0.5
     reach = float(stdtrit(len(values) - 1, (1 + level) / 2)) * error
     return mean, mean - reach, mean + reach
+
+
+def over_replicates(
+    values: NDArray,
+    statistic: Statistic,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> tuple[float, float, float]:
+    """Mean over replicates of a statistic of their samples, with its interval.
+
+    Two or more replicates give Student's t interval of :func:`mean_interval`: it covers whatever
+    differs between replicates, samples included, and a bootstrap of so few replicates does not.
+    One replicate gives the bootstrap interval over its samples, which covers nothing else.
+
+    Parameters
+    ----------
+    values : array
+        (R, S, ...): R replicates of S samples, as for :func:`resampled`. What stands in further
+        axes is paired.
+    statistic : callable
+        Of (B, S, ...) values with ``axis=1``, giving (B,).
+    seed, resamples : int
+        Of the bootstrap.
+    level : float
+        Coverage.
+
+    Returns
+    -------
+    mean, low, high : float
+        In the units of the statistic.
+    """
+    by_replicate = statistic(values, axis=1)
+    if len(by_replicate) > 1:
+        return mean_interval(by_replicate, level)
+    draws = resampled(values, statistic, seed=seed, resamples=resamples)
+    return float(by_replicate[0]), *interval(draws, level)
 
 
 def crossing(sizes: Sequence[int], gaps: NDArray) -> NDArray[np.float64]:

@@ -1,15 +1,17 @@
 """What trials will cost: memory and time, before anything is trained."""
 
+import math
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from twinscore.denoisers import NetworkSpec, build
-from twinscore.environment import on_cpu
+from twinscore.environment import Execution, on_cpu
 from twinscore.errors import InputError
 from twinscore.execution import torch_threads
 from twinscore.training import TrainingSpec, single_device
@@ -17,11 +19,15 @@ from twinscore.training import TrainingSpec, single_device
 _MOMENTS = 2  # of Adam
 _CROP = 2**16  # pixels of the batch on which a step is timed
 _STEP = 8  # of the image sizes that are proposed, beginning at twice that
+_JACOBIAN_FORMED = 4
+"""Bytes of each entry of a Jacobian on the device that forms it, float32."""
+_JACOBIAN_DECOMPOSED = 44
+"""Bytes of each entry on the host: a copy, its symmetric part in float64, what eigh needs."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Memory of one training, bytes.
+    """Memory of one training and of what is measured on it afterwards, bytes.
 
     Attributes
     ----------
@@ -31,14 +37,30 @@ class Cost:
         What one step keeps for its gradient.
     images : int
         Training images that are held in memory while they are read.
+    entries : int
+        Entries (not bytes) of the Jacobians that are formed whole at a time.
     """
 
     weights: int
     activations: int
     images: int
+    entries: int = 0
+
+    @property
+    def total(self) -> int:
+        """Of training or of measuring, whichever takes more."""
+        jacobian = (_JACOBIAN_FORMED + _JACOBIAN_DECOMPOSED) * self.entries
+        return max(self.weights + self.activations + self.images, jacobian)
 
 
-def cost(network: NetworkSpec, batch: int, shape: tuple[int, int, int], held: int) -> Cost:
+def cost(
+    network: NetworkSpec,
+    batch: int,
+    shape: tuple[int, int, int],
+    *,
+    held: int = 0,
+    jacobians: int = 0,
+) -> Cost:
     """Count the memory of one training, without allocating it.
 
     Parameters
@@ -51,6 +73,8 @@ def cost(network: NetworkSpec, batch: int, shape: tuple[int, int, int], held: in
         (C, H, W).
     held : int
         Training images kept in memory, float32; twice that while they are gathered.
+    jacobians : int
+        Jacobians that are formed whole at a time once a network is trained.
 
     Returns
     -------
@@ -69,40 +93,97 @@ def cost(network: NetworkSpec, batch: int, shape: tuple[int, int, int], held: in
         module(torch.empty(batch, *shape, device="meta")).sum()
     sizes = [size for _, size in saved.values()]
     parameters = sum(p.numel() * p.element_size() for p in module.parameters())
-    image = 4 * shape[0] * shape[1] * shape[2]
-    return Cost((2 + _MOMENTS) * parameters, sum(sizes) + max(sizes), 2 * held * image)
+    d = math.prod(shape)
+    return Cost(
+        weights=(2 + _MOMENTS) * parameters,
+        activations=sum(sizes) + max(sizes),
+        images=2 * held * 4 * d,
+        entries=jacobians * d**2,
+    )
 
 
-def require_memory(needed: Cost, side: int, device: str, workers: int) -> None:
+class _Demand(NamedTuple):
+    """Memory of one worker in one place: ``growing`` grows with the side to a power."""
+
+    what: str
+    available: int
+    fixed: int
+    growing: int
+    power: int
+
+
+def require_memory(
+    needed: Cost, side: int, device: str, workers: int, field: str = "size:"
+) -> None:
     """Refuse trainings on square images that do not fit the free memory.
 
-    Activations and images grow with the number of pixels, weights do not; held images lie in the
-    host's memory, the rest on the device.
+    Activations and images grow with the number of pixels, Jacobians with its square, weights do
+    not. Held images and decompositions lie in the host's memory, the rest on the device.
+
+    Parameters
+    ----------
+    needed : Cost
+        Of one training at this side.
+    side : int
+        Of the images, pixels.
+    device : str
+        Where networks are trained.
+    workers : int
+        Trainings side by side.
+    field : str
+        What the message begins with.
 
     Raises
     ------
     InputError
         With the memory that is needed, what there is, and the size of image that fits.
     """
-    if on_cpu(device):
-        growing = needed.activations + needed.images
-        demands = [(available_memory("cpu"), needed.weights, growing)]
-    else:
-        demands = [
-            (available_memory(device), needed.weights, needed.activations),
-            (available_memory("cpu"), 0, needed.images),
-        ]
-    for available, fixed, growing in demands:
+    demands = _demands(needed, device)
+    for what, available, fixed, growing, _ in demands:
         total = workers * (fixed + growing)
         if total > available:
-            pixels = (available / workers - fixed) / growing * side**2
-            fits = int(max(pixels, 0) ** 0.5) // _STEP * _STEP
-            raise InputError(
-                f"size: {side} needs about {total / 1e9:.1f} GB for {workers} training"
-                f"{'s side by side' * (workers > 1)} and {available / 1e9:.1f} GB are free; "
-                + (f"size {fits} fits, " if fits > _STEP else "no size fits, ")
-                + "or give a smaller training.batch or n"
+            fits = min(
+                side_that_fits(d.available / workers - d.fixed, d.growing, side, d.power)
+                for d in demands
             )
+            advice = ", or give a smaller training.batch or n" if what == "training" else ""
+            raise InputError(
+                f"{field} {side} needs about {total / 1e9:.1f} GB for {workers} {what}"
+                f"{'s side by side' * (workers > 1)} and {available / 1e9:.1f} GB are free; "
+                f"{fitting(fits)}{advice}"
+            )
+
+
+def _demands(needed: Cost, device: str) -> list[_Demand]:
+    host, entries = available_memory("cpu"), needed.entries
+    if on_cpu(device):
+        jacobian = (_JACOBIAN_FORMED + _JACOBIAN_DECOMPOSED) * entries
+        growing = needed.activations + needed.images
+        return [
+            _Demand("training", host, needed.weights, growing, 2),
+            _Demand("Jacobian", host, 0, jacobian, 4),
+        ]
+    card = available_memory(device)
+    return [
+        _Demand("training", card, needed.weights, needed.activations, 2),
+        _Demand("training", host, 0, needed.images, 2),
+        _Demand("Jacobian", card, 0, _JACOBIAN_FORMED * entries, 4),
+        _Demand("Jacobian", host, 0, _JACOBIAN_DECOMPOSED * entries, 4),
+    ]
+
+
+def side_that_fits(available: float, needed: float, side: int, power: int) -> int:
+    """Largest multiple of 8 whose memory fits, where ``needed`` at ``side`` grows to a power.
+
+    At most ``side`` itself; 0 where nothing fits.
+    """
+    share = max(available, 0) / needed if needed else 1.0
+    return int(min(share, 1.0) ** (1 / power) * side) // _STEP * _STEP
+
+
+def fitting(side: int, form: str = "size {}") -> str:
+    """Say which size fits, of at least 16 pixels, or that none does."""
+    return f"{form.format(side)} fits" if side > _STEP else "no size fits"
 
 
 def available_memory(device: str) -> int:
@@ -123,6 +204,34 @@ def _host_memory() -> int:
     if limit.exists() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
         free = min(free, int(text) - int(used.read_text(encoding="utf-8")))
     return free
+
+
+def wall_seconds(work: float, how: Execution) -> float:
+    """How long ``work``, in seconds of one core or of the device, takes with all workers.
+
+    Workers and threads share out the cores of a CPU; any other device is one, however many use it.
+    """
+    return work / (how.workers * how.threads) if on_cpu(how.device) else work
+
+
+def said(networks: int, work: float, needed: Cost, how: Execution) -> str:
+    """Put an estimate in words: how many networks are left, how long they take, how much memory.
+
+    Parameters
+    ----------
+    networks : int
+        Trainings that are left.
+    work : float
+        Seconds that all of them take one core, or the device.
+    needed : Cost
+        Memory of one.
+    how : Execution
+        The run's device, workers and threads.
+    """
+    minutes = wall_seconds(work, how) / 60
+    took = f"{minutes / 60:.1f} hours" if minutes >= 60 else f"{minutes:.1f} minutes"
+    memory = how.workers * needed.total / 1e9
+    return f"{networks} networks: about {took} and {memory:.2g} GB of memory"
 
 
 def training_seconds(

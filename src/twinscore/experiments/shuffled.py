@@ -24,7 +24,7 @@ from torch import Tensor
 from twinscore import environment, runs
 from twinscore import images as image_sets
 from twinscore.analysis.levels import image_errors
-from twinscore.analysis.statistics import interval, resampled
+from twinscore.analysis.statistics import over_replicates
 from twinscore.denoisers import Denoiser, NetworkSpec, check
 from twinscore.denoisers.closed_form import Gaussian
 from twinscore.environment import Execution
@@ -75,7 +75,11 @@ class Spec(BaseModel):
 
 
 class Level(BaseModel):
-    """What shuffling costs at one noise level; PSNR in dB, of the mean squared error."""
+    """What shuffling costs at one noise level; PSNR in dB, of the mean squared error.
+
+    Means over replicates with Student's t intervals (95 %); of one replicate, its value and the
+    bootstrap interval over test images, which covers nothing else.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -360,9 +364,8 @@ def _level(sigma: float, errors: NDArray[np.float64], seed: int) -> Level:
         return -np.diff(psnr(drawn, axis))[..., 0]
 
     def value(part: NDArray[np.float64], statistic: Any) -> Value:
-        whole = part.reshape(1, -1, *part.shape[2:])
-        low, high = interval(resampled(part, statistic, seed=seed))
-        return Value(value=float(statistic(whole, 1)[0]), low=low, high=high)
+        value, low, high = over_replicates(part, statistic, seed=seed)
+        return Value(value=value, low=low, high=high)
 
     return Level(
         sigma=sigma,
@@ -377,8 +380,8 @@ def _verdict(levels: list[Level]) -> str:
     worse, better = sum(gap.low > 0 for gap in gaps), sum(gap.high < 0 for gap in gaps)
     sentence = (
         f"With shuffled pixels the network loses {min(gap.value for gap in gaps):.2f} to "
-        f"{max(gap.value for gap in gaps):.2f} dB; it is worse, beyond doubt (95 %), at {worse} of "
-        f"{len(levels)} noise levels"
+        f"{max(gap.value for gap in gaps):.2f} dB; it is worse (95 % intervals above 0) at {worse} "
+        f"of {len(levels)} noise levels"
     )
     return f"{sentence}, and better at {better}." if better else f"{sentence}."
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from twinscore.errors import InputError
 from twinscore.report import reading, style
-from twinscore.report.pieces import Caption, Cell, Content, Table
+from twinscore.report.pieces import Caption, Cell, Content, Table, covers
 from twinscore.report.style import Theme
 
 FIGURES = ("gap", "spectrum", "eigenvectors")
@@ -147,13 +147,11 @@ def _load(folder: Path) -> tuple[reading.Run, Result]:
 
 
 def _notes(result: Result) -> tuple[str, ...]:
-    notes = [
+    return (
         "The tangent projection is told the true disc. It is the optimum in the limit of small "
-        "noise, and worse than that elsewhere: a negative gap to it is no error."
-    ]
-    if result.replicates == 1:
-        notes.append("One network: intervals cover the test discs only.")
-    return tuple(notes)
+        "noise, and worse than that elsewhere: a negative gap to it is no error.",
+        covers(result.replicates, "test discs"),
+    )
 
 
 def _captions(result: Result) -> dict[str, Caption]:
@@ -162,7 +160,7 @@ def _captions(result: Result) -> dict[str, Caption]:
             "Network and optimum",
             "Left: PSNR of the mean squared error against input PSNR. Right: how many dB the "
             "network's squared error is above the reference's, on the same noisy discs; below 0 "
-            "the network is better. Bars are 95 % intervals over networks and discs.",
+            "the network is better. Bars are 95 % intervals.",
             "Output PSNR and gap in dB against input PSNR.",
         ),
         "spectrum": Caption(

@@ -62,3 +62,13 @@ class Content:
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     viewers: Mapping[str, Viewer] = field(default_factory=dict)
+
+
+def covers(replicates: int, samples: str) -> str:
+    """Say what the intervals of a study cover that repeats its trials."""
+    if replicates == 1:
+        return (
+            f"One replicate: the intervals cover the draw of {samples} only, not that of training "
+            "images or initial weights."
+        )
+    return f"Intervals are Student's t (95 %) over {replicates} replicates."

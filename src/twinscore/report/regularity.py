@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from twinscore.report import reading, regularity_figures, style
-from twinscore.report.pieces import Caption, Cell, Content, Table
+from twinscore.report.pieces import Caption, Cell, Content, Table, covers
 from twinscore.report.regularity_data import Data, Value, load
 
 FIGURES = ("slopes", "curves", "local", "bases", "decay")
@@ -161,15 +161,4 @@ def _captions(data: Data) -> dict[str, Caption]:
 
 
 def _notes(data: Data) -> tuple[str, ...]:
-    lines = []
-    if data.run.spec.get("replicates") == 1:
-        lines.append(
-            "One replicate: the intervals cover the draw of test images only, not that of training "
-            "images or initial weights."
-        )
-    elif data.classes:
-        lines.append(
-            f"{data.run.spec['replicates']} replicates: drawing again from so few understates how "
-            "much networks differ."
-        )
-    return tuple(lines)
+    return (covers(data.run.spec["replicates"], "test images"),) if data.classes else ()

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from twinscore.report import reading, style
 from twinscore.report.pictures import to_rgb
-from twinscore.report.pieces import Caption, Cell, Content, Table
+from twinscore.report.pieces import Caption, Cell, Content, Table, covers
 from twinscore.report.style import Theme
 
 FIGURES = ("loss", "estimates")
@@ -118,8 +118,8 @@ def content(folder: Path, *, images: bool = True) -> Content:
             "loss": Caption(
                 "What shuffling costs",
                 "Left, PSNR of the mean squared error against that of the noisy image. Right, what "
-                "the network trained on shuffled pixels loses. Bands and bars are 95 % intervals "
-                "over replicates and images. The optimal denoiser would lose nothing.",
+                "the network trained on shuffled pixels loses. Bands and bars are 95 % intervals. "
+                "The optimal denoiser would lose nothing.",
                 "Two curves of output against input PSNR, and their difference with intervals.",
             ),
             "estimates": Caption(
@@ -129,6 +129,7 @@ def content(folder: Path, *, images: bool = True) -> Content:
                 "Rows of clean and noisy images and of the estimates of both networks.",
             ),
         },
+        notes=(covers(result.replicates, "test images"),),
     )
 
 

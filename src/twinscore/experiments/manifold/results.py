@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from twinscore.analysis.statistics import Statistic, interval, resampled
+from twinscore.analysis.statistics import Statistic, over_replicates
 from twinscore.experiments.manifold.measures import DIMENSION, Measured
 from twinscore.experiments.manifold.spec import Spec
 from twinscore.runs import SCHEMA_VERSION, derive_seed
@@ -26,7 +26,11 @@ class _Model(BaseModel):
 
 
 class Value(_Model):
-    """A number with its bootstrap interval (95 %), over replicates and their test discs."""
+    """A mean over replicates with its Student's t interval (95 %).
+
+    Of one replicate: its value, and the bootstrap interval over its test discs, which covers
+    nothing else.
+    """
 
     value: float
     low: float
@@ -160,16 +164,20 @@ def gap(errors: NDArray, reference: NDArray, seed: int) -> Value:
     errors, reference : array
         (R, T) and (R, E), E <= T, of the same E first discs.
     seed : int
-        Seed of the bootstrap, which draws a disc with both its errors.
+        Seed of the bootstrap of one replicate, which draws a disc with both its errors.
+
+    Returns
+    -------
+    Value
+        The mean of the replicates' gaps.
     """
     pairs = np.stack([errors[:, : reference.shape[1]], reference], axis=2)
     return _value(pairs, _decibels, seed)
 
 
 def _value(values: NDArray, statistic: Statistic, seed: int) -> Value:
-    together = values.reshape(1, -1, *values.shape[2:])
-    low, high = interval(resampled(values, statistic, seed=seed))
-    return Value(value=float(statistic(together, axis=1)[0]), low=low, high=high)
+    value, low, high = over_replicates(values, statistic, seed=seed)
+    return Value(value=value, low=low, high=high)
 
 
 def _psnr(drawn: NDArray, axis: int) -> NDArray[np.float64]:

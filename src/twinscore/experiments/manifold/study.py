@@ -12,7 +12,6 @@ from safetensors.numpy import save as serialise
 from twinscore import environment, runs
 from twinscore.denoisers.closed_form import Disc
 from twinscore.environment import Execution
-from twinscore.errors import InputError
 from twinscore.execution import Report, run_tasks, torch_threads
 from twinscore.experiments import budget
 from twinscore.experiments.folders import Done, run_folder
@@ -24,8 +23,6 @@ from twinscore.experiments.trials import Trial, open_images
 from twinscore.images.synthetic import discs
 
 STUDY = "manifold"
-_JACOBIAN_BYTES = 48
-"""Of each entry of a Jacobian: itself, its symmetric part in float64, what eigh needs."""
 
 
 def run(
@@ -74,17 +71,8 @@ def run(
 
 def _require_memory(spec: Spec, device: str, workers: int) -> budget.Cost:
     shape = (1, spec.size, spec.size)
-    cost = budget.cost(spec.network, spec.training.batch, shape, spec.n)
+    cost = budget.cost(spec.network, spec.training.batch, shape, held=spec.n, jacobians=1)
     budget.require_memory(cost, spec.size, device, workers)
-    available = budget.available_memory(device)
-    needed = workers * _JACOBIAN_BYTES * spec.size**4
-    if needed > available:
-        fits = int((available / workers / _JACOBIAN_BYTES) ** 0.25) // 8 * 8
-        raise InputError(
-            f"size: {spec.size} needs about {needed / 1e9:.1f} GB for "
-            f"{workers} Jacobian{'s side by side' * (workers > 1)} and {available / 1e9:.1f} GB "
-            f"are free; size {fits} fits"
-        )
     return cost
 
 
@@ -99,11 +87,8 @@ def _say_cost(
     product = each / (training.steps * training.batch)
     decomposing = spec.bases * len(spec.levels) * spec.size**2 * product
     posterior = len(spec.levels) * spec.exact * _posterior_seconds(spec) if spec.exact else 0.0
-    minutes = left * (each + decomposing + posterior) / how.workers / 60
-    took = f"{minutes / 60:.1f} hours" if minutes >= 60 else f"{minutes:.1f} minutes"
-    jacobian = _JACOBIAN_BYTES * spec.size**4
-    memory = how.workers * max(cost.weights + cost.activations + cost.images, jacobian) / 1e9
-    report("estimate", {"text": f"{left} networks: about {took} and {memory:.2g} GB of memory"})
+    work = left * (each + decomposing + posterior)
+    report("estimate", {"text": budget.said(left, work, cost, how)})
 
 
 def _posterior_seconds(spec: Spec) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from twinscore.analysis.slopes import fitted_slope, local_slopes, slope_draws
-from twinscore.analysis.statistics import interval, resampled
+from twinscore.analysis.slopes import Slope, fitted_slope, local_slopes, slope_difference
+from twinscore.analysis.statistics import over_replicates
 from twinscore.experiments.regularity.measures import METHODS, NETWORK
 from twinscore.experiments.regularity.spec import Generator, Spec
 from twinscore.runs import SCHEMA_VERSION, derive_seed
@@ -29,7 +29,11 @@ class _Model(BaseModel):
 
 
 class Value(_Model):
-    """A number with its bootstrap interval (95 %), over replicates and their test images."""
+    """A mean over replicates with its Student's t interval (95 %).
+
+    Of one replicate: its value, and the bootstrap interval over its test images, which covers
+    nothing else.
+    """
 
     value: float
     low: float
@@ -131,15 +135,17 @@ def curve_of(spec: Spec, method: str, errors: Errors) -> Curve:
     """Curve, slope and local slopes of one method."""
     seed = derive_seed(spec.seed, "slope", method)
     fit = fitted_slope(spec.sigmas, errors, spec.fit_range, seed=seed)
-    by_image = errors.transpose(0, 2, 1)
-    draws = [resampled(by_image[..., k], _psnr_of_mean, seed=seed) for k in range(len(spec.levels))]
-    mean = errors.mean((0, 2))
+    psnr = [
+        over_replicates(by_level, _psnr_of_mean, seed=seed)
+        for by_level in errors.transpose(1, 0, 2)
+    ]
+    local = [local_slopes(spec.sigmas, mean)[1] for mean in errors.mean(2)]
     return Curve(
         method=method,
-        slope=Value(value=fit.value, low=fit.low, high=fit.high),
-        psnr=[_value(-10 * np.log10(m), d) for m, d in zip(mean, draws, strict=True)],
+        slope=_slope(fit),
+        psnr=[Value(value=value, low=low, high=high) for value, low, high in psnr],
         mean_psnr=(-10 * np.log10(errors)).mean((0, 2)).tolist(),
-        local=local_slopes(spec.sigmas, mean)[1].tolist(),
+        local=np.mean(local, axis=0).tolist(),
     )
 
 
@@ -169,18 +175,17 @@ def contrasts_of(
 
 
 def _difference(spec: Spec, least: Errors, most: Errors) -> Value:
-    """Slope on the second class less that on the first, whose images are drawn independently."""
-    fits, draws = [], []
-    for end, errors in (("least", least), ("most", most)):
-        seed = derive_seed(spec.seed, "contrast", end)
-        fits.append(fitted_slope(spec.sigmas, errors, spec.fit_range, seed=seed).value)
-        draws.append(slope_draws(spec.sigmas, errors, spec.fit_range, seed=seed))
-    return _value(fits[1] - fits[0], draws[1] - draws[0])
+    """Slope on the second class less that on the first, paired.
+
+    Two classes of one replicate share the initial weights, the order and noise of training, and
+    the numbers and noise of their test images.
+    """
+    seed = derive_seed(spec.seed, "contrast")
+    return _slope(slope_difference(spec.sigmas, least, most, spec.fit_range, seed=seed))
 
 
-def _value(value: float, draws: NDArray) -> Value:
-    low, high = interval(draws)
-    return Value(value=float(value), low=low, high=high)
+def _slope(slope: Slope) -> Value:
+    return Value(value=slope.value, low=slope.low, high=slope.high)
 
 
 def _psnr_of_mean(drawn: NDArray, axis: int) -> NDArray[np.float64]:

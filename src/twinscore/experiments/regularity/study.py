@@ -78,7 +78,7 @@ def _held(spec: Spec) -> bool:
 def _require_memory(spec: Spec, device: str, workers: int) -> budget.Cost:
     held = spec.trained_on if _held(spec) else 0
     shape = (1, spec.size, spec.size)
-    cost = budget.cost(spec.network, spec.training.batch, shape, held)
+    cost = budget.cost(spec.network, spec.training.batch, shape, held=held, jacobians=1)
     budget.require_memory(cost, spec.size, device, workers)
     return cost
 
@@ -89,13 +89,12 @@ def _say_cost(
     left = sum(not task.trial.trained for task in tasks)
     if not left:
         return
-    shape = (1, spec.size, spec.size)
-    each = budget.training_seconds(spec.network, spec.training, shape, how.device)
-    hours = each * left / how.workers / how.threads / 3600
-    took = f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} min"
-    memory = how.workers * (cost.weights + cost.activations + cost.images) / 1e9
-    text = f"{left} trainings to do: about {took} and {memory:.2g} GB of memory"
-    report("estimate", {"text": text})
+    shape, training = (1, spec.size, spec.size), spec.training
+    each = budget.training_seconds(spec.network, training, shape, how.device)
+    product = each / (training.steps * training.batch)
+    jacobians = sum(task.eigenvectors > 0 and not task.trial.trained for task in tasks)
+    work = left * each + jacobians * spec.size**2 * product
+    report("estimate", {"text": budget.said(left, work, cost, how)})
 
 
 def _tasks(spec: Spec, folder: Path, how: Execution, report: Report) -> list[Task]:
