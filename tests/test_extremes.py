@@ -1,6 +1,7 @@
 """What a transition says of the bases at its two ends: cheap, and added to runs that lack it."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ from twinscore import environment
 from twinscore.denoisers import NetworkSpec
 from twinscore.experiments import comparison, transition
 from twinscore.experiments.drawing import SamplingSpec
-from twinscore.report import style
+from twinscore.report import page, style
 from twinscore.report import transition as report
 from twinscore.training import TrainingSpec
 
@@ -54,6 +55,10 @@ def test_both_ends_are_shown_at_one_test_image(tmp_path):
     assert tiles[:4] == ["clean", "noisy", "N = 2", "1"]
     assert section.sentence in report.content(tmp_path).captions["harmonics"].text
     assert "harmonics" not in report.figures(tmp_path, images=False)
+
+    html = page.write(tmp_path).read_text()
+    for name, content in re.findall(r'<figure id="(\w+)">(.*?)</figure>', html, flags=re.S):
+        assert "<picture>" in content or 'id="viewer"' in content, name
 
     trials = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/*.safetensors")}
     written = (tmp_path / "result.json").read_bytes()

@@ -76,14 +76,15 @@ def write(folder: Path, *, images: bool = True) -> Path:
     study = STUDIES[run.study]
     content = study.content(run.folder, images=images)
     light = study.figures(run.folder, images=images)
-    beside = all(viewer.beside for viewer in content.viewers.values())  # or in the figure's place
-    dark = study.figures(run.folder, images=images and beside, theme="dark")
+    dark = study.figures(run.folder, images=images, theme="dark")
+    replaced = {name for name, viewer in content.viewers.items() if not viewer.beside}
     pictures = {
         name: {
             "light": data_uri(style.svg(light[name], "light"), "image/svg+xml"),
             "dark": data_uri(style.svg(figure, "dark"), "image/svg+xml"),
         }
         for name, figure in dark.items()
+        if name not in replaced
     }
     html = _render(
         content=content,
