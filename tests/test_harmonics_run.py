@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file
 
 from twinscore import cli, images
-from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
+from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, save
 from twinscore.denoisers.closed_form import Empirical
 from twinscore.errors import InputError
 from twinscore.experiments import eigenbasis, harmonics
@@ -92,6 +92,21 @@ def test_above_the_dense_size_the_same_comes_from_products(tmp_path, monkeypatch
         rank = b.effective_rank
         assert rank.value == pytest.approx(a.effective_rank.value, abs=4 * rank.standard_error)
     assert sparse.result.models[0].levels[0].removed is None  # six values, all above 0.25
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dense", [1024, 63])
+def test_a_second_device_changes_nothing(models, monkeypatch, dense):
+    monkeypatch.setattr(eigenbasis, "DENSE", dense)
+    x, options = images.load("digits")[[7]], {"k": 4, "fitted": (1, 4), "draws": 2, "seed": 0}
+    network = load(models[0]).denoiser
+    here = eigenbasis.measure(network, x, 0.2, **options)
+    there = eigenbasis.measure(network.cuda(), x.cuda(), 0.2, **options)
+    network.cpu()
+    torch.testing.assert_close(
+        there.shrinkage.factors.cpu(), here.shrinkage.factors, rtol=0, atol=1e-3
+    )  # TF32 convolutions
+    assert there.level.kept.noise == pytest.approx(here.level.kept.noise, abs=1e-2)
 
 
 @pytest.mark.parametrize("dense", [1024, 63])

@@ -250,9 +250,9 @@ def _shares(pairs: Eigenpairs, x: Tensor, z: Tensor) -> tuple[Share, Share, Shar
     """Kept, shrunk and removed; what was not computed lies below what was."""
     d, values = x.numel(), pairs.values
     image, noise = (
-        (pairs.vectors @ part.flatten().to(pairs.vectors)).square()
-        / part.double().square().sum().clamp_min(torch.finfo(torch.float64).tiny)
-        for part in (x, z)
+        (pairs.vectors @ part).square()
+        / part.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
+        for part in (x.flatten().to(pairs.vectors), z.flatten().to(pairs.vectors))
     )
     masks = values >= KEPT, (values < KEPT) & (values >= REMOVED)
     kept, shrunk = (
