@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from twinscore.analysis.jacobian.products import Linearisation, Operator
+from twinscore.analysis.jacobian.products import Linearisation, Operator, doubled
 
 End = Literal["largest", "smallest"]
 
@@ -145,14 +145,14 @@ def _krylov(operator: Operator, y: Tensor, wanted: _Wanted, decompose: Decomposi
     """Grow a basis until the wanted pairs are found and survive, or no product is left."""
     d = y.numel()
     generator = torch.Generator().manual_seed(wanted.seed)
-    basis = images = settled = torch.zeros(0, d, dtype=torch.float64, device=y.device)
+    basis = images = settled = doubled(y.new_zeros(0, d))
     block, most = basis, min(wanted.max_products, d)
     while True:
         if not len(block):
             block = torch.randn(_BLOCK, d, generator=generator).to(basis)
         block = _new_directions(block, basis)[: most - len(basis)]
         basis = torch.cat([basis, block])
-        images = torch.cat([images, operator(block.to(y)).to(images)])
+        images = torch.cat([images, doubled(operator(block.to(y)))])
         values, vectors, gaps, scale = _ritz(basis, images, wanted, decompose)
         residuals = torch.linalg.vector_norm(gaps, dim=1)
         step = _BLOCK * max(1, len(basis) // _GROWTH)

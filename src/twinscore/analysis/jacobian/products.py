@@ -111,6 +111,11 @@ def linearise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None
     return Linearisation(y, value, _chunked(push, y, chunk), _chunked(pull, y, chunk))
 
 
+def doubled(values: Tensor) -> Tensor:
+    """In float64; on the CPU, if the device (MPS) has none."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
 def _frozen_push(frozen: Frozen, curved: Operator) -> Operator:
     """Products of the frozen function; where they fail its test, autograd's."""
 
