@@ -156,6 +156,15 @@ def test_a_second_run_reads_the_first(pair, models, monkeypatch):
         harmonics.run(spec.model_copy(update={"index": 8}), pair.folder, device="cpu")
 
 
+def test_weights_are_named_after_their_folders(models, tmp_path):
+    one, other = map(str, models)
+    spec = harmonics.Spec(model=one, against=other, **FEW)
+    done = harmonics.run(spec, tmp_path / "run", device="cpu")
+    names = [model.name for model in done.result.models]
+    assert names == [path.parent.name for path in models]
+    assert names[0] != names[1]
+
+
 def test_the_command_prints_and_draws(models, tmp_path, capsys):
     out = tmp_path / "run"
     words = ["harmonics", "--model", str(models[0]), "--index", "7", "--vectors", "6"]
@@ -229,13 +238,16 @@ def test_largest_entry_of_a_drawn_eigenvector_is_white():
         (["--model", "gaussian:digits", "--index", "1797"], "--index: 1797 is outside digits"),
         (["--model", "gaussian:digits", "--vectors", "65"], "--vectors: 65 is more than the 64"),
         (["--model", "gaussian:digits", "--sigma", "0"], "--sigma: "),
-        (["--model", "gaussian:digits", "--sigmas", "0.1", "-1"], "sigmas must be positive"),
+        (["--model", "gaussian:digits", "--sigma", "1e-30"], "--sigma: "),
+        (["--model", "gaussian:digits", "--sigmas", "0.1", "-1"], "sigmas must be at least 1e-05"),
         (["--model", "gaussian:digits", "--first", "9", "--last", "10"], "last must be at least"),
         (["--model", "gaussian:digits", "--names", "a", "b"], "names must hold one for each"),
         (["--model", "gaussian:digits", "--against", "nowhere"], "nowhere: not found"),
         (["--model", "gaussian:digits,size=4"], "cannot be taken apart at an image of digits"),
         (["--model", "{nan}"], "the denoiser returned NaN"),
         (["--model", "{flat}"], "not differentiable"),
+        (["--model", "{key}"], "KeyError: 'gain'"),
+        (["--model", "{kind}"], "TypeError: unsupported operand"),
     ],
 )
 def test_what_cannot_be_taken_apart_is_one_line(tmp_path, capsys, words, says):
@@ -243,8 +255,11 @@ def test_what_cannot_be_taken_apart_is_one_line(tmp_path, capsys, words, says):
     mine.write_text(
         "def nan():\n    return lambda y, sigma: y * float('nan')\n"
         "def flat():\n    return lambda y, sigma: y.detach() * 0.5\n"
+        "def key():\n    return lambda y, sigma: y * {}['gain']\n"
+        "def kind():\n    return lambda y, sigma: y * None\n"
     )
-    words = [w.format(nan=f"{mine}:nan", flat=f"{mine}:flat") for w in words]
+    own = {name: f"{mine}:{name}" for name in ("nan", "flat", "key", "kind")}
+    words = [w.format(**own) for w in words]
     assert cli.main(["harmonics", *words, "--out", str(tmp_path / "run")]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert says in line
