@@ -242,3 +242,31 @@ def test_what_is_no_covariance_is_refused():
         LinearSubspace(MEAN, BASIS, 0.0)
     with pytest.raises(ValueError, match="non-negative"):
         StationaryGaussian(MEAN, -power())
+    with pytest.raises(ValueError, match="or 1 channel"):
+        StationaryGaussian(MEAN, power()[:1].expand(3, -1, -1))
+    with pytest.raises(ValueError, match="holds NaN"):
+        Gaussian.of(MEAN, covariance() * math.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        GaussianMixture.of(WEIGHTS, MEANS, torch.full((len(WEIGHTS), D), math.nan))
+
+
+@pytest.mark.parametrize("count", [3, 20, 200])
+def test_float32_covariances_of_few_images_are_taken(count):
+    """Most of their eigenvalues are 0, and come out as small and negative."""
+    x = normal(count, 1, 16, 16).float().flatten(1)
+    covariance = torch.cov(x.T)
+    denoiser = Gaussian.of(torch.zeros(1, 16, 16), covariance)
+    assert (denoiser.variances >= 0).all()
+    assert denoiser.variances.sum().item() == pytest.approx(covariance.trace().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -0.5, math.nan, math.inf])
+def test_no_error_is_expected_without_noise(sigma):
+    forms = (
+        Gaussian.of(MEAN, covariance()),
+        StationaryGaussian(MEAN, power()),
+        LinearSubspace(MEAN, BASIS),
+    )
+    for form in forms:
+        with pytest.raises(ValueError, match="sigma must be positive and finite"):
+            form.mse(sigma)

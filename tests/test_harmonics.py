@@ -69,6 +69,16 @@ def test_decay_of_a_power_law_is_its_exponent(exponent, scale, first):
     assert found.high - found.low < 1e-5
 
 
+def test_equal_values_do_not_decay():
+    found = harmonics.decay(torch.full((9,), 0.3), 2, 9)
+    assert (found.exponent, found.low, found.high) == (0, 0, 0)
+
+
+def test_a_denoiser_that_returns_zero_is_homogeneous():
+    around = linearise(lambda y, sigma=None: y.relu(), -torch.ones(1, *SHAPE))
+    assert harmonics.homogeneity(around) == 0
+
+
 def test_decay_interval_covers_the_exponent():
     k = torch.arange(1, 61).double()
     covered = 0

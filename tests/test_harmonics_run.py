@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file
 
 from twinscore import cli, images
-from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
+from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, save
 from twinscore.denoisers.closed_form import Empirical
 from twinscore.errors import InputError
 from twinscore.experiments import eigenbasis, harmonics
@@ -94,6 +94,21 @@ def test_above_the_dense_size_the_same_comes_from_products(tmp_path, monkeypatch
     assert sparse.result.models[0].levels[0].removed is None  # six values, all above 0.25
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dense", [1024, 63])
+def test_a_second_device_changes_nothing(models, monkeypatch, dense):
+    monkeypatch.setattr(eigenbasis, "DENSE", dense)
+    x, options = images.load("digits")[[7]], {"k": 4, "fitted": (1, 4), "draws": 2, "seed": 0}
+    network = load(models[0]).denoiser
+    here = eigenbasis.measure(network, x, 0.2, **options)
+    there = eigenbasis.measure(network.cuda(), x.cuda(), 0.2, **options)
+    network.cpu()
+    torch.testing.assert_close(
+        there.shrinkage.factors.cpu(), here.shrinkage.factors, rtol=0, atol=1e-3
+    )  # TF32 convolutions
+    assert there.level.kept.noise == pytest.approx(here.level.kept.noise, abs=1e-2)
+
+
 @pytest.mark.parametrize("dense", [1024, 63])
 def test_a_jacobian_of_zero_has_no_asymmetry(monkeypatch, dense):
     monkeypatch.setattr(eigenbasis, "DENSE", dense)
@@ -139,6 +154,15 @@ def test_a_second_run_reads_the_first(pair, models, monkeypatch):
     assert (pair.folder / "arrays.safetensors").stat().st_mtime_ns == before
     with pytest.raises(InputError, match=r"differs in index"):
         harmonics.run(spec.model_copy(update={"index": 8}), pair.folder, device="cpu")
+
+
+def test_weights_are_named_after_their_folders(models, tmp_path):
+    one, other = map(str, models)
+    spec = harmonics.Spec(model=one, against=other, **FEW)
+    done = harmonics.run(spec, tmp_path / "run", device="cpu")
+    names = [model.name for model in done.result.models]
+    assert names == [path.parent.name for path in models]
+    assert names[0] != names[1]
 
 
 def test_the_command_prints_and_draws(models, tmp_path, capsys):
@@ -214,13 +238,16 @@ def test_largest_entry_of_a_drawn_eigenvector_is_white():
         (["--model", "gaussian:digits", "--index", "1797"], "--index: 1797 is outside digits"),
         (["--model", "gaussian:digits", "--vectors", "65"], "--vectors: 65 is more than the 64"),
         (["--model", "gaussian:digits", "--sigma", "0"], "--sigma: "),
-        (["--model", "gaussian:digits", "--sigmas", "0.1", "-1"], "sigmas must be positive"),
+        (["--model", "gaussian:digits", "--sigma", "1e-30"], "--sigma: "),
+        (["--model", "gaussian:digits", "--sigmas", "0.1", "-1"], "sigmas must be at least 1e-05"),
         (["--model", "gaussian:digits", "--first", "9", "--last", "10"], "last must be at least"),
         (["--model", "gaussian:digits", "--names", "a", "b"], "names must hold one for each"),
         (["--model", "gaussian:digits", "--against", "nowhere"], "nowhere: not found"),
         (["--model", "gaussian:digits,size=4"], "cannot be taken apart at an image of digits"),
         (["--model", "{nan}"], "the denoiser returned NaN"),
         (["--model", "{flat}"], "not differentiable"),
+        (["--model", "{key}"], "KeyError: 'gain'"),
+        (["--model", "{kind}"], "TypeError: unsupported operand"),
     ],
 )
 def test_what_cannot_be_taken_apart_is_one_line(tmp_path, capsys, words, says):
@@ -228,8 +255,11 @@ def test_what_cannot_be_taken_apart_is_one_line(tmp_path, capsys, words, says):
     mine.write_text(
         "def nan():\n    return lambda y, sigma: y * float('nan')\n"
         "def flat():\n    return lambda y, sigma: y.detach() * 0.5\n"
+        "def key():\n    return lambda y, sigma: y * {}['gain']\n"
+        "def kind():\n    return lambda y, sigma: y * None\n"
     )
-    words = [w.format(nan=f"{mine}:nan", flat=f"{mine}:flat") for w in words]
+    own = {name: f"{mine}:{name}" for name in ("nan", "flat", "key", "kind")}
+    words = [w.format(**own) for w in words]
     assert cli.main(["harmonics", *words, "--out", str(tmp_path / "run")]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert says in line

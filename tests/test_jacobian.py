@@ -10,7 +10,7 @@ from twinscore.analysis import jacobian
 from twinscore.analysis.jacobian import linearise
 from twinscore.analysis.jacobian.frozen import freeze
 from twinscore.denoisers import BFCNN, UNet
-from twinscore.denoisers.closed_form import Gaussian, GaussianMixture
+from twinscore.denoisers.closed_form import Empirical, Gaussian, GaussianMixture
 from twinscore.denoisers.layers import generator_of
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
@@ -137,6 +137,45 @@ def test_a_product_of_activations_is_not_mistaken_for_linear():
     y = normal(1, *SHAPE)
     expected = ((1 + 2 * y) * (y > 0)).flatten()
     torch.testing.assert_close(jacobian.full(linearise(gated, y)).diagonal(), expected)
+
+
+def near_linear_far_away():
+    """Closed forms that are affine far from the image, where their Jacobian is another."""
+    variances = torch.tensor([0.01, 1.0]).double()[:, None].expand(2, 64)
+    weights, means = torch.tensor([0.9, 0.1]).double(), torch.full((2, 1, 8, 8), 0.5).double()
+    broad = GaussianMixture.of(weights, means, variances)
+    images = torch.rand(20, 1, 12, 12, generator=generator_of(0), dtype=torch.float64)
+    images[0] /= 100
+    between = (images[[3]] + images[[7]]) / 2
+    yield "mixture", broad, means[:1] + normal(1, 1, 8, 8) * 0.14, 0.1
+    yield "empirical", Empirical.of(images), between, 0.05
+    yield "one image", Empirical.of(images), images[[3]], 0.05
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "y", "sigma"),
+    [pytest.param(*case, id=name) for name, *case in near_linear_far_away()],
+)
+def test_what_is_affine_only_far_from_the_image_is_not_taken_for_affine(denoiser, y, sigma):
+    exact = denoiser.jacobian(y, sigma)[0]
+    around = linearise(denoiser, y, sigma)
+    torch.testing.assert_close(jacobian.full(around), exact)
+    assert jacobian.traces(around).item() == pytest.approx(exact.trace().item(), rel=1e-9)
+    towards = (0.5 - y)[None]
+    torch.testing.assert_close(around.push(towards).flatten(), exact @ towards.flatten())
+
+
+def test_a_product_that_fails_its_test_falls_to_autograd():
+    """A gate that no random probe opens, only a vector along the ones."""
+
+    def gated(y, sigma=None):
+        return y.relu() * (2 + torch.tanh(100 * (y.mean((1, 2, 3), keepdim=True) - 3)))
+
+    y = normal(1, *SHAPE)
+    assert freeze(gated, y) is not None
+    v = torch.stack([5 * torch.ones_like(y), y])
+    expected = v * (y > 0)
+    torch.testing.assert_close(linearise(gated, y).push(v), expected)
 
 
 @pytest.mark.parametrize("kind", [UNet, BFCNN])

@@ -73,12 +73,22 @@ def test_complex_pairs_are_reported():
     assert gaps.abs().max() <= 1e-7
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e6])
 @pytest.mark.parametrize(("rank", "k"), [(60, 20), (60, 80), (3, 10), (D, D), (0, 5)])
-def test_eigenvalues_of_high_multiplicity_are_all_found(rank, k):
+def test_eigenvalues_of_high_multiplicity_are_all_found(rank, k, scale):
     values = (torch.arange(D) < rank).double()
-    found = symmetric_eigenpairs(linear(with_spectrum(values)[0]), k)
+    found = symmetric_eigenpairs(linear(scale * with_spectrum(values)[0]), k)
     assert found.converged
-    torch.testing.assert_close(found.values, values[:k], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.values / scale, values[:k], rtol=0, atol=1e-6)
+
+
+def test_units_change_no_number_of_products():
+    matrix = with_spectrum(torch.arange(1, D + 1).double() ** -1.0)[0]
+    counts = {
+        symmetric_eigenpairs(linear((scale * matrix).float()), 10, tolerance=1e-5).products
+        for scale in (1.0, 2.0**20)
+    }
+    assert len(counts) == 1
 
 
 def test_what_has_not_converged_is_said():

@@ -94,3 +94,30 @@ def test_signs_are_not_those_of_the_noise():
     mean = sum(difference.value for difference in found) / len(found)
     error = sum(difference.standard_error**2 for difference in found) ** 0.5 / len(found)
     assert abs(mean) < 3 * error
+
+
+def test_signs_are_not_those_of_noise_drawn_from_the_same_seed():
+    """``f(y) = (sum y)^2 y / d``: where signs are those of y the trace comes out too large."""
+
+    def bent(y, sigma=None):
+        return y * y.sum((1, 2, 3), keepdim=True).square() / D
+
+    errors = []
+    for seed in range(200):
+        y = torch.randn((1, *SHAPE), generator=torch.Generator().manual_seed(seed))
+        probed = sure.sure(bent, y, 1.0, probes=1, seed=seed)
+        errors.append((probed - sure.sure(bent, y, 1.0)).item())
+    errors = torch.tensor(errors)
+    assert abs(errors.mean()) < 3 * errors.std() / len(errors) ** 0.5
+
+
+@pytest.mark.parametrize(("side", "batch"), [(8, 64), (22, 64), (32, 32), (200, 1)])
+def test_large_images_are_taken_few_at_a_time(side, batch):
+    sizes = []
+
+    def half(y, sigma=None):
+        sizes.append(len(y))
+        return y / 2
+
+    sure.risk(half, torch.zeros(70 if batch > 1 else 2, 1, side, side), 0.1)
+    assert max(sizes) == batch

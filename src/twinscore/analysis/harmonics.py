@@ -20,9 +20,8 @@ from twinscore.analysis.jacobian import (
     Eigenpairs,
     Estimate,
     Linearisation,
-    effective_rank,
     linearise,
-    trace,
+    trace_and_rank,
 )
 from twinscore.analysis.statistics import LEVEL
 from twinscore.denoisers import Denoiser
@@ -31,11 +30,12 @@ from twinscore.denoisers import Denoiser
 def homogeneity(linearisation: Linearisation) -> Tensor:
     """Relative residual ``|f(y) - J(y) y| / |f(y)|`` of each image, (B,).
 
-    Rounding for bias-free networks in evaluation mode, which are homogeneous for positive scales.
-    Cost: one forward product.
+    Rounding for bias-free networks in evaluation mode, which are homogeneous for positive scales;
+    0 where both sides are zero. Cost: one forward product.
     """
     gap = linearisation.push(linearisation.y[None])[0] - linearisation.value
-    return gap.flatten(1).norm(dim=1) / linearisation.value.flatten(1).norm(dim=1)
+    norms = gap.flatten(1).norm(dim=1), linearisation.value.flatten(1).norm(dim=1)
+    return torch.where(norms[0] == 0, 0, norms[0] / norms[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ def against_noise_level(
     levels = []
     for sigma in sigmas:
         around = linearise(denoiser, x + sigma * z, sigma)
-        found = (f(around, products=products, seed=seed + 1) for f in (trace, effective_rank))
+        found = trace_and_rank(around, products=products, seed=seed + 1)
         levels.append(NoiseLevel(sigma, *found))
     return levels
 
@@ -164,9 +164,13 @@ def decay(values: Tensor, first: int, last: int) -> Decay:
     fitted = values[first - 1 : last].double().cpu().numpy()
     if not (fitted > 0).all():
         raise ValueError(f"only positive values have a decay exponent; least is {fitted.min():.3g}")
-    fit = scipy.stats.linregress(np.log(np.arange(first, last + 1)), np.log(fitted))
-    reach = scipy.stats.t.ppf((1 + LEVEL) / 2, len(fitted) - 2) * fit.stderr
-    return Decay(-fit.slope, -fit.slope - reach, -fit.slope + reach, first, last)
+    ranks, logs = np.log(np.arange(first, last + 1)), np.log(fitted)
+    ranks, logs = ranks - ranks.mean(), logs - logs.mean()
+    exponent = -float(ranks @ logs / (ranks @ ranks))
+    scatter = np.sum((logs + exponent * ranks) ** 2) / (len(logs) - 2)
+    error = float(np.sqrt(scatter / (ranks @ ranks)))
+    reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, len(logs) - 2)) * error
+    return Decay(exponent, exponent - reach, exponent + reach, first, last)
 
 
 @dataclass(frozen=True, eq=False)

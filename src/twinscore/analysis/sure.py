@@ -7,8 +7,12 @@ import torch
 from torch import Tensor
 
 from twinscore.analysis.jacobian import linearise, traces
+from twinscore.analysis.jacobian.products import doubled
 from twinscore.analysis.statistics import interval, resampled
 from twinscore.denoisers import Denoiser
+
+_BATCH, _PIXELS = 64, 2**15
+"""Images, and their pixels, that are denoised and differentiated at once."""
 
 
 def sure(
@@ -43,7 +47,7 @@ def sure(
         For a noise level that is not positive, or a denoiser that breaks the contract.
     """
     around = linearise(denoiser, y, sigma)
-    residual = (y - around.value).double().square().flatten(1).sum(1)
+    residual = doubled(y - around.value).square().flatten(1).sum(1)
     spread = traces(around, probes=probes, seed=seed)
     return 2 * sigma**2 * spread + residual - sigma**2 * around.d
 
@@ -81,7 +85,7 @@ def risk(
     sigma: float,
     *,
     probes: int | None = 1,
-    batch: int = 64,
+    batch: int | None = None,
     seed: int = 0,
 ) -> Risk:
     """Average SURE against the true error on clean images with fresh noise.
@@ -96,8 +100,8 @@ def risk(
         Noise level, image units.
     probes : int, optional
         As in :func:`sure`; None for exact traces.
-    batch : int
-        Images at once; bounds memory.
+    batch : int, optional
+        Images at once; bounds memory. By default 64, or fewer that hold 2^15 pixels.
     seed : int
         Seed of noise, signs and bootstrap.
 
@@ -108,6 +112,8 @@ def risk(
     """
     if len(images) < 2:
         raise ValueError(f"an interval needs at least 2 images, got {len(images)}")
+    if batch is None:
+        batch = max(1, min(_BATCH, _PIXELS // images[0, 0].numel()))
     generator = torch.Generator().manual_seed(seed)
     estimates, errors = [], []
     for x in images.split(batch):
@@ -115,7 +121,7 @@ def risk(
         of_signs = int(torch.randint(2**62, (), generator=generator))  # not those of the noise
         estimates.append(sure(denoiser, y, sigma, probes=probes, seed=of_signs))
         with torch.no_grad():
-            errors.append((denoiser(y, sigma) - x).double().square().flatten(1).sum(1))
+            errors.append(doubled(denoiser(y, sigma) - x).square().flatten(1).sum(1))
     found, true = torch.cat(estimates).cpu().numpy(), torch.cat(errors).cpu().numpy()
     return Risk(_mean(found, seed), _mean(true, seed), _mean(found - true, seed))
 

@@ -203,7 +203,7 @@ def noise(x: Tensor, seed: int) -> Tensor:
 
 def _dense(around: Linearisation, k: int, seed: int) -> tuple[Eigenpairs, dict]:
     """The whole spectrum, and what the whole Jacobian says exactly."""
-    matrix = jacobian.full(around).double().cpu()
+    matrix = jacobian.full(around).cpu().double()
     symmetric = (matrix + matrix.T) / 2
     values, vectors = jacobian.symmetric_basis(matrix)
     gaps = torch.linalg.vector_norm(vectors @ symmetric - values[:, None] * vectors, dim=1)
@@ -225,8 +225,11 @@ def _sparse(around: Linearisation, k: int, seed: int) -> tuple[Eigenpairs, dict]
     if not pairs.values.any():
         nothing = {"trace": _exact(0.0), "effective_rank": _exact(0.0), "asymmetry": None}
         return pairs, nothing | _complex(pairs.values.to(torch.complex128))
-    estimates = (jacobian.trace, jacobian.effective_rank, jacobian.asymmetry)
-    trace, rank, asymmetry = (Number(**vars(f(around, seed=seed))) for f in estimates)
+    estimates = (
+        *jacobian.trace_and_rank(around, seed=seed),
+        jacobian.asymmetry(around, seed=seed),
+    )
+    trace, rank, asymmetry = (Number(**vars(estimate)) for estimate in estimates)
     own = jacobian.eigenpairs(around, k, max_products=_products(k), seed=seed)
     return pairs, {
         "trace": trace,
@@ -250,9 +253,9 @@ def _shares(pairs: Eigenpairs, x: Tensor, z: Tensor) -> tuple[Share, Share, Shar
     """Kept, shrunk and removed; what was not computed lies below what was."""
     d, values = x.numel(), pairs.values
     image, noise = (
-        (pairs.vectors @ part.flatten().to(pairs.vectors)).square()
-        / part.double().square().sum().clamp_min(torch.finfo(torch.float64).tiny)
-        for part in (x, z)
+        (pairs.vectors @ part).square()
+        / part.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
+        for part in (x.flatten().to(pairs.vectors), z.flatten().to(pairs.vectors))
     )
     masks = values >= KEPT, (values < KEPT) & (values >= REMOVED)
     kept, shrunk = (

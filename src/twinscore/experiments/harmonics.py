@@ -15,6 +15,7 @@ from twinscore import images as image_sets
 from twinscore.analysis.harmonics import agreement
 from twinscore.analysis.jacobian import linearise
 from twinscore.denoisers import Checkpoint, load
+from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.errors import InputError, one_line
 from twinscore.experiments.drawing import model_digest
 from twinscore.experiments.eigenbasis import KEPT, REMOVED, Basis, Level, measure, noise
@@ -25,6 +26,9 @@ from twinscore.training import single_device
 __all__ = ["Done", "Result", "Spec", "run"]
 
 STUDY = "harmonics"
+
+LEAST = 1e-5
+"""Least noise level, image units: float32 holds images to 6e-8, and so noise to a percent."""
 
 
 class Spec(BaseModel):
@@ -37,12 +41,12 @@ class Spec(BaseModel):
     against: str | None = None
     """A second model, to be shown side by side with the first."""
     names: tuple[str, ...] = ()
-    """Names of the models in the report (default: the last part of their path)."""
+    """Names of the models in the report (default: the folder of their weights, or the model)."""
     data: str = "digits"
     """Source of the image: a name, a path, or kind:body, then ,key=value (docs/images.md)."""
     index: int = Field(default=0, ge=0)
     """Which image of the source, from 0."""
-    sigma: float = Field(default=0.2, gt=0)
+    sigma: float = Field(default=0.2, ge=LEAST)
     """Noise level of the pictures, the eigenvectors and the coefficients, image units."""
     sigmas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     """Noise levels of the spectra, image units; ``sigma`` is added to them."""
@@ -59,8 +63,8 @@ class Spec(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not all(sigma > 0 for sigma in self.sigmas):
-            raise ValueError(f"sigmas must be positive, got {list(self.sigmas)}")
+        if not all(sigma >= LEAST for sigma in self.sigmas):
+            raise ValueError(f"sigmas must be at least {LEAST:g}, got {list(self.sigmas)}")
         if self.last < self.first + 2:
             raise ValueError(f"last must be at least first + 2, got {self.first}..{self.last}")
         models = 1 if self.against is None else 2
@@ -180,6 +184,7 @@ def run(
             f"--vectors: {spec.vectors} is more than the {x.numel()} values of an image of "
             f"{spec.data}; give at most {x.numel()}"
         )
+    x = x.to(single_device(device).device)
     models = _open(spec, x, network)
     content = {"study": STUDY} | spec.model_dump(mode="json")
     content |= {
@@ -191,14 +196,13 @@ def run(
             return Done(folder, Result.model_validate(runs.read_json(finished)))
         environment.start(folder, device=device, workers=1, trials=1)
         with environment.timed(folder):
-            x = x.to(single_device(device).device)
             bases = [_bases(spec, checkpoint, x, report) for checkpoint in models.values()]
             name = images.names[spec.index]
             return Done(folder, _write(folder, spec, x, name, bases))
 
 
 def _open(spec: Spec, x: Tensor, network: Factory | None) -> dict[str, Checkpoint]:
-    """The models, by their flag, each of them tried on the image."""
+    """The models, by their flag, each of them tried on the image, on its device."""
     strings = {"model": spec.model, "against": spec.against}
     opened = {}
     for flag, string in strings.items():
@@ -206,11 +210,12 @@ def _open(spec: Spec, x: Tensor, network: Factory | None) -> dict[str, Checkpoin
             continue
         opened[flag] = load(string, network=network)
         try:
-            linearise(opened[flag].denoiser, x, spec.sigma)
-        except (ValueError, RuntimeError) as error:
+            linearise(opened[flag].on(x.device), x, spec.sigma).symmetric(x.flatten(1))
+        except Exception as error:  # whatever a function of the user's own may raise
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise InputError(
                 f"--{flag}: {string}: cannot be taken apart at an image of {spec.data}, "
-                f"{tuple(x.shape[1:])}: {one_line(error)}"
+                f"{tuple(x.shape[1:])}: {kind}{one_line(error)}"
             ) from None
     return opened
 
@@ -235,7 +240,7 @@ def _write(
     folder: Path, spec: Spec, x: Tensor, name: str, bases: Sequence[dict[float, Basis]]
 ) -> Result:
     strings = [spec.model, *([spec.against] if spec.against else [])]
-    names = spec.names or [Path(s).name if Path(s).exists() else s for s in strings]
+    names = spec.names or [_label(string) for string in strings]
     models = [
         Model(name=label, levels=[basis.level for basis in levels.values()])
         for label, levels in zip(names, bases, strict=True)
@@ -260,6 +265,14 @@ def _write(
     )
     runs.write_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
     return result
+
+
+def _label(model: str) -> str:
+    """The last part of a path that tells models apart; a model that is no path as it is."""
+    path = Path(model)
+    if not path.exists():
+        return model
+    return path.resolve().parent.name if path.name == WEIGHTS else path.name
 
 
 def _arrays(spec: Spec, x: Tensor, bases: Sequence[dict[float, Basis]]) -> dict[str, Tensor]:

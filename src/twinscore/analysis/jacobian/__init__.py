@@ -5,6 +5,7 @@ from twinscore.analysis.jacobian.estimates import (
     asymmetry,
     effective_rank,
     trace,
+    trace_and_rank,
     traces,
 )
 from twinscore.analysis.jacobian.krylov import Eigenpairs, eigenpairs, symmetric_eigenpairs
@@ -23,5 +24,6 @@ __all__ = [
     "symmetric_basis",
     "symmetric_eigenpairs",
     "trace",
+    "trace_and_rank",
     "traces",
 ]

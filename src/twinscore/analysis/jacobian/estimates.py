@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from twinscore.analysis.jacobian.matrix import unit_vectors
-from twinscore.analysis.jacobian.products import Linearisation
+from twinscore.analysis.jacobian.products import Linearisation, doubled
+from twinscore.runs import derive_seed
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,13 @@ def trace(linearisation: Linearisation, *, products: int = 96, seed: int = 0) ->
         raise ValueError(f"Hutch++ needs at least 6 products, got {products}")
     d, part = linearisation.d, products // 3
     if part >= d:
-        return Estimate(
-            _inner(linearisation, unit_vectors(linearisation.y, 0, d)).sum().item(), 0.0
-        )
+        units = unit_vectors(linearisation.y, 0, d)
+        return Estimate(_inner(linearisation.forward(units), units).sum().item(), 0.0)
     signs = _signs((2 * part, d), seed, linearisation.y)
     basis = torch.linalg.qr(linearisation.forward(signs[:part]).T).Q.T
     rest = signs[part:] - (signs[part:] @ basis.T) @ basis
-    samples = _inner(linearisation, rest)
-    value = _inner(linearisation, basis).sum() + samples.mean()
+    samples = _inner(linearisation.forward(rest), rest)
+    value = _inner(linearisation.forward(basis), basis).sum() + samples.mean()
     return Estimate(value.item(), samples.std().item() / math.sqrt(part))
 
 
@@ -81,13 +81,13 @@ def traces(linearisation: Linearisation, *, probes: int | None = None, seed: int
         if probes < 1:
             raise ValueError(f"probes must be at least 1, got {probes}")
         v = _signs((probes, *y.shape), seed, y)
-        return (linearisation.push(v).double() * v).flatten(2).sum(2).mean(0)
-    total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
+        return _inner(linearisation.push(v), v).mean(0)
+    total = doubled(y.new_zeros(len(y)))
     at_once = max(1, 2**24 // y.numel())
     for start in range(0, d, at_once):
         units = unit_vectors(y, start, min(d, start + at_once))
         v = units.view(-1, 1, *y.shape[1:]).expand(-1, *y.shape)
-        total += (linearisation.push(v).double() * v).flatten(2).sum((0, 2))
+        total += _inner(linearisation.push(v), v).sum(0)
     return total
 
 
@@ -114,7 +114,7 @@ def asymmetry(linearisation: Linearisation, *, probes: int = 32, seed: int = 0) 
     if probes < 2:
         raise ValueError(f"a standard error needs at least 2 probes, got {probes}")
     z = _normal((probes, linearisation.d), seed, linearisation.y)
-    forward, reverse = linearisation.forward(z).double(), linearisation.transposed(z).double()
+    forward, reverse = doubled(linearisation.forward(z)), doubled(linearisation.transposed(z))
     above = (forward - reverse).square().sum(1)
     below = (forward.square().sum(1) + reverse.square().sum(1)) / 2
     if not below.sum() > 0:
@@ -133,24 +133,34 @@ def effective_rank(linearisation: Linearisation, *, products: int = 96, seed: in
 
     Parameters, errors as :func:`trace`. Cost: ``products * 4 / 3`` forward products.
     """
+    return trace_and_rank(linearisation, products=products, seed=seed)[1]
+
+
+def trace_and_rank(
+    linearisation: Linearisation, *, products: int = 96, seed: int = 0
+) -> tuple[Estimate, Estimate]:
+    """What :func:`trace` and :func:`effective_rank` give, at the cost of the latter."""
     total = trace(linearisation, products=products, seed=seed)
     z = _normal((products // 3, linearisation.d), seed + 1, linearisation.y)
-    squares = linearisation.forward(z).double().square().sum(1)
+    squares = doubled(linearisation.forward(z)).square().sum(1)
     energy, scatter = squares.mean().item(), squares.std().item() / math.sqrt(len(z))
     if not energy > 0:
         raise ValueError("the Jacobian is zero: it has no effective rank")
     value = total.value**2 / energy
     from_trace = 2 * total.value * total.standard_error / energy
-    return Estimate(value, math.hypot(from_trace, value * scatter / energy))
+    return total, Estimate(value, math.hypot(from_trace, value * scatter / energy))
 
 
-def _inner(linearisation: Linearisation, rows: Tensor) -> Tensor:
-    """``v' J v`` of each row."""
-    return (linearisation.forward(rows).double() * rows).sum(1)
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products of rows (K, d), or of images (K, B, C, H, W); float64."""
+    products = doubled(a) * doubled(b)
+    return products.flatten(2).sum(2) if products.ndim > 2 else products.sum(1)
 
 
 def _normal(shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(like)
+    """Normal numbers that are unrelated to noise that a caller drew from the same seed."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "probes"))
+    return torch.randn(shape, generator=generator).to(like)
 
 
 def _signs(shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from twinscore.analysis.jacobian.products import Linearisation, Operator
+from twinscore.analysis.jacobian.products import Linearisation, Operator, doubled
 
 End = Literal["largest", "smallest"]
 
@@ -145,20 +145,22 @@ def _krylov(operator: Operator, y: Tensor, wanted: _Wanted, decompose: Decomposi
     """Grow a basis until the wanted pairs are found and survive, or no product is left."""
     d = y.numel()
     generator = torch.Generator().manual_seed(wanted.seed)
-    basis = images = settled = torch.zeros(0, d, dtype=torch.float64, device=y.device)
+    basis = images = settled = doubled(y.new_zeros(0, d))
     block, most = basis, min(wanted.max_products, d)
     while True:
         if not len(block):
             block = torch.randn(_BLOCK, d, generator=generator).to(basis)
         block = _new_directions(block, basis)[: most - len(basis)]
         basis = torch.cat([basis, block])
-        images = torch.cat([images, operator(block.to(y)).to(images)])
-        values, vectors, gaps = _ritz(basis, images, wanted, decompose)
+        images = torch.cat([images, doubled(operator(block.to(y)))])
+        values, vectors, gaps, scale = _ritz(basis, images, wanted, decompose)
         residuals = torch.linalg.vector_norm(gaps, dim=1)
         step = _BLOCK * max(1, len(basis) // _GROWTH)
         block = _real(gaps[residuals > wanted.tolerance])[:step]
         found = not len(block)
-        same = len(settled) == wanted.k and (values - settled).abs().max() <= wanted.tolerance
+        same = (
+            len(settled) == wanted.k and (values - settled).abs().max() <= wanted.tolerance * scale
+        )
         if len(basis) == most or (found and same):
             return Eigenpairs(values, vectors, residuals, len(basis), wanted.tolerance)
         if found:
@@ -167,15 +169,18 @@ def _krylov(operator: Operator, y: Tensor, wanted: _Wanted, decompose: Decomposi
 
 def _ritz(
     basis: Tensor, images: Tensor, wanted: _Wanted, decompose: Decomposition
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Wanted values, unit vectors and relative residual vectors within the span of a basis."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Wanted values, unit vectors, relative residual vectors in the span of a basis, and scale.
+
+    The scale, to which residuals are relative, is the largest magnitude of all its values.
+    """
     values, mixing = decompose(basis @ images.T)
     order = (wanted.sign * values.real).argsort(descending=True)[: wanted.k]
     scale = values.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
     values, mixing = values[order], mixing[:, order].T
     vectors = mixing @ basis.to(mixing)
     gaps = mixing @ images.to(mixing) - values[:, None] * vectors
-    return values, vectors, gaps / scale
+    return values, vectors, gaps / scale, scale
 
 
 def _hermitian(projected: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from twinscore.analysis.jacobian.frozen import freeze
+from twinscore.analysis.jacobian.frozen import Frozen, freeze
 from twinscore.denoisers import Denoiser, check
 
 Operator = Callable[[Tensor], Tensor]
@@ -70,7 +70,8 @@ def linearise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None
     Where ReLU is the only operation that is not linear, as in the networks of this package, its
     masks at ``y`` are recorded once; a product then costs one pass of convolutions a vector
     (`benchmarks/harmonics.py` measures how near it comes). Other denoisers are differentiated by
-    autograd, on as many copies of the images as there are vectors.
+    autograd, on as many copies of the images as there are vectors. So that nothing is taken for
+    linear that is not, each product is tested by a random inner product, and falls to autograd.
 
     Parameters
     ----------
@@ -102,20 +103,25 @@ def linearise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None
         return denoiser(images, level)
 
     frozen = freeze(function, y)
-    push = _frozen_push(frozen, y) if frozen else _curved_push(function, y)
-    pull = _pull(frozen or function, y)
+    curved = _curved_push(function, y)
+    push = _frozen_push(frozen, curved) if frozen else curved
+    pull = _pull(frozen.function if frozen else function, y)
     fitting = max(1, _CHUNK_PIXELS // (len(y) * y.shape[2] * y.shape[3]))
     chunk = 2 ** (fitting.bit_length() - 1)  # few sizes, and so few graphs, for blocks of 8
     return Linearisation(y, value, _chunked(push, y, chunk), _chunked(pull, y, chunk))
 
 
-def _frozen_push(frozen: Operator, y: Tensor) -> Operator:
-    with torch.no_grad():
-        offset = frozen(torch.zeros_like(y))
+def doubled(values: Tensor) -> Tensor:
+    """In float64; on the CPU, if the device (MPS) has none."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
 
-    @torch.no_grad()
+
+def _frozen_push(frozen: Frozen, curved: Operator) -> Operator:
+    """Products of the frozen function; where they fail its test, autograd's."""
+
     def push(v: Tensor) -> Tensor:
-        return frozen(v.flatten(0, 1)).view_as(v) - offset
+        found = frozen.push(v)
+        return curved(v) if found is None else found
 
     return push
 

@@ -40,6 +40,7 @@ class Empirical:
 
     Cost of a call: 4 B N d flops, half of that where few images weigh anything. Memory: chunks of
     2^20 numbers, whatever N, with or without gradients: derivatives pass over the images again.
+    Second derivatives, and so the products ``J v`` of ``linearise``, keep some B N numbers.
     It can be differentiated in ``y``, not in ``sigma``, in reverse or forward mode.
 
     Attributes

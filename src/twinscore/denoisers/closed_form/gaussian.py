@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twinscore.denoisers.closed_form.level import Level, centred, variance_of
+from twinscore.denoisers.closed_form.level import Level, centred, positive, variance_of
 
 _NEGATIVE = 1e-8
-"""Most negative eigenvalue, relative to the largest, that counts as rounding."""
+"""Most negative eigenvalue, relative to the largest, that counts as rounding in any precision."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class Gaussian:
 
     def mse(self, sigma: float) -> float:
         """Expected squared error, summed over pixels: ``sigma^2 sum lambda/(lambda + sigma^2)``."""
-        variances = self.variances.double()
+        variances, sigma = self.variances.double(), positive(sigma)
         return (sigma**2 * variances / (variances + sigma**2)).sum().item()
 
     def draw(self, z: Tensor) -> Tensor:
@@ -102,9 +102,14 @@ class StationaryGaussian:
 
     def __post_init__(self) -> None:
         """Refuse what is no power spectrum."""
+        if self.power.shape not in (self.mean.shape, (1, *self.mean.shape[1:])):
+            raise ValueError(
+                f"power must have the mean's shape, {tuple(self.mean.shape)}, or 1 channel of its "
+                f"size; got {tuple(self.power.shape)}"
+            )
+        if not ((self.power >= 0) & (self.power < math.inf)).all():
+            raise ValueError("power must be non-negative and finite")
         mirrored = self.power.flip(-2, -1).roll((1, 1), (-2, -1))
-        if self.power.shape[-2:] != self.mean.shape[-2:] or (self.power < 0).any():
-            raise ValueError("power must be non-negative, of the mean's height and width")
         if not torch.allclose(self.power, mirrored):
             raise ValueError("power must be even: the same at a frequency and at its negative")
 
@@ -136,7 +141,7 @@ class StationaryGaussian:
 
     def mse(self, sigma: float) -> float:
         """Expected squared error, summed over pixels."""
-        power = self.power.double().expand(self.mean.shape)
+        power, sigma = self.power.double().expand(self.mean.shape), positive(sigma)
         return (sigma**2 * power / (power + sigma**2)).sum().item()
 
     def draw(self, z: Tensor) -> Tensor:
@@ -150,14 +155,18 @@ def spectrum_of(covariance: Tensor, d: int) -> tuple[Tensor, Tensor]:
     Raises
     ------
     ValueError
-        If the matrix has another size, is not symmetric, or not positive semi-definite.
+        If the matrix has another size, is not finite, not symmetric, or not positive
+        semi-definite beyond the rounding of its own precision.
     """
     if covariance.shape != (d, d):
         raise ValueError(f"the covariance must be ({d}, {d}), got {tuple(covariance.shape)}")
+    if not torch.isfinite(covariance).all():
+        raise ValueError("the covariance holds NaN or infinity")
     if not torch.allclose(covariance, covariance.T, rtol=1e-5):
         raise ValueError("the covariance is not symmetric")
     variances, components = torch.linalg.eigh(covariance)
-    if variances[0] < -_NEGATIVE * variances[-1].abs():
+    rounding = max(_NEGATIVE, 10 * d * torch.finfo(covariance.dtype).eps)
+    if variances[0] < -rounding * variances[-1].abs():
         raise ValueError(
             f"the covariance has a negative eigenvalue, {variances[0]:.3g}; "
             "it must be positive semi-definite"

@@ -1,5 +1,7 @@
 """The noise level as closed forms take it."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,19 @@ def variance_of(sigma: Level, y: Tensor) -> Tensor:
     if not (level > 0).all() or not torch.isfinite(level).all():
         raise ValueError("sigma must be positive and finite")
     return level.reshape(-1, 1).square()
+
+
+def positive(sigma: float) -> float:
+    """The noise level of an expected error, as it is.
+
+    Raises
+    ------
+    ValueError
+        If it is not positive and finite.
+    """
+    if not 0 < sigma < math.inf:
+        raise ValueError(f"sigma must be positive and finite, got {sigma}")
+    return sigma
 
 
 def centred(y: Tensor, mean: Tensor) -> Tensor:

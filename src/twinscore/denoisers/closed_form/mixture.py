@@ -52,11 +52,11 @@ class GaussianMixture:
             or not positive semi-definite.
         """
         count, d = len(means), means[0].numel()
-        if weights.shape != (count,) or (weights <= 0).any() or abs(weights.sum() - 1) > 1e-5:
+        if weights.shape != (count,) or not (weights > 0).all() or abs(weights.sum() - 1) > 1e-5:
             raise ValueError(f"weights must be {count} positive numbers that sum to 1")
         if covariances.shape == (count, d) and (count, d) != (d, d):
-            if (covariances < 0).any():
-                raise ValueError("diagonal covariances hold a negative variance")
+            if not ((covariances >= 0) & (covariances < math.inf)).all():
+                raise ValueError("diagonal covariances hold a variance negative or not finite")
             return cls(weights, means, covariances, None)
         full = covariances if covariances.ndim == 3 else covariances[None]
         if full.shape not in ((count, d, d), (1, d, d)):

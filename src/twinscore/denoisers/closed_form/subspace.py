@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twinscore.denoisers.closed_form.level import Level, centred, variance_of
+from twinscore.denoisers.closed_form.level import Level, centred, positive, variance_of
 
 _ORTHONORMAL = 1e-5
 """Largest deviation of the basis' inner products that counts as rounding."""
@@ -84,7 +84,7 @@ class LinearSubspace:
 
     def mse(self, sigma: float) -> float:
         """Expected squared error, summed over pixels: ``k sigma^2 s^2 / (s^2 + sigma^2)``."""
-        return len(self.basis) * sigma**2 / (1 + (sigma / self.scale) ** 2)
+        return len(self.basis) * positive(sigma) ** 2 / (1 + (sigma / self.scale) ** 2)
 
     def _shrinkage(self, noise: Tensor) -> Tensor:
         return 1 / (1 + noise / self.scale**2)
