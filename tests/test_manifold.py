@@ -205,8 +205,8 @@ def test_memory_that_does_not_suffice_is_refused_before_anything_is_written(tmp_
     ("words", "named"),
     [
         (["--size", "12"], ["--size", "multiple of 8"]),
-        (["--exact", "300"], ["exact 300", "at most 256"]),
-        (["--bases", "300"], ["bases 300", "at most 256"]),
+        (["--exact", "300"], ["exact: 300", "at most 256"]),
+        (["--bases", "300"], ["bases: 300", "at most 256"]),
         (["--radius", "1", "9"], ["radius", "do not fit"]),
         (["--edge", "100"], ["edge"]),
         (["--levels", "200"], ["levels", "-20 to 80"]),

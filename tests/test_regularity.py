@@ -249,13 +249,16 @@ def test_the_figures_show_the_numbers(finished):
     [
         (["--alphas", "-1"], ["alphas", "above 0"]),
         (["--alphas", "11"], ["alphas", "up to 10"]),
-        (["--fit-range", "10", "12"], ["holds 1 noise levels and needs 3; add 2"]),
-        (["--fit-range", "30", "10"], ["must ascend"]),
+        (
+            ["--fit-range", "10", "12"],
+            ["fit_range: the fit range", "holds 1 noise level and needs 3; add 2"],
+        ),
+        (["--fit-range", "30", "10"], ["fit_range: the fit range must ascend"]),
         (["--size", "20"], ["size", "multiple of 8"]),
         (["--generators", "other"], ["generators"]),
         (["--levels", "500"], ["levels", "80 dB"]),
-        (["--training.steps", "1000000"], ["give n, at most"]),
-        (["--n", "100000000"], ["n, at most"]),
+        (["--training.steps", "1000000"], ["n: 2 networks", "give n, at most"]),
+        (["--n", "100000000"], ["n: 2 networks", "n, at most"]),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, words, named):
@@ -263,6 +266,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, words, named):
     assert cli.main(["regularity", *words, "--out", str(out), "--device", "cpu"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert all(name in line for name in named), line
+    assert not line.startswith(("--the", "--fit_range", "--n", "--2"))
     assert not out.exists()
 
 

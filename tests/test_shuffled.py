@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 
 import numpy as np
 import pytest
@@ -14,7 +13,8 @@ from twinscore.denoisers import NetworkSpec
 from twinscore.denoisers.closed_form import Gaussian
 from twinscore.denoisers.layers import generator_of
 from twinscore.errors import InputError
-from twinscore.experiments import shuffled
+from twinscore.experiments import budget, shuffled, shuffled_control
+from twinscore.images import load
 from twinscore.images.synthetic import pixel_shuffle
 from twinscore.report import page
 from twinscore.training import TrainingSpec
@@ -46,7 +46,7 @@ def test_a_denoiser_that_knows_no_neighbours_is_equivariant():
     covariance = 0.1 * torch.eye(16, dtype=torch.float64)
     denoiser = Gaussian.of(torch.full((1, 4, 4), 0.5, dtype=torch.float64), covariance)
     y = torch.randn(3, 1, 4, 4, generator=generator_of(0), dtype=torch.float64)
-    moved = shuffled._unshuffled(denoiser, pixel_shuffle(4, 4, 0))(y, 0.3)
+    moved = shuffled_control.unshuffled(denoiser, pixel_shuffle(4, 4, 0))(y, 0.3)
     # the products of the two orders are rounded apart
     torch.testing.assert_close(moved, denoiser(y, 0.3), rtol=1e-12, atol=1e-12)
 
@@ -109,12 +109,43 @@ def test_bad_input_is_refused(tmp_path, change, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_control_that_does_not_fit_is_refused_with_the_size_that_does(tmp_path, monkeypatch):
-    """Of 1 MB, six matrices of float64 leave 147 pixels a side: 12x12 images."""
-    monkeypatch.setattr(os, "sysconf", lambda name: 1024)
-    with pytest.raises(InputError, match=r"size=12 fits"):
-        shuffled._require_memory((1, 32, 32))
-    shuffled._require_memory((1, 12, 12))
+def test_moments_are_summed_in_chunks(monkeypatch):
+    images, indices = load("digits"), np.arange(0, 400, 3)
+    shuffle = pixel_shuffle(*images.shape[1:], 0)
+    monkeypatch.setattr(shuffled_control, "_CHUNK_VALUES", 64 * 50)
+    mean, covariance = shuffled_control.moments(images, indices, shuffle)
+    x = shuffle.apply(images[indices]).double()
+    # sums of 134 values in another order
+    torch.testing.assert_close(mean, x.mean(0), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(covariance, torch.cov(x.flatten(1).T), rtol=1e-12, atol=1e-14)
+
+
+def test_a_control_that_does_not_fit_is_refused_with_the_size_that_does(monkeypatch):
+    """Of 10 MB, six matrices of float64 leave 456 pixels: 21.4 a side."""
+    monkeypatch.setattr(budget, "available_memory", lambda device: 10**7)
+    with pytest.raises(InputError, match=r"size=16 fits$"):
+        shuffled_control.require_memory((1, 32, 32))
+    shuffled_control.require_memory((1, 16, 16))
+    with pytest.raises(InputError, match=r"no size fits$"):
+        shuffled_control.require_memory((9, 32, 32))
+
+
+def test_trainings_that_do_not_fit_are_refused_beforehand(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "available_memory", lambda device: 10**6)
+    spec = SPEC.model_copy(update={"training": TrainingSpec(batch=512)})
+    with pytest.raises(InputError, match=r"^data: size 8 needs about .* smaller training\.batch"):
+        shuffled.run(spec, tmp_path / "run", device="cpu", workers=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_estimate_is_said_and_one_source_is_read_after_the_other(done):
+    said = (done.folder / "log.txt").read_text()
+    assert said.index("estimate: 4 networks: about") < said.index("step 1 of 3")
+    images = load(SPEC.data)
+    splits = [shuffled._split(SPEC, images, replicate) for replicate in (0, 1)]
+    how, order = environment.Execution("cpu", 1, 1), pixel_shuffle(8, 8, 0)
+    tasks = shuffled._tasks(SPEC, images, splits, order, done.folder, how)
+    assert [task.arm for task in tasks] == ["plain", "plain", "shuffled", "shuffled"]
 
 
 def test_the_verdict_counts_intervals_that_exclude_zero():

@@ -12,7 +12,7 @@ DB = np.arange(5, 46, 1.0)
 SIGMAS = 10 ** (-DB / 20)
 
 
-@pytest.mark.parametrize(("regularity", "known"), [(1, 0.516), (2, 0.667), (3, 0.750)])
+@pytest.mark.parametrize(("regularity", "known"), [(1, 0.515), (2, 0.667), (3, 0.750)])
 def test_wiener_slope_of_edge_free_backgrounds(regularity, known):
     """STUDIES section 4: white noise filtered by |k|^-(alpha + 1), 128x128, 10 to 40 dB.
 
@@ -20,7 +20,7 @@ def test_wiener_slope_of_edge_free_backgrounds(regularity, known):
     images have gives them to .03.
     """
     exponent = -2.0 * (regularity + 1)
-    for contrast, tolerance in ((0.2, 0.001), (0.05, 0.03), (0.1, 0.03), (0.29, 0.03)):
+    for contrast, tolerance in ((0.2, 0.0005), (0.05, 0.03), (0.1, 0.03), (0.29, 0.03)):
         power = spectrum_of(128, lambda k: k.clamp_min(1).pow(exponent), contrast=contrast)[None]
         wiener = StationaryGaussian(torch.zeros_like(power), power)
         mse = [wiener.mse(sigma) / power.numel() for sigma in SIGMAS]
@@ -82,7 +82,7 @@ def test_images_alike_give_an_interval_of_no_width():
     [
         ((SIGMAS, SIGMAS, (10, 11)), "10 to 11 dB holds 2 noise levels and needs 3; add 1"),
         ((SIGMAS, SIGMAS, (60, 70)), "holds 0 noise levels and needs 3; add 3"),
-        (([0.1] * 5, [0.1] * 5, (10, 40)), "holds 1 noise levels and needs 3; add 2"),
+        (([0.1] * 5, [0.1] * 5, (10, 40)), "holds 1 noise level and needs 3; add 2"),
         ((SIGMAS, SIGMAS, (40, 10)), "must ascend"),
         ((SIGMAS, SIGMAS[1:], (10, 40)), "an error for each noise level"),
         ((SIGMAS, 0 * SIGMAS, (10, 40)), "errors must be positive"),

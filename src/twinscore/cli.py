@@ -221,7 +221,8 @@ def parse(argv: Sequence[str], options: type, spec_type: type | None, command: s
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
             )
     except ValidationError as error:
-        raise InputError(f"--{_first_complaint(error)}") from None
+        flag = "--" if error.errors()[0]["loc"] else ""
+        raise InputError(flag + _first_complaint(error)) from None
     except SystemExit as end:
         if end.code in (0, None):
             raise

@@ -212,8 +212,9 @@ def levels_inside(sigmas: Sequence[float], fit_range: tuple[float, float]) -> ND
     inside = (inputs >= low) & (inputs <= high)
     found = len(np.unique(inputs[inside]))
     if found < LEAST_LEVELS:
+        held = f"{found} noise level{'s' * (found != 1)}"
         raise ValueError(
-            f"the fit range {low:g} to {high:g} dB holds {found} noise levels and needs "
+            f"the fit range {low:g} to {high:g} dB holds {held} and needs "
             f"{LEAST_LEVELS}; add {LEAST_LEVELS - found} or widen the range"
         )
     return inside

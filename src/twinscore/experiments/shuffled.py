@@ -8,8 +8,6 @@ noisy images; a closed-form denoiser that knows nothing of neighbourhoods is the
 import contextlib
 import csv
 import io
-import math
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,15 +21,20 @@ from torch import Tensor
 
 from twinscore import environment, runs
 from twinscore import images as image_sets
-from twinscore.analysis.levels import image_errors
 from twinscore.analysis.statistics import over_replicates
-from twinscore.denoisers import Denoiser, NetworkSpec, check
-from twinscore.denoisers.closed_form import Gaussian
+from twinscore.denoisers import Denoiser, NetworkSpec
 from twinscore.environment import Execution
 from twinscore.errors import InputError
 from twinscore.execution import Report, run_tasks
+from twinscore.experiments import budget
 from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.results import Value
+from twinscore.experiments.shuffled_control import (
+    control,
+    require_memory,
+    squared_errors,
+    unshuffled,
+)
 from twinscore.experiments.trials import Trial, open_images, train
 from twinscore.images import ImageSet
 from twinscore.images.sources import parse
@@ -44,8 +47,6 @@ __all__ = ["Done", "Result", "Spec", "run"]
 STUDY = "shuffled"
 EXAMPLES = 8
 EXAMPLE_LEVEL = 0.2
-_SQUARES = 6
-"""Matrices (d, d) that the control holds at a time, float64."""
 
 
 class Spec(BaseModel):
@@ -172,18 +173,22 @@ def run(
         raise InputError(f"data: {spec.data} is shuffled already; give it without shuffle=")
     open_images.cache_clear()  # the files may have changed since an earlier run of this process
     images = open_images(spec.data)
-    _require_memory(images.shape)
+    require_memory(images.shape)
+    trials = 2 * spec.replicates
+    cost = budget.cost(spec.network, spec.training.batch, images.shape)
+    side_by_side = workers or environment.default_workers(device, trials)
+    budget.require_memory(cost, max(images.shape[1:]), device, side_by_side, "data: size")
     splits = [_split(spec, images, replicate) for replicate in range(spec.replicates)]
     content = {"study": STUDY} | spec.model_dump(mode="json") | {"data_digest": images.digest}
     with run_folder(content, out) as (folder, report):
-        trials = 2 * spec.replicates
         how = environment.start(folder, device=device, workers=workers, trials=trials)
         with environment.timed(folder):
             shuffle = pixel_shuffle(*images.shape[1:], spec.shuffle)
-            control = _control(images, splits[0], shuffle, spec)
             tasks = _tasks(spec, images, splits, shuffle, folder, how)
+            _say_cost(spec, images.shape, cost, tasks, how, report)
+            gap = control(images, splits[0], shuffle, spec.seed, spec.training.batch)
             measured = _execute(tasks, how, report)
-            result = _write_result(spec, images, splits, measured, control, folder)
+            result = _write_result(spec, images, splits, measured, gap, folder)
     return Done(folder, result)
 
 
@@ -200,16 +205,18 @@ def _split(spec: Spec, images: ImageSet, replicate: int) -> tuple[NDArray, NDArr
     return training[:n], test
 
 
-def _require_memory(shape: tuple[int, int, int]) -> None:
-    """Refuse images whose covariance does not fit."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    needed = _SQUARES * 8 * math.prod(shape) ** 2
-    if needed > total:
-        side = math.isqrt(int(math.sqrt(total / (_SQUARES * 8)) / shape[0]))
-        raise InputError(
-            f"data: the control needs {needed / 2**30:.0f} GB for images of {shape}, and the "
-            f"machine has {total / 2**30:.0f}; size={side} fits"
-        )
+def _say_cost(
+    spec: Spec,
+    shape: tuple[int, int, int],
+    cost: budget.Cost,
+    tasks: list[_Task],
+    how: Execution,
+    report: Report,
+) -> None:
+    left = sum(not task.trial.trained for task in tasks)
+    if left:
+        each = budget.training_seconds(spec.network, spec.training, shape, how.device)
+        report("estimate", {"text": budget.said(left, left * each, cost, how)})
 
 
 def _tasks(
@@ -220,14 +227,15 @@ def _tasks(
     folder: Path,
     how: Execution,
 ) -> list[_Task]:
+    """Both arms of every replicate, arm by arm: a process keeps the images of one source open."""
     moved = f"{spec.data},shuffle={spec.shuffle}"
     arms = {
         "plain": (spec.data, images.digest, PixelShuffle(np.arange(len(shuffle.order)))),
         "shuffled": (moved, image_sets.load(moved).digest, shuffle),
     }
     tasks = []
-    for replicate, (training, test) in enumerate(splits):
-        for arm, (source, content, order) in arms.items():
+    for arm, (source, content, order) in arms.items():
+        for replicate, (training, test) in enumerate(splits):
             trial = Trial(
                 path=folder,
                 source=source,
@@ -248,27 +256,15 @@ def _tasks(
     return tasks
 
 
-def _unshuffled(denoiser: Denoiser, order: PixelShuffle) -> Denoiser:
-    """What a denoiser of shuffled images does to images: noise is permuted with them."""
-    return lambda y, sigma=None: order.invert(denoiser(order.apply(y), sigma))
-
-
 def _work(task: _Task, report: Report) -> _Measured:
     trial = task.trial
     checkpoint = train(trial, report)
     device = single_device(trial.device).device
     x = task.order.invert(open_images(trial.source)[trial.test]).to(device)
-    denoiser = _unshuffled(checkpoint.denoiser.to(device), task.order)
+    denoiser = unshuffled(checkpoint.denoiser.to(device), task.order)
     seed = runs.derive_seed(trial.seed, "shuffled", trial.replicate)
-    errors = _errors(denoiser, x, seed, trial.training.batch)
+    errors = squared_errors(denoiser, x, seed, trial.training.batch)
     return _Measured(errors, _estimates(denoiser, x[:EXAMPLES]).numpy())
-
-
-def _errors(denoiser: Denoiser, x: Tensor, seed: int, batch: int) -> NDArray[np.float64]:
-    def errors(x: Tensor, y: Tensor, sigma: float) -> Tensor:
-        return (check(denoiser, y, sigma) - x).double().square().flatten(1).mean(1)
-
-    return image_errors(errors, x, SIGMAS, seed=seed, batch=batch)
 
 
 def _noisy(x: Tensor) -> Tensor:
@@ -279,25 +275,6 @@ def _noisy(x: Tensor) -> Tensor:
 @torch.no_grad()
 def _estimates(denoiser: Denoiser, x: Tensor) -> Tensor:
     return denoiser(_noisy(x), EXAMPLE_LEVEL).cpu()
-
-
-def _control(
-    images: ImageSet, split: tuple[NDArray, NDArray], shuffle: PixelShuffle, spec: Spec
-) -> float:
-    """Largest gap, dB, of the Gaussians with the moments of plain and shuffled images."""
-    training, test = (images[part].double() for part in split)
-    plain = _gaussian(training)
-    shuffled = _unshuffled(_gaussian(shuffle.apply(training)), shuffle)
-    with torch.no_grad():
-        first, second = (
-            _errors(denoiser, test, spec.seed, spec.training.batch).mean(1)
-            for denoiser in (plain, shuffled)
-        )
-    return float(np.abs(10 * np.log10(second / first)).max())
-
-
-def _gaussian(images: Tensor) -> Gaussian:
-    return Gaussian.of(images.mean(0), torch.cov(images.flatten(1).T))
 
 
 def _execute(
@@ -316,7 +293,7 @@ def _write_result(
     images: ImageSet,
     splits: list[tuple[NDArray, NDArray]],
     measured: dict[tuple[str, int], _Measured],
-    control: float,
+    gap: float,
     folder: Path,
 ) -> Result:
     errors = np.stack(
@@ -335,7 +312,7 @@ def _write_result(
         test=spec.test,
         replicates=spec.replicates,
         levels=levels,
-        control=control,
+        control=gap,
     )
     x = images[splits[0][1][:EXAMPLES]]
     arrays = {

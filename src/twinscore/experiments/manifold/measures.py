@@ -78,7 +78,8 @@ def measure(
     seed : int
         Seed of the noise. A disc has the same noise, times sigma, at every level.
     device : torch.device or str
-        Where it is computed.
+        Where the denoiser is; what needs float64, which not every device has, is computed on the
+        CPU.
     report : callable
         Told of every level.
 
@@ -97,7 +98,7 @@ def measure(
         rows, size=spec.size, radius=spec.radius, edge=spec.edge, seed=spec.seed, device=device
     )
     z = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
-    planes = [disc_tangent(p, spec.size, edge=spec.edge) for p in parameters.double()]
+    planes = [disc_tangent(p, spec.size, edge=spec.edge) for p in parameters.cpu().double()]
     contrast = (parameters[: spec.bases, 3] - parameters[: spec.bases, 4]).abs()
     chosen = int(contrast.argmax())
     levels = []
@@ -120,9 +121,9 @@ def _errors(
         found = {"network": torch.cat([check(denoiser, part, sigma) for part in parts])}
     found["tangent"] = torch.cat([f(one[None], sigma) for f, one in zip(planes, y, strict=True)])
     if spec.exact:
-        found["exact"] = _optimum(spec)(y[: spec.exact].double(), sigma)
+        found["exact"] = _optimum(spec)(y[: spec.exact].cpu().double(), sigma)
     return {
-        f"mse/{name}": _array((f - x[: len(f)]).double().square().flatten(1).mean(1))
+        f"mse/{name}": _array((f.cpu() - x[: len(f)].cpu()).double().square().flatten(1).mean(1))
         for name, f in found.items()
     }
 
@@ -139,13 +140,13 @@ def _bases(
     spectra: dict[str, list[Tensor]] = {"network": [], "exact": []}
     cosines, shown = [], {}
     for i, plane in enumerate(planes[: spec.bases]):
-        here, tangent = y[i : i + 1], plane.basis.flatten(1).cpu()
+        here, tangent = y[i : i + 1], plane.basis.flatten(1)
         symmetric = symmetric_jacobian(denoiser, here, sigma)
         values, vectors = symmetric_basis(symmetric)
         spectra["network"].append(values)
         cosines.append(principal_cosines(vectors[values > spec.threshold], tangent))
         if i < spec.exact:
-            optimal = _optimum(spec).jacobian(here.double(), sigma)[0]
+            optimal = _optimum(spec).jacobian(here.cpu().double(), sigma)[0]
             spectra["exact"].append(torch.linalg.eigvalsh(optimal).flip(0))
         if i == chosen:
             pairs = {"eigen": (values, vectors), "extra": extra_directions(symmetric, tangent)}

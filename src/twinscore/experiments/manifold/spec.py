@@ -60,12 +60,12 @@ class Spec(BaseModel):
         for name in ("exact", "bases"):
             if getattr(self, name) > self.test:
                 raise ValueError(
-                    f"{name} {getattr(self, name)} is more than the {self.test} test discs; "
+                    f"{name}: {getattr(self, name)} is more than the {self.test} test discs; "
                     f"give at most {self.test}"
                 )
         if self.images > MOST_IMAGES:
             raise ValueError(
-                f"{self.replicates} replicates take {self.images:,} discs, and there are "
+                f"n: {self.replicates} replicates take {self.images:,} discs, and there are "
                 f"{MOST_IMAGES:,}; give n of at most {MOST_IMAGES // self.replicates - self.test:,}"
             )
         try:

@@ -38,7 +38,7 @@ ESTIMATORS = {
 }
 """Hard thresholds at 3 sigma on noisy images, as in docs/shrinkage.md."""
 METHODS = (NETWORK, *ESTIMATORS, *ORACLES)
-MEASURES_VERSION = 1
+MEASURES_VERSION = 2
 """Bumped when the same trial gives other measures."""
 
 
@@ -129,14 +129,15 @@ def compare_bases(
         ``clean``, ``noisy``, ``denoised`` (C, H, W); ``eigenvalues`` (d,) of the Jacobian's
         symmetric part, falling; ``asymmetry``, the norm of the other part over the whole's;
         ``eigenvectors`` and ``best_basis``, (count, C, H, W): those with the largest eigenvalues,
-        and those of the clean image's best basis with the largest coefficients;
+        and those with the largest coefficients in the clean image's best basis, which is that of
+        the best-basis oracle at this noise level;
         ``residual/<basis>`` (d,): squared norm of what the k largest coefficients of the clean
         image leave, k = 1 ... d, in the basis of eigenvectors, the best basis, wavelets, cosines.
     """
     y = x + sigma * noise
     eigenvalues, eigenvectors, asymmetry = _eigenbasis(denoiser, y, sigma)
     adapted = {
-        "best basis": Bandlets(geometry_cost=1).adapted(x, sigma),
+        "best basis": ORACLES["best-basis oracle"].adapted(x, sigma),
         "wavelets": Wavelets(),
         "cosines": Cosines(block=8),
     }

@@ -74,12 +74,15 @@ class Spec(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        levels_inside(self.sigmas, self.fit_range)
+        try:
+            levels_inside(self.sigmas, self.fit_range)
+        except ValueError as error:
+            raise ValueError(f"fit_range: {error}") from None
         if self.images > MOST_IMAGES:
             per_replicate = MOST_IMAGES // self.replicates - self.test
             raise ValueError(
-                f"{self.replicates} networks would be trained on {self.trained_on:,} images each, "
-                f"and a class has {MOST_IMAGES:,}; give n, at most {per_replicate:,}"
+                f"n: {self.replicates} networks would be trained on {self.trained_on:,} images "
+                f"each, and a class has {MOST_IMAGES:,}; give n, at most {per_replicate:,}"
             )
         return self
 
