@@ -84,6 +84,24 @@ def test_the_report_draws_every_figure_with_a_caption(finished):
     assert style.png(drawn["rates"]).startswith(b"\x89PNG")
 
 
+def test_a_run_without_any_result_still_has_a_page(tmp_path):
+    spec = SMALL.model_copy(
+        update={
+            "sizes": (16,),
+            "widths": (8,),
+            "tau_count": 4,
+            "tolerance": 1e-12,
+            "shift": SMALL.shift.model_copy(update={"tolerance": 1e-12}),
+        }
+    )
+    done = mixture.run(spec, tmp_path / "run", workers=1)
+    assert done.result.failed == done.result.densities
+    drawn = pages.figures(done.folder)
+    said = [text.get_text() for axes in drawn["training"].axes for text in axes.texts]
+    assert said == ["no result"]
+    assert pages.content(done.folder).verdict.startswith("too few minima")
+
+
 def test_the_bound_holds_and_its_terms_are_parts_of_it():
     arrays = sweep.measure(SMALL, "mixture", 0)
     kept = arrays["converged"]
