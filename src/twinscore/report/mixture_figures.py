@@ -81,6 +81,8 @@ def terms(data: Data, look: Theme) -> Figure:
         axes.axhline(least, color=look.closest_pairs, linestyle=":", label="approximation")
         prior = data.result.prior[target]
         axes.axhline(prior, color=look.held_out, linestyle="-.", label=r"start: KL$(p_T\|\pi)$")
+        bound = data.array(f"{target}/excess")[0, rows[-1]] + prior
+        axes.plot(times, bound, ":", color=look.ink, label=f"bound, n = {data.sizes[rows[-1]]:,}")
         kl = data.array(f"{target}/kl")[:, rows[-1], -1]
         _curve(axes, times, kl, look.ink, f"KL, n = {data.sizes[rows[-1]]:,}", "-")
         axes.set(xlabel=TAU, title=NAMES[target])
@@ -276,7 +278,7 @@ def _bars(axes: Axes, x: list, numbers: list, colour: object, mark: str, label: 
 
 def _guide(axes: Axes, stops: list[Stop], fit: Exponent, look: Theme) -> None:
     """The theory's slope along m = n, through the middle of the points; the fit in words."""
-    chosen = [s for s in stops if s.n and (s.inside if fit.quantity == "tau_es" else True)]
+    chosen = [s for s in stops if s.n and s.inside]
     values = [
         s.tau.value * s.m if fit.quantity == "tau_es" else s.kl.value - s.floor.value
         for s in chosen
