@@ -24,7 +24,8 @@ CAPTIONS: Mapping[str, Caption] = {
         "above the least one with infinitely many samples, which is mostly its value at the last "
         "training time. Only minima inside the range enter the fits. Dotted, the slope of the "
         "theory along m = n. The theory bounds KL from above: falling faster does not contradict "
-        "it. Intervals that reach the floor end at a tenth of the value.",
+        "it. Intervals that reach the floor end at a tenth of the value, those of times at the "
+        "ends of the range.",
         "Best stopping time and least KL against the number of samples, with fitted exponents.",
     ),
     "terms": Caption(

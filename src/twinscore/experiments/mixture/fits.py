@@ -115,6 +115,12 @@ def _bottom(values: NDArray[np.float64], times: NDArray[np.float64]) -> float:
     return float(np.exp((x0 + x1) / 2 - left * (x2 - x0) / 2 / (right - left)))
 
 
+def _within(spec: Spec, tau: Number) -> Number:
+    """An interval of training times, cut at the ends of the range."""
+    low, high = np.clip([tau.low, tau.high], spec.tau_first, spec.tau_last)
+    return Number(value=tau.value, low=float(low), high=float(high))
+
+
 def stops(spec: Spec, name: str, measured: Measured) -> tuple[list[Stop], dict]:
     """Best stopping of every n and m of a target, and the minima behind them by (n, m)."""
     found, out = {}, []
@@ -134,7 +140,7 @@ def stops(spec: Spec, name: str, measured: Measured) -> tuple[list[Stop], dict]:
                     target=name,
                     n=n,
                     m=m,
-                    tau=positive(best.tau, best.taus),
+                    tau=_within(spec, positive(best.tau, best.taus)),
                     kl=positive(best.kl, best.kls),
                     floor=positive(floor.kl, floor.kls),
                     last=float(last) if np.isfinite(last) else None,

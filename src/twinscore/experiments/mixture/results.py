@@ -33,7 +33,8 @@ class Stop(_Part):
     """None for infinitely many."""
     m: int
     tau: Number
-    """Training time of least KL, in units of m, interpolated between those of the sweep."""
+    """Training time of least KL, in units of m, between those of the sweep; the interval cut at the
+    ends of its range."""
     kl: Number
     """The least KL of the mean over replicates, nats."""
     floor: Number
