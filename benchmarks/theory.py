@@ -7,7 +7,8 @@ training times, 20 replicates, two at a time on one thread each: replicates of `
 --spec paper-mixture``, with the KL of every density and infinitely many samples beside the ten n.
 Each draws its own features and samples; narrower models are the first features of the widest, fewer
 samples the first samples. Seconds are also processor time, which other work hardly changes.
-Then, on a few cells (n, m), the time plain gradient descent needs to reach the same tau, from the
+Then, on three cells (n, m), two with ``--quick``, the time plain gradient descent of the same loss
+(process, weighting and times of the sweep) needs to reach the last tau, from the
 measured time of a step and the number of steps at half the largest stable rate: by full batches of
 noised samples, one pair of noise draws for each sample and time, and on the cell's own Gram matrix.
 """
@@ -22,17 +23,15 @@ import numpy as np
 
 from twinscore.experiments import mixture
 from twinscore.experiments.mixture import sweep
+from twinscore.experiments.mixture.spec import forward, likelihood_rule
 from twinscore.theory import nodes
 from twinscore.theory.gradient_flow import gradient_flow
-from twinscore.theory.processes import variance_preserving
 from twinscore.theory.random_features import random_features
 from twinscore.theory.score_matching import quadratic_losses
 from twinscore.theory.targets import two_modes
 
 MU = 3.0
 SPEC = mixture.Spec(mu=MU)
-TIMES = np.geomspace(1e-2, 1e4, 100)
-"""Training times tau / m of descent, at which functions move alike whatever m."""
 CELLS = ((128, 64), (1024, 512), (16384, 512))
 STEPS = 3
 
@@ -47,14 +46,14 @@ def replicate(number: int) -> tuple[float, float, int]:
 def cell(size: tuple[int, int]) -> tuple[float, int, float, float]:
     """Seconds of the flow, steps of descent, seconds a step on samples and on the Gram matrix."""
     n, m = size
-    process = variance_preserving()
-    rule = nodes.time_rule(process)
+    process = forward(SPEC.rate)
+    rule = likelihood_rule(process, SPEC.start)
     samples = two_modes(MU).draw(n, np.random.default_rng(0))
     features = random_features(m, seed=0)
     started = time.perf_counter()
     [loss] = quadratic_losses(features, nodes.empirical_nodes([samples], process, rule))
     flow = gradient_flow(loss)
-    flow.at(m * TIMES)
+    flow.at(m * SPEC.times)
     exact = time.perf_counter() - started
     rate = 1 / flow.rates[-1]
     A = np.zeros((1, m))
@@ -66,7 +65,7 @@ def cell(size: tuple[int, int]) -> tuple[float, int, float, float]:
     for _ in range(100 * STEPS):
         A = A - rate * loss.gradient(A)
     on_gram = (time.perf_counter() - started) / (100 * STEPS)
-    return exact, int(np.ceil(m * TIMES[-1] / rate)), sampled, on_gram
+    return exact, int(np.ceil(m * SPEC.tau_last / rate)), sampled, on_gram
 
 
 def sampled_gradient(features, A, samples, process, rule) -> np.ndarray:

@@ -131,7 +131,10 @@ def test_equal_distances_still_give_two_pairs():
 @pytest.mark.parametrize("count", [1, 6])
 def test_as_many_clusters_as_different_images_at_most(count):
     pixels = np.random.default_rng(0).random((5, 1, 4, 4), dtype=np.float32)
-    with pytest.raises(InputError, match=f"clusters: {count} clusters of 5 different images"):
+    with pytest.raises(
+        InputError,
+        match=f"clusters: {count} clusters of 5 different images are impossible; give 3 to 5",
+    ):
         images.cluster(from_pixels(np.concatenate([pixels, pixels])), count)
 
 

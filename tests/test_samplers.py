@@ -238,6 +238,20 @@ def test_random_probes_estimate_the_log_density():
     torch.testing.assert_close(log_density(form, y, prior, probes=2), exact, **CLOSE)
 
 
+def test_probes_are_each_images_own_whatever_the_batch():
+    form = gaussian()
+    one, other = normal(2, *SHAPE, seed=7).split(1)
+    prior = lambda y: form.log_density(y, 1.0)  # noqa: E731
+
+    def found(y, *seeds):
+        return log_density(form, y, prior, steps=4, probes=1, seeds=seeds)
+
+    alike = found(one.expand(2, *SHAPE), 0, 1)
+    assert (alike[0] - alike[1]).abs() > 1e-3  # the same image, its trace by other signs
+    together = found(torch.cat([one, other]), 3, 4)
+    torch.testing.assert_close(together, torch.cat([found(one, 3), found(other, 4)]), **CLOSE)
+
+
 # Bad input -------------------------------------------------------------------------------------
 
 

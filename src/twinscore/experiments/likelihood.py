@@ -83,14 +83,14 @@ def bits_per_dimension(
     found = [
         sampling.log_density(
             denoiser,
-            part,
+            y[part],
             lambda end: prior.log_density(end, spec.sigma_max),
             sigma_max=spec.sigma_max,
             sigma_min=spec.sigma_min,
             steps=spec.steps,
             probes=spec.probes,
-            seed=seed,
+            seeds=[derive_seed(seed, "probes", i) for i in part.tolist()],
         )
-        for part in y.split(batch)
+        for part in torch.arange(len(y)).split(batch)
     ]
     return (-torch.cat(found) / (math.log(2) * math.prod(shape))).cpu().numpy()

@@ -105,7 +105,7 @@ def cluster(images: ImageSet, count: int, *, components: int = 100, seed: int = 
     if not 2 <= count <= different:
         raise InputError(
             f"clusters: {count} clusters of {different:,} different images are impossible; "
-            f"give 2 to {different}"
+            + (f"give 3 to {different}" if different >= 3 else "give a set of at least 3")
         )
     flat = images[:].flatten(1).numpy()
     mean, scale = flat.mean(0, dtype=np.float64), flat.std(0, dtype=np.float64)

@@ -50,6 +50,14 @@ class Exponent(_Part):
     answer: str
 
 
+class Learned(_Part):
+    """When a mode is there for good."""
+
+    median: float
+    first: float
+    last: float | None
+
+
 class Shifted(_Part):
     """A mixture of two modes."""
 
@@ -59,8 +67,7 @@ class Shifted(_Part):
     tau: float | None
     kl: Number | None
     left_out: int
-    learned_at: tuple[Number | None, Number | None]
-    lost: tuple[float, float]
+    learned_at: tuple[Learned | None, Learned | None]
 
 
 class Twin(_Part):
@@ -72,7 +79,6 @@ class Twin(_Part):
     error: Number
     variation: Number
     variation_shared: Number
-    variation_last: Number | None
     off: Number
 
 

@@ -29,7 +29,8 @@ def training(data: Data, look: Theme) -> Figure:
             _curve(axes, times, kl[:, row], colour, f"n = {data.sizes[row]:,}")
             _mark(axes, times, kl[0, row], colour)
         _curve(axes, times, kl[:, -1], look.ink, r"n = $\infty$", "--")
-        axes.set(xscale="log", yscale="log", xlabel=TAU, title=NAMES[target])
+        axes.set(xlabel=TAU, title=NAMES[target])
+        _logarithmic(axes)
     all_axes[0].set_ylabel(KL)
     _legend_below(figure, all_axes[0], 4)
     return figure
@@ -59,7 +60,7 @@ def rates(data: Data, look: Theme) -> Figure:
         row[0].set(ylabel=r"best stopping time $\tau_{es}$", title=NAMES[target])
         row[1].set(ylabel="least KL above the\nfloor of n = $\\infty$ (nats)")
         for axes in row:
-            axes.set(yscale="log", xlabel="training samples n")
+            axes.set_xlabel("training samples n")
             _counted(axes, data.sizes)
     _legend_below(figure, grid[0, 0], 5)
     return figure
@@ -80,9 +81,12 @@ def terms(data: Data, look: Theme) -> Figure:
         axes.axhline(least, color=look.closest_pairs, linestyle=":", label="approximation")
         prior = data.result.prior[target]
         axes.axhline(prior, color=look.held_out, linestyle="-.", label=r"start: KL$(p_T\|\pi)$")
+        bound = data.array(f"{target}/excess")[0, rows[-1]] + prior
+        axes.plot(times, bound, ":", color=look.ink, label=f"bound, n = {data.sizes[rows[-1]]:,}")
         kl = data.array(f"{target}/kl")[:, rows[-1], -1]
         _curve(axes, times, kl, look.ink, f"KL, n = {data.sizes[rows[-1]]:,}", "-")
-        axes.set(xscale="log", yscale="log", xlabel=TAU, title=NAMES[target])
+        axes.set(xlabel=TAU, title=NAMES[target])
+        _logarithmic(axes)
         axes.set_ylim(bottom=max(1e-6, 0.3 * min(least, prior)))
     all_axes[0].set_ylabel("nats")
     _legend_below(figure, all_axes[0], 4)
@@ -100,7 +104,7 @@ def capacity(data: Data, look: Theme) -> Figure:
             stops = [s for s in data.result.stops if (s.target, s.n) == (target, n)]
             label = r"n = $\infty$" if n is None else f"n = {n:,}"
             _bars(axes, [s.m for s in stops], [s.kl for s in stops], colour, mark, label)
-        axes.set(yscale="log", xlabel="features m", title=NAMES[target])
+        axes.set(xlabel="features m", title=NAMES[target])
         _counted(axes, data.widths)
     all_axes[0].set_ylabel("least KL along training (nats)")
     _legend_below(figure, all_axes[0], 5)
@@ -116,7 +120,8 @@ def shift(data: Data, look: Theme) -> Figure:
         kl = data.array(f"shift/{mu:g}/0.5/kl")
         left.plot(times, kl[0, 0], color=colour, label=rf"$\mu$ = {mu:g}")
         left.plot(times, kl[0, 1], color=colour, linestyle="--")
-    left.set(xscale="log", yscale="log", xlabel=TAU, ylabel=KL, title="Along training")
+    left.set(xlabel=TAU, ylabel=KL, title="Along training")
+    _logarithmic(left)
     n = data.run.spec["shift"]["samples"]
     left.legend(fontsize=7, loc="lower left")
     for count, colour, mark in ((n, look.nearest, "o"), (None, look.ink, "s")):
@@ -124,7 +129,8 @@ def shift(data: Data, look: Theme) -> Figure:
         label = r"n = $\infty$" if count is None else f"n = {count:,}"
         kls = [s.kl for s in found if s.kl]
         _bars(right, [s.mu for s in found], kls, colour, mark, label)
-    right.set(yscale="log", xlabel=r"$\mu$ (modes at $\pm\mu$)", title="Least value")
+    right.set(xlabel=r"$\mu$ (modes at $\pm\mu$)", title="Least value")
+    _logarithmic(right, "y")
     right.legend()
     return figure
 
@@ -164,7 +170,8 @@ def modes(data: Data, look: Theme) -> Figure:
             _curve(axes, times, kept[:, 0, :, 1], colour, f"weight {weight:g}")
             axes.plot(times, kept[0, 1, :, 1], "--", color=colour)
         axes.axhline(1, color=look.muted, linewidth=0.7)
-        axes.set(xscale="log", xlabel=TAU, title=rf"$\mu$ = {mu:g}", ylim=(0, 3))
+        axes.set(xlabel=TAU, title=rf"$\mu$ = {mu:g}", ylim=(0, 3))
+        _logarithmic(axes, "x")
     all_axes[0].set_ylabel("mass near the lighter mode,\nin units of the target's")
     _legend_below(figure, all_axes[0], 4)
     return figure
@@ -180,7 +187,8 @@ def twins(data: Data, look: Theme) -> Figure:
     for row, colour in zip(rows, look.ordered(len(rows)), strict=True):
         _curve(left, times, variance[:, row], colour, f"n = {data.sizes[row]:,}")
         left.plot(times, error[0, row], ":", color=colour)
-    left.set(xscale="log", yscale="log", xlabel=TAU, ylabel="nats of the bound")
+    left.set(xlabel=TAU, ylabel="nats of the bound")
+    _logarithmic(left)
     left.set_title("Scores: apart (lines), off (dotted)")
     _legend_below(figure, left, 4)
     found = data.result.twins
@@ -191,7 +199,7 @@ def twins(data: Data, look: Theme) -> Figure:
     }
     for label, (numbers, colour, mark) in series.items():
         _bars(right, [t.n for t in found], numbers, colour, mark, label)
-    right.set(yscale="log", xlabel="training samples n", ylabel="total variation")
+    right.set(xlabel="training samples n", ylabel="total variation")
     _counted(right, data.sizes)
     right.set_title("Densities, at the best stop")
     right.legend(fontsize=7, loc="lower left")
@@ -203,9 +211,17 @@ def _some(count: int, most: int = MOST_CURVES) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
 
 
+def _logarithmic(axes: Axes, which: str = "xy") -> None:
+    """Logarithmic scales for what is drawn; a panel without any value says so."""
+    if np.isfinite(axes.dataLim.minpos).all():
+        axes.set(**{f"{axis}scale": "log" for axis in which})
+    else:
+        axes.text(0.5, 0.5, "no result", transform=axes.transAxes, ha="center", va="center")
+
+
 def _counted(axes: Axes, counts: list[int]) -> None:
-    """A logarithmic axis whose ticks are some of the counts themselves."""
-    axes.set_xscale("log")
+    """Logarithmic axes; the ticks of the horizontal one are some of the counts themselves."""
+    _logarithmic(axes)
     shown = [counts[i] for i in _some(len(counts), 5)]
     axes.set_xticks(shown, [f"{count:,}" for count in shown])
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -262,7 +278,7 @@ def _bars(axes: Axes, x: list, numbers: list, colour: object, mark: str, label: 
 
 def _guide(axes: Axes, stops: list[Stop], fit: Exponent, look: Theme) -> None:
     """The theory's slope along m = n, through the middle of the points; the fit in words."""
-    chosen = [s for s in stops if s.n and (s.inside if fit.quantity == "tau_es" else True)]
+    chosen = [s for s in stops if s.n and s.inside]
     values = [
         s.tau.value * s.m if fit.quantity == "tau_es" else s.kl.value - s.floor.value
         for s in chosen

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
-from twinscore.report.mixture_data import Data, Number, Shifted
+import numpy as np
+
+from twinscore.report.mixture_data import Data, Learned, Number, Shifted
 from twinscore.report.pieces import Caption, Cell, Table
 
 QUANTITIES = {"tau_es": "best stopping time", "KL_min": "least KL above the floor"}
@@ -11,17 +13,19 @@ CAPTIONS: Mapping[str, Caption] = {
     "training": Caption(
         "KL along training",
         "KL divergence of what the reverse SDE draws from its target, at the largest width. A disc "
-        "marks the least value, where stopping is best; it is hollow at an end of the range. "
-        "Bands are 95 % bootstrap intervals over replicates. Gaps: too few replicates reached the "
-        "tolerance.",
+        "marks the least value, where stopping is best; it is hollow at an end of the range. Bands "
+        "are 95 % intervals over replicates (Student's t over the jackknife of the logarithm). "
+        "Gaps: too few replicates reached the tolerance.",
         "KL divergence against training time for several numbers of training samples.",
     ),
     "rates": Caption(
         "Best stopping and least KL against n",
         "Left, training time of least KL, where it lies inside the range; right, that least KL "
-        "above the least one with infinitely many samples. Dotted, the slope of the theory along "
-        "m = n. The theory bounds KL from above: falling faster does not contradict it. Intervals "
-        "that reach the floor end at a tenth of the value.",
+        "above the least one with infinitely many samples, which is mostly its value at the last "
+        "training time. Only minima inside the range enter the fits. Dotted, the slope of the "
+        "theory along m = n. The theory bounds KL from above: falling faster does not contradict "
+        "it. Intervals that reach the floor end at a tenth of the value, those of times at the "
+        "ends of the range.",
         "Best stopping time and least KL against the number of samples, with fitted exponents.",
     ),
     "terms": Caption(
@@ -29,7 +33,8 @@ CAPTIONS: Mapping[str, Caption] = {
         "Error of the score, weighted as in the bound, at the largest width. Sampling: distance of "
         "the score learned from n samples to the one learned in the same time from infinitely "
         "many. Training: what that one still lacks. Approximation: what no coefficients can give. "
-        "Start: divergence of the noised target from the Gaussian the reverse process starts from.",
+        "Start: divergence of the noised target from the Gaussian the reverse process starts from. "
+        "Bound: the error of the score learned from the most samples, plus start; KL lies below.",
         "Sampling, training, approximation and start terms against training time, with KL.",
     ),
     "capacity": Caption(
@@ -54,13 +59,14 @@ CAPTIONS: Mapping[str, Caption] = {
         "Unequal weights: which mode is lost",
         "Mass that the model draws within 3 deviations of the lighter mode (the right one), in "
         "units of the target's mass there: 1 is right, 0 a lost mode. Dashed: infinitely many "
-        "samples. Values above the panel are cut off.",
+        "samples. Gaps: too few replicates reached the tolerance. Values above the panel are cut "
+        "off.",
         "Relative mass of the lighter mode against training time for several weights.",
     ),
     "twins": Caption(
         "Twins: do two training sets give the same score?",
         "Left, half the mean squared distance between the scores of twins trained on disjoint "
-        "samples with their own features, beside the error of one of them. Where twins agree but "
+        "samples with their own features, beside their mean error. Where twins agree but "
         "are off, they share a bias. Right, total variation between their densities where KL is "
         "least; a shared first layer makes them agree more than the data do.",
         "Distance of twins' scores against training time, and of their densities against n.",
@@ -100,28 +106,52 @@ def table(data: Data) -> Table:
         for e in chosen
     )
     return Table(
-        "Fitted exponents with 95 % bootstrap intervals over replicates, beside what the theory "
-        "gives. Of KL and of the terms it gives upper bounds; best stopping times are tau, not "
-        "tau / m, and only those inside the range of training times.",
+        "Fitted exponents with 95 % intervals over replicates (Student's t over the jackknife), "
+        "beside what the theory gives. Intervals hold what differs between replicates, not how far "
+        "the values are from a power law. Of KL and of the terms the theory gives upper bounds; "
+        "best stopping times are tau, not tau / m. Of tau_es and KL_min only minima inside the "
+        "range of training times count.",
         ("Exponent of", "along", "measured", "theory", "answer"),
         rows,
     )
 
 
 def notes(data: Data) -> tuple[str, ...]:
-    """What became of each mode."""
-    return tuple(_mode(s) for s in data.result.shifted)
+    """The bound beside the least KL of each target, and what became of each mode."""
+    bounds = [text for target in data.targets for text in _bound(data, target)]
+    return (*bounds, *(_mode(s) for s in data.result.shifted))
+
+
+def _bound(data: Data, target: str) -> list[str]:
+    """KL and its bound where KL is least, at the most samples and features."""
+    kl = data.array(f"{target}/kl")[0, len(data.sizes) - 1, -1]
+    if np.isnan(kl).all():
+        return []
+    best = int(np.nanargmin(kl))
+    total = data.array(f"{target}/excess")[0, -2, best] + data.result.prior[target]
+    setting = f"n = {data.sizes[-1]:,}, m = {data.widths[-1]:,}"
+    tau = data.array("times")[best]
+    return [
+        f"{target}, {setting}, tau / m = {tau:.3g}: least KL {kl[best]:.2g} nats; the "
+        f"score-matching bound gives at most {total:.2g}."
+    ]
 
 
 def _mode(shifted: Shifted) -> str:
     n = "infinitely many samples" if shifted.n is None else f"{shifted.n:,} samples"
     kl = f"least KL {shifted.kl.value:.2g} nats" if shifted.kl else "no KL reached its tolerance"
-    sides = zip(("left", "right"), shifted.learned_at, shifted.lost, strict=True)
     modes = "; ".join(
-        f"{side} mode there from tau / m = {at.value:.3g} on" if at else f"{side} mode lost"
-        for side, at, _ in sides
+        f"{side} mode {_when(at)}"
+        for side, at in zip(("left", "right"), shifted.learned_at, strict=True)
     )
     return f"mu = {shifted.mu:g}, right mode's weight {shifted.lighter:g}, {n}: {kl}; {modes}."
+
+
+def _when(at: Learned | None) -> str:
+    if at is None:
+        return "lost"
+    last = "never" if at.last is None else f"{at.last:.3g}"
+    return f"there from tau / m = {at.median:.3g} on ({at.first:.3g} to {last})"
 
 
 def _interval(number: Number) -> str:

@@ -1,12 +1,13 @@
 """Log density of images under a denoiser, by the instantaneous change of variables."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from twinscore.denoisers import Denoiser, check
+from twinscore.runs import derive_seed
 from twinscore.sampling.noise import noise as probe_noise
 
 
@@ -19,7 +20,7 @@ def log_density(
     sigma_min: float = 0.01,
     steps: int = 50,
     probes: int | None = None,
-    seed: int = 0,
+    seeds: Sequence[int] | None = None,
 ) -> Tensor:
     """Log density at ``sigma_min`` of the law whose probability flow the denoiser drives.
 
@@ -40,10 +41,10 @@ def log_density(
     steps : int
         Runge-Kutta steps, 4 evaluations each.
     probes : int, optional
-        Random signs per image for Hutchinson's estimate of the trace, the same all along the path;
-        by default the trace is exact.
-    seed : int
-        Seed of the probes.
+        Random signs for Hutchinson's estimate of the trace, each image's own, the same all along
+        the path; by default the trace is exact.
+    seeds : sequence of int, optional
+        Seed of each image's probes, whatever the batch; by default 0, 1, ...
 
     Returns
     -------
@@ -62,7 +63,7 @@ def log_density(
         )
     with torch.no_grad():
         check(denoiser, images[:1], sigma_min)
-    directions = _directions(images, probes, seed)
+    directions = _directions(images, probes, range(len(images)) if seeds is None else seeds)
     width = math.log(sigma_max / sigma_min) / steps
     y, gained = images, images.new_zeros(len(images))
     for step in range(steps):
@@ -78,13 +79,16 @@ def log_density(
     return prior(y) + gained
 
 
-def _directions(images: Tensor, probes: int | None, seed: int) -> list[Tensor]:
-    """Vectors v, each (C, H, W), such that the mean of ``v' J v`` times d/|v|^2 is the trace."""
+def _directions(images: Tensor, probes: int | None, seeds: Sequence[int]) -> list[Tensor]:
+    """Vectors v, (C, H, W) or one for each image, such that the mean of ``v' J v`` is the trace."""
     shape = tuple(images.shape[1:])
     if probes is None:
         d = math.prod(shape)
         return list(torch.eye(d, dtype=images.dtype, device=images.device).view(d, *shape) * d**0.5)
-    return list(probe_noise(range(seed, seed + probes), shape).sign().to(images))
+    return [
+        probe_noise([derive_seed("probes", i) for i in seeds], shape, k).sign().to(images)
+        for k in range(probes)
+    ]
 
 
 def _slope(

@@ -120,13 +120,15 @@ def standard_grid(
     Raises
     ------
     ValueError
-        For a target of another dimension, an impossible start, reach or width.
+        For a target of another dimension, an impossible start, reach or width, or a process whose
+        ``h(T)`` overflows.
     """
     if target.dim != 1:
         raise ValueError(f"densities on a grid need a target in one dimension, got {target.dim}")
     width = target.width if width is None else width
     if not (0 < reach < np.inf and 0 <= width < np.inf):
         raise ValueError(f"need a positive reach and a width of 0 or more, got {reach}, {width}")
+    _check_gain(process)
     nodes, weights = grid(target.edges())
     moment = float((weights * target.density(nodes)) @ nodes[:, 0] ** 2)
     z = np.linspace(-reach, reach, _FINE)
@@ -173,3 +175,13 @@ def reverse_times(process: Process, start: float, steps: int, width: float) -> N
 def gained(process: Process, t: ArrayLike) -> NDArray[np.float64]:
     """h, the variance that ``x / scale`` has gained by time t."""
     return (process.deviation(t) / process.scale(t)) ** 2
+
+
+def _check_gain(process: Process) -> None:
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        last = float(gained(process, process.end))
+    if not np.isfinite(last):
+        raise ValueError(
+            f"the process adds too much noise: (deviation/scale)^2 is {last} at "
+            f"T = {process.end:g}; lower its rate"
+        )

@@ -56,7 +56,7 @@ class Learned:
 
 @dataclass(frozen=True, eq=False)
 class Divergences:
-    """How far B learned densities lie from their target, each (B,).
+    """How far B learned densities lie from their target, each (B,); NaN where not converged.
 
     Attributes
     ----------
@@ -69,8 +69,7 @@ class Divergences:
     error : array
         Of the two divergences, see :class:`Learned`.
     converged : array
-        Whether the error and the escaped mass are within the tolerance; if not, these are no
-        results.
+        Whether the error and the escaped mass are within the tolerance; if not, there is no result.
     """
 
     direct: NDArray[np.float64]
@@ -86,20 +85,19 @@ def divergences(learned: Learned) -> Divergences:
     """Divergences and distances by quadrature on the points of the densities.
 
     The direct divergence sees only where the target has mass. Mass that a learned law puts beyond
-    the points is not seen by the others: they are then no results, and ``converged`` says so.
+    the points is not seen by the others. A density that missed its tolerance has no divergence:
+    NaN, and ``converged`` says so.
     """
     weights, log_p, log_q = learned.weights, learned.target, learned.log_density
     p, q = np.exp(log_p), np.exp(log_q)
-    w1, w2 = _wasserstein(learned)
-    return Divergences(
-        direct=(log_p - log_q) @ (weights * p),
-        reverse=(q * (log_q - log_p)) @ weights,
-        total_variation=np.abs(p - q) @ weights / 2,
-        wasserstein_1=w1,
-        wasserstein_2=w2,
-        error=learned.error,
-        converged=learned.converged,
+    found = (
+        (log_p - log_q) @ (weights * p),
+        (q * (log_q - log_p)) @ weights,
+        np.abs(p - q) @ weights / 2,
+        *_wasserstein(learned),
     )
+    known = learned.converged
+    return Divergences(*(np.where(known, v, np.nan) for v in found), learned.error, known)
 
 
 def integrated_score(

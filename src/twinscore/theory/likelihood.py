@@ -23,9 +23,9 @@ class Likelihood:
     Attributes
     ----------
     log_density : array
-        (n,) nats; NaN where the error is infinite.
+        (n,) nats; NaN where the error is beyond the tolerance.
     error : array
-        (n,): estimated error; inf for paths that ran away.
+        (n,): estimated error, nats; inf for paths that ran away.
     tolerance : float
         The error that was asked for.
     """
@@ -80,7 +80,7 @@ def log_likelihood(
 
     ``dx/dt = f x - g^2 s / 2`` upwards, classical Runge-Kutta, with the exact trace of the score's
     Jacobian by central differences. Steps are doubled for the points whose log density still
-    changes by more than 15 times the tolerance.
+    changes by more than 15 times the tolerance; those for which that does not suffice are NaN.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def log_likelihood(
         finer = at(points[rest], STEPS * 2**doubling)
         error[rest] = _changed(log_density[rest], finer)
         log_density[rest] = finer
-    log_density[np.isinf(error)] = np.nan
+    log_density[~(error <= tolerance)] = np.nan
     return Likelihood(log_density, error, tolerance)
 
 

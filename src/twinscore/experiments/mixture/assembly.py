@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinscore.experiments.mixture import fits
-from twinscore.experiments.mixture.results import Number, Result, Shifted, Stop, Twin
+from twinscore.experiments.mixture.results import Learned, Number, Result, Shifted, Stop, Twin
 from twinscore.experiments.mixture.spec import Spec, forward, raised_cosine, resolving_grid
 from twinscore.experiments.mixture.sweep import Arrays, Measured
 from twinscore.experiments.mixture.twins import times as twin_times
@@ -68,115 +68,115 @@ def _prior(spec: Spec, name: str) -> float:
 
 
 def _banded(curve: fits.Means) -> NDArray[np.float64]:
-    """Mean, low and high, (3, ...)."""
-    with np.errstate(invalid="ignore"):
-        low, high = np.quantile(curve.draws, [0.025, 0.975], axis=0)
-    return np.stack([curve.value, low, high])
+    """Mean, low and high of positive values, (3, ...); NaN where a mean of theirs is not."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        factor = np.exp(fits.reach(np.log(curve.value), np.log(curve.without)))
+        return np.stack([curve.value, curve.value / factor, curve.value * factor])
 
 
-def _everywhere(values: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    return _banded(fits.means(values, np.ones(values.shape, dtype=bool), counts))
+def _everywhere(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _banded(fits.means(values, np.ones(values.shape, dtype=bool)))
 
 
 def _sweep_arrays(spec: Spec, name: str, part: Measured) -> Arrays:
     """KL of every width, and the terms of the bound."""
-    counts = fits.draws_of(spec.replicates, spec.seed)
     curves = [
-        _banded(fits.means(part["kl"][:, :, j], part["converged"][:, :, j], counts))
+        _banded(fits.means(part["kl"][:, :, j], part["converged"][:, :, j]))
         for j in range(len(spec.widths))
     ]
     return {
         f"{name}/kl": np.stack(curves, axis=2),
-        f"{name}/sampling": _everywhere(part["sampling"][:, :, -1], counts),
-        f"{name}/training": _everywhere(part["training"], counts),
-        f"{name}/approximation": _everywhere(part["approximation"], counts),
-        f"{name}/excess": _everywhere(part["excess"][:, :, -1], counts),
+        f"{name}/sampling": _everywhere(part["sampling"][:, :, -1]),
+        f"{name}/training": _everywhere(part["training"]),
+        f"{name}/approximation": _everywhere(part["approximation"]),
+        f"{name}/excess": _everywhere(part["excess"][:, :, -1]),
     }
 
 
 def _shift_arrays(spec: Spec, mu: float, lighter: float, part: Measured) -> Arrays:
-    counts = fits.draws_of(spec.shift.replicates, spec.seed)
     name = f"shift/{mu:g}/{lighter:g}"
     out = {
-        f"{name}/kl": _banded(fits.means(part["kl"], part["converged"], counts)),
-        f"{name}/kept": _everywhere(part["kept"], counts),
+        f"{name}/kl": _banded(fits.means(part["kl"], part["converged"])),
+        f"{name}/kept": _shares(part),
     }
     if mu in spec.shift.watched:
         out |= {
             f"{name}/{key}": part[key][0]
-            for key in ("points", "target", "shown", "shown_kl", "shown_converged")
+            for key in ("points", "target", "shown", "shown_converged")
         }
     return out
 
 
 def _shifted(spec: Spec, mu: float, lighter: float, part: Measured) -> list[Shifted]:
-    counts = fits.draws_of(spec.shift.replicates, spec.seed)
-    curves = fits.means(part["kl"], part["converged"], counts)
+    curves = fits.means(part["kl"], part["converged"])
     out = []
     for i, n in enumerate((spec.shift.samples, None)):
-        best = fits.minimum(fits.Means(curves.value[i], curves.draws[:, i]), spec.times)
-        absent = part["kept"][:, i] < HALF
+        best = fits.minimum(fits.Means(curves.value[i], curves.without[:, i]), spec.times)
+        there = (part["kept"][:, i] >= HALF) & part["converged"][:, i, :, None]
         out.append(
             Shifted(
                 mu=mu,
                 lighter=lighter,
                 n=n,
                 tau=best and best.tau,
-                kl=best and fits.number(best.kl, best.kls),
+                kl=best and fits.positive(best.kl, best.kls),
                 left_out=int(np.isnan(curves.value[i]).sum()),
-                learned_at=tuple(_learned_at(absent[..., k], spec.times, counts) for k in (0, 1)),
-                lost=tuple(absent[:, -1].mean(0).tolist()),
+                learned_at=tuple(_learned_at(there[..., k], spec.times) for k in (0, 1)),
             )
         )
     return out
 
 
-def _learned_at(
-    absent: NDArray[np.bool_], times: NDArray[np.float64], counts: NDArray[np.float64]
-) -> Number | None:
-    """Median over replicates of the time after the last (R, K) at which a mode is absent."""
-    after = np.array([np.flatnonzero(row)[-1] + 1 if row.any() else 0 for row in absent])
+def _shares(part: Measured) -> NDArray[np.float64]:
+    """Mass near each mode of the densities that reached their tolerance, (3, 2, K, 2)."""
+    curve = fits.means(
+        part["kept"], np.broadcast_to(part["converged"][..., None], part["kept"].shape)
+    )
+    half = fits.reach(curve.value, curve.without)
+    return np.stack([curve.value, curve.value - half, curve.value + half])
+
+
+def _learned_at(there: NDArray[np.bool_], times: NDArray[np.float64]) -> Learned | None:
+    """When a mode is there for good: the times after the last (R, K) at which it is not."""
+    after = [np.flatnonzero(~row)[-1] + 1 if not row.all() else 0 for row in there]
     starts = np.append(times, np.inf)[after]
     if not np.isfinite(np.median(starts)):
         return None
-    order = np.argsort(starts)
-    reached = np.cumsum(counts[:, order], axis=1) >= len(starts) / 2
-    draws = starts[order][reached.argmax(1)]
-    return fits.number(float(np.median(starts)), np.minimum(draws, times[-1]))
+    latest = float(starts.max())
+    return Learned(
+        median=float(np.median(starts)),
+        first=float(starts.min()),
+        last=latest if np.isfinite(latest) else None,
+    )
 
 
 def _twin_arrays(spec: Spec, part: Measured) -> Arrays:
-    counts = fits.draws_of(spec.twins.replicates, spec.seed)
     out = {
-        f"twins/{key}": _everywhere(part[key], counts)
-        for key in ("variance", "variance_shared", "error")
+        f"twins/{key}": _everywhere(part[key]) for key in ("variance", "variance_shared", "error")
     }
     return out | {
-        f"twins/{key}": _banded(fits.means(part[key], part["converged"], counts))
+        f"twins/{key}": _banded(fits.means(part[key], part["converged"]))
         for key in ("variation", "variation_shared", "off", "kl")
     }
 
 
 def _twins(spec: Spec, part: Measured) -> list[Twin]:
-    counts = fits.draws_of(spec.twins.replicates, spec.seed)
-    curves = fits.means(part["kl"], part["converged"], counts)
-    everywhere = {key: fits.means(part[key], part["converged"], counts) for key in _TWIN_NUMBERS}
+    curves = fits.means(part["kl"], part["converged"])
+    everywhere = {key: fits.means(part[key], part["converged"]) for key in _TWIN_NUMBERS}
     out = []
     for i, n in enumerate(spec.sizes):
-        known = np.flatnonzero(np.isfinite(curves.value[i]))
-        if not len(known):
+        if np.isnan(curves.value[i]).all():
             continue
         best = int(np.nanargmin(curves.value[i]))
 
         def at(key: str, k: int, row: int = i) -> Number:
             curve = everywhere[key]
-            return fits.number(curve.value[row, k], curve.draws[:, row, k])
+            return fits.positive(curve.value[row, k], curve.without[:, row, k])
 
         out.append(
             Twin(
                 n=n,
                 tau=float(twin_times(spec)[best]),
-                variation_last=at("variation", int(known[-1])),
                 **{key: at(key, best) for key in _TWIN_NUMBERS},
             )
         )

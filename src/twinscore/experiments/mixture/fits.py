@@ -4,14 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
-from twinscore import runs
-from twinscore.analysis.statistics import interval
+from twinscore.analysis.statistics import LEVEL
 from twinscore.experiments.mixture.results import Exponent, Number, Stop
 from twinscore.experiments.mixture.spec import Spec
 from twinscore.experiments.mixture.sweep import Measured
 
-RESAMPLES = 1000
 ENOUGH = 0.8
 """Share of replicates that must have reached their tolerance for a training time to count."""
 LEAST_SETTINGS = 3
@@ -19,51 +18,68 @@ LEAST_SETTINGS = 3
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Means over replicates, and over bootstrap draws of them; NaN where too few have a result.
+    """Means over replicates, and without each of them; NaN where too few have a result.
 
     Attributes
     ----------
     value : array
         (...).
-    draws : array
-        (B, ...).
+    without : array
+        (R, ...): of all replicates but one.
     """
 
     value: NDArray[np.float64]
-    draws: NDArray[np.float64]
+    without: NDArray[np.float64]
 
 
-def draws_of(replicates: int, seed: int) -> NDArray[np.float64]:
-    """How often each replicate is in each bootstrap draw, (B, R)."""
-    generator = np.random.default_rng(runs.derive_seed(seed, "bootstrap"))
-    return generator.multinomial(replicates, np.full(replicates, 1 / replicates), RESAMPLES).astype(
-        float
-    )
-
-
-def means(
-    values: NDArray[np.float64], kept: NDArray[np.bool_], counts: NDArray[np.float64]
-) -> Means:
+def means(values: NDArray[np.float64], kept: NDArray[np.bool_]) -> Means:
     """Means of values (R, ...) that are kept, wherever at least 80 % are."""
-    flat, mask = values.reshape(len(values), -1), kept.reshape(len(kept), -1).astype(float)
-    flat = np.where(mask > 0, flat, 0.0)
-    enough = mask.mean(0) >= ENOUGH
-    total, number = counts @ flat, counts @ mask
+    flat = np.where(kept, values, 0.0)
+    enough, number = kept.mean(0) >= ENOUGH, kept.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = np.where(enough, flat.sum(0) / mask.sum(0), np.nan)
-        drawn = np.where(enough, total / number, np.nan)
-    return Means(value.reshape(values.shape[1:]), drawn.reshape(-1, *values.shape[1:]))
+        value = np.where(enough, flat.sum(0) / number, np.nan)
+        others = np.tensordot(1 - np.eye(len(flat)), flat, 1)
+        without = np.where(enough, others / (number - kept), np.nan)
+    return Means(value, without)
 
 
-def number(value: float, draws: NDArray[np.float64]) -> Number:
-    """A value with the interval of its draws."""
-    low, high = interval(draws[np.isfinite(draws)])
-    return Number(value=float(value), low=low, high=high)
+def reach(value: NDArray[np.float64], without: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Half the length of the 95 % interval of a statistic (...), by the jackknife.
+
+    Student's t over the pseudo-values ``R value - (R - 1) without`` (Tukey 1958): for a mean they
+    are the values of the replicates.
+
+    Parameters
+    ----------
+    value : array
+        (...): of all R replicates.
+    without : array
+        (R, ...): of all but one.
+    """
+    count = len(without)
+    away = (count - 1) * (value - without)
+    away = away - away.mean(0)
+    error = np.sqrt((away**2).sum(0) / (count * (count - 1)))
+    return float(stdtrit(count - 1, (1 + LEVEL) / 2)) * error
+
+
+def number(value: float, without: NDArray[np.float64]) -> Number:
+    """A statistic with its interval, given its values without each replicate (R,)."""
+    half = float(reach(np.asarray(value), without))
+    return Number(value=float(value), low=float(value) - half, high=float(value) + half)
+
+
+def positive(value: float, without: NDArray[np.float64]) -> Number:
+    """The same of a positive quantity, by its logarithm; in its own units where one is not."""
+    if min(value, without.min()) <= 0:
+        return number(value, without)
+    found = number(np.log(value), np.log(without))
+    return Number(value=float(value), low=float(np.exp(found.low)), high=float(np.exp(found.high)))
 
 
 @dataclass(frozen=True, eq=False)
-class Minima:
-    """Least KL along training of one n and m, with draws (B,)."""
+class Minimum:
+    """Least KL along training of one n and m, and without each replicate (R,)."""
 
     tau: float
     taus: NDArray[np.float64]
@@ -72,31 +88,46 @@ class Minima:
     inside: bool
 
 
-def minimum(curve: Means, times: NDArray[np.float64]) -> Minima | None:
+def minimum(curve: Means, times: NDArray[np.float64]) -> Minimum | None:
     """Least KL of a curve (K,); None if no time has a result."""
     known = np.flatnonzero(np.isfinite(curve.value))
     if not len(known):
         return None
-    values = np.where(np.isfinite(curve.draws), curve.draws, np.inf)
-    best, bests = np.nanargmin(curve.value), values.argmin(1)
-    return Minima(
-        tau=times[best],
-        taus=times[bests],
-        kl=curve.value[best],
+    values, rows = curve.without[:, known], curve.value[known]
+    return Minimum(
+        tau=_bottom(rows, times[known]),
+        taus=np.array([_bottom(row, times[known]) for row in values]),
+        kl=rows.min(),
         kls=values.min(1),
-        inside=bool(known[0] < best < known[-1]),
+        inside=bool(0 < rows.argmin() < len(known) - 1),
     )
+
+
+def _bottom(values: NDArray[np.float64], times: NDArray[np.float64]) -> float:
+    """Time of the least value, by a parabola in the logarithm of time through its neighbours."""
+    best = int(values.argmin())
+    if not 0 < best < len(values) - 1:
+        return float(times[best])
+    (x0, x1, x2), (y0, y1, y2) = np.log(times[best - 1 : best + 2]), values[best - 1 : best + 2]
+    left, right = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
+    if right == left:
+        return float(times[best])
+    return float(np.exp((x0 + x1) / 2 - left * (x2 - x0) / 2 / (right - left)))
+
+
+def _within(spec: Spec, tau: Number) -> Number:
+    """An interval of training times, cut at the ends of the range."""
+    low, high = np.clip([tau.low, tau.high], spec.tau_first, spec.tau_last)
+    return Number(value=tau.value, low=float(low), high=float(high))
 
 
 def stops(spec: Spec, name: str, measured: Measured) -> tuple[list[Stop], dict]:
     """Best stopping of every n and m of a target, and the minima behind them by (n, m)."""
-    counts = draws_of(spec.replicates, spec.seed)
     found, out = {}, []
     for j, m in enumerate(spec.widths):
-        curves = means(measured["kl"][:, :, j], measured["converged"][:, :, j], counts)
+        curves = means(measured["kl"][:, :, j], measured["converged"][:, :, j])
         for i, n in enumerate((*spec.sizes, None)):
-            curve = Means(curves.value[i], curves.draws[:, i])
-            best = minimum(curve, spec.times)
+            best = minimum(Means(curves.value[i], curves.without[:, i]), spec.times)
             if best is not None:
                 found[n, m] = best
         for i, n in enumerate((*spec.sizes, None)):
@@ -109,9 +140,9 @@ def stops(spec: Spec, name: str, measured: Measured) -> tuple[list[Stop], dict]:
                     target=name,
                     n=n,
                     m=m,
-                    tau=number(best.tau, best.taus),
-                    kl=number(best.kl, best.kls),
-                    floor=number(floor.kl, floor.kls),
+                    tau=_within(spec, positive(best.tau, best.taus)),
+                    kl=positive(best.kl, best.kls),
+                    floor=positive(floor.kl, floor.kls),
                     last=float(last) if np.isfinite(last) else None,
                     inside=best.inside,
                     left_out=int(np.isnan(curves.value[i]).sum()),
@@ -157,8 +188,8 @@ def _stopping(
     measured = None
     if len(used) >= LEAST_SETTINGS:
         logs = np.log([found[s].tau * s[1] for s in used])
-        draws = np.log(np.stack([found[s].taus * s[1] for s in used], axis=1))
-        measured = slope(x, logs, draws)
+        without = np.log(np.stack([found[s].taus * s[1] for s in used], axis=1))
+        measured = slope(x, logs, without)
     return Exponent(
         target=name,
         quantity="tau_es",
@@ -173,44 +204,48 @@ def _stopping(
 def _least(
     name: str, along: str, axis: int, settings: list, found: dict, predicted: tuple[float, float]
 ) -> Exponent:
-    used, values, draws = [], [], []
+    used, values, without = [], [], []
     for n, m in settings:
-        above = found[n, m].kls - found[None, m].kls
-        if interval(above)[0] > 0:
+        if not found[n, m].inside:
+            continue
+        above, others = (found[n, m].kl - found[None, m].kl), found[n, m].kls - found[None, m].kls
+        if number(above, others).low > 0 and others.min() > 0:
             used.append((n, m)[axis])
-            values.append(np.log(found[n, m].kl - found[None, m].kl))
-            draws.append(np.log(np.maximum(above, above[above > 0].min())))
+            values.append(np.log(above))
+            without.append(np.log(others))
     enough = len(used) >= LEAST_SETTINGS
     return Exponent(
         target=name,
         quantity="KL_min",
         along=along,
-        measured=slope(used, np.array(values), np.stack(draws, axis=1)) if enough else None,
+        measured=slope(used, np.array(values), np.stack(without, axis=1)) if enough else None,
         predicted=predicted,
         kind="at most",
         settings=len(used),
     )
 
 
-def slope(x: list[int], logs: NDArray[np.float64], draws: NDArray[np.float64]) -> Number:
-    """Least-squares exponent of values at x, given their logarithms (S,) and draws (B, S)."""
+def slope(x: list[int], logs: NDArray[np.float64], without: NDArray[np.float64]) -> Number:
+    """Least-squares exponent of values at x, from their logarithms (S,); without each (R, S).
+
+    The interval holds what differs between replicates, not how far the values are from a power law.
+    """
     away = np.log(np.asarray(x, dtype=float))
     away -= away.mean()
     share = away / (away @ away)
-    return number(float(logs @ share), draws @ share)
+    return number(float(logs @ share), without @ share)
 
 
 def terms(spec: Spec, name: str, measured: Measured) -> list[Exponent]:
     """Power laws of each term of the bound: of sampling, of training and of approximation."""
-    counts = draws_of(spec.replicates, spec.seed)
-    weights = counts / spec.replicates
 
     def fitted(
         quantity: str, along: str, x: list, values: NDArray, theory: tuple[float, float]
     ) -> Exponent:
         fit = None
         if len(x) >= LEAST_SETTINGS and (values > 0).all():
-            fit = slope(x, np.log(values.mean(0)), np.log(weights @ values))
+            curve = means(values, np.ones(values.shape, dtype=bool))
+            fit = slope(x, np.log(curve.value), np.log(curve.without))
         return Exponent(
             target=name,
             quantity=quantity,

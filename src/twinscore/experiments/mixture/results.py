@@ -12,7 +12,10 @@ class _Part(BaseModel):
 
 
 class Number(_Part):
-    """A value and its 95 % bootstrap interval over replicates."""
+    """A value and its 95 % interval over replicates: Student's t over the jackknife.
+
+    Of positive quantities, and of training times, by the logarithm.
+    """
 
     value: float
     low: float
@@ -30,11 +33,12 @@ class Stop(_Part):
     """None for infinitely many."""
     m: int
     tau: Number
-    """Training time of least KL, in units of m."""
+    """Training time of least KL, in units of m, between those of the sweep; the interval cut at the
+    ends of its range."""
     kl: Number
     """The least KL of the mean over replicates, nats."""
     floor: Number
-    """The same for infinitely many samples."""
+    """The same for infinitely many samples: mostly the value at the last training time."""
     last: float | None
     """KL at the last training time; None where it did not reach its tolerance."""
     inside: bool
@@ -77,6 +81,18 @@ class Exponent(_Part):
         return "smaller" if below and self.kind == "equal" else "compatible"
 
 
+class Learned(_Part):
+    """When a mode is learned: training time, in units of m, from which on it has half its mass.
+
+    Over replicates. A density that missed its tolerance has no mode.
+    """
+
+    median: float
+    first: float
+    last: float | None
+    """None where a replicate lacks the mode at the end."""
+
+
 class Shifted(_Part):
     """A mixture of two modes, learned from n samples or infinitely many."""
 
@@ -88,11 +104,9 @@ class Shifted(_Part):
     """Training time of least KL, in units of m; None if no time has a result."""
     kl: Number | None
     left_out: int
-    learned_at: tuple[Number | None, Number | None]
-    """Training time, in units of m, from which on the mode at -mu, and at mu, has at least half
-    its mass; None where it lacks it at the end in half of the replicates or more."""
-    lost: tuple[float, float]
-    """Share of replicates in which the mode has less than half its mass at the last time."""
+    learned_at: tuple[Learned | None, Learned | None]
+    """When the mode at -mu, and at mu, is there for good; None where half of the replicates or more
+    lack it at the end."""
 
 
 class Twin(_Part):
@@ -103,13 +117,11 @@ class Twin(_Part):
     variance: Number
     """Half the mean squared distance of their scores, nats of the bound."""
     error: Number
-    """Mean squared distance of one from the target's score, nats."""
+    """Mean squared distance from the target's score, mean of the two, nats."""
     variation: Number
     """Total variation between their densities."""
     variation_shared: Number
     """The same, had they the same features."""
-    variation_last: Number | None
-    """Between their densities at the last training time that has a result."""
     off: Number
     """Total variation between one of the densities and the target."""
 

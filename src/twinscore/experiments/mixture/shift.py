@@ -38,8 +38,8 @@ def measure(spec: Spec, mu: float, lighter: float, replicate: int) -> Arrays:
     dict of str to array
         For n samples, then infinitely many, and K times: ``kl`` and ``converged`` (2, K);
         ``kept`` (2, K, 2): mass near the mode at -mu and at mu, in units of the target's there;
-        ``points`` (P,), ``target`` (P,) and ``shown`` (2, S, P): densities, and ``shown_kl``,
-        ``shown_converged`` and ``shown_escaped`` (2, S).
+        ``points`` (P,), ``target`` (P,) and ``shown`` (2, S, P): densities, and
+        ``shown_converged`` (2, S).
     """
     shift = spec.shift
     target, process = two_modes(mu, (1 - lighter, lighter)), forward(shift.rate)
@@ -61,9 +61,7 @@ def measure(spec: Spec, mu: float, lighter: float, replicate: int) -> Arrays:
     A = np.stack([gradient_flow(loss).at(shift.width * times) for loss in losses])
     learned = densities(features, A, grid, shift.tolerance)
     density = np.exp(learned.log_density).reshape(2, len(times), -1)
-    divergence, converged, escaped = (
-        values.reshape(2, -1) for values in (kl(learned), learned.converged, learned.escaped)
-    )
+    divergence, converged = (v.reshape(2, -1) for v in (kl(learned), learned.converged))
     p = np.exp(learned.target)
     scale = float(process.scale(spec.start))
     modes = np.stack([np.abs(learned.points - scale * c) < NEAR for c in (-mu, mu)])
@@ -77,7 +75,5 @@ def measure(spec: Spec, mu: float, lighter: float, replicate: int) -> Arrays:
         "points": learned.points,
         "target": p,
         "shown": density[:, shown],
-        "shown_kl": divergence[:, shown],
         "shown_converged": converged[:, shown],
-        "shown_escaped": escaped[:, shown],
     }

@@ -17,6 +17,8 @@ their targets, whose smallest length is 1."""
 MOST_SAMPLES = 100_000
 MOST_FEATURES = 4096
 FARTHEST = 100.0
+LARGEST_RATE = 100.0
+"""At which noise has a variance of e^50: more would only overflow."""
 EDGE = 4.0
 """Half the support of the bounded target; its standard deviation is 1.45."""
 
@@ -40,7 +42,7 @@ class ShiftSpec(_Model):
     """Features m."""
     shown: tuple[float, ...] = (3.0, 30.0, 300.0, 10000.0)
     """Training times tau / m at which densities are kept."""
-    rate: float = Field(default=20.0, gt=0.1)
+    rate: float = Field(default=20.0, gt=0.1, le=LARGEST_RATE)
     """Largest rate beta of the forward process; far modes need more noise to meet."""
     tolerance: float = Field(default=2e-2, gt=0)
     """For the KL divergence of far modes, nats: they are harder to follow."""
@@ -111,7 +113,7 @@ class Spec(_Model):
     """Training times, spaced evenly in their logarithm."""
     replicates: int = Field(default=20, ge=2)
     """Independent samples and features."""
-    rate: float = Field(default=12.0, gt=0.1)
+    rate: float = Field(default=12.0, gt=0.1, le=LARGEST_RATE)
     """Largest rate beta of the variance-preserving forward process."""
     start: float = Field(default=1e-2, gt=0, lt=1)
     """Smallest time of the process, of its end: densities are compared there."""
@@ -133,6 +135,13 @@ class Spec(_Model):
             raise ValueError(f"give one or more numbers of at least 1, got {list(values)}")
         return tuple(sorted(set(values)))
 
+    @field_validator("targets")
+    @classmethod
+    def _targets(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if not values:
+            raise ValueError("give one or more targets: mixture, bounded")
+        return tuple(dict.fromkeys(values))
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.tau_last <= self.tau_first:
@@ -142,8 +151,6 @@ class Spec(_Model):
             )
         if self.sizes[-1] > MOST_SAMPLES or self.widths[-1] > MOST_FEATURES:
             raise ValueError(f"at most {MOST_SAMPLES} samples and {MOST_FEATURES} features")
-        if not self.targets:
-            raise ValueError("give one or more targets: mixture, bounded")
         return self
 
     @property

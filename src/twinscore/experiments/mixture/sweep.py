@@ -97,9 +97,9 @@ def densities(
 
 
 def kl(learned: Learned) -> NDArray[np.float64]:
-    """``KL(p || p_theta)`` of each density, (B,), nats."""
+    """``KL(p || p_theta)`` of each density, (B,), nats; NaN where it missed its tolerance."""
     p = learned.weights * np.exp(learned.target)
-    return (learned.target - learned.log_density) @ p
+    return np.where(learned.converged, (learned.target - learned.log_density) @ p, np.nan)
 
 
 def population_loss(features: RandomFeatures, target: Target, grid: Grid) -> QuadraticLoss:

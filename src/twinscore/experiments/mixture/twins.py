@@ -36,7 +36,7 @@ def measure(spec: Spec, replicate: int) -> Arrays:
     -------
     dict of str to array
         (N, K) each: ``variance`` and ``variance_shared``, half the mean squared distance of the
-        twins' scores, and ``error``, the mean squared distance of twin a from the target's score,
+        twins' scores, and ``error``, the mean squared distance of the two from the target's score,
         both in nats of the bound; ``variation`` and ``variation_shared``, total variation between
         the twins' densities, and ``off``, between twin a's and the target; ``converged``.
     """
@@ -97,14 +97,19 @@ def _distances(
     process: Process,
     rule: TimeRule,
 ) -> tuple[NDArray[np.float64], ...]:
-    """Weighted mean squared distances of the first model from target, second and third, (N, K)."""
+    """Weighted mean squared distances (N, K).
+
+    Of the first two models from the target, averaged; of the first from the second and the third.
+    """
     shape = models[0][1].shape[:2]
-    out = tuple(np.zeros(shape) for _ in range(3))
+    error, apart, shared = (np.zeros(shape) for _ in range(3))
     for block in population_nodes(target, process, rule):
-        first, *rest = (features.score(A)(block.t, block.points)[..., 0] for features, A in models)
-        for total, other in zip(out, (block.targets[0, :, 0], *rest), strict=True):
-            total += (first - other) ** 2 @ block.weights[0]
-    return out
+        a, b, c = (features.score(A)(block.t, block.points)[..., 0] for features, A in models)
+        exact, weights = block.targets[0, :, 0], block.weights[0]
+        error += ((a - exact) ** 2 + (b - exact) ** 2) @ weights / 2
+        apart += (a - b) ** 2 @ weights
+        shared += (a - c) ** 2 @ weights
+    return error, apart, shared
 
 
 def _variation(law: Learned, other: NDArray[np.float64]) -> NDArray[np.float64]:
