@@ -1,9 +1,14 @@
 """Fixtures that several test files share."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell started the tests with &
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
