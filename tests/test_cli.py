@@ -261,6 +261,13 @@ def test_help_and_version_do_not_import_torch(words):
         assert all(command in done.stdout for command in cli.COMMANDS)
 
 
+@pytest.mark.parametrize("words", [["--quality", "draft"], ["--quality=draft"]])
+def test_the_quality_of_samples_needs_no_prefix(run, words):
+    code, said, errors = run("sample", *words, "--print-spec")
+    assert (code, errors) == (0, [])
+    assert yaml.safe_load(said)["sampling"]["quality"] == "draft"
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_explains_its_options(run, command):
     code, said, errors = run(command, "--help")

@@ -32,6 +32,10 @@ COMMANDS = {
 }
 
 
+SHORT = {"--quality": "--sampling.quality"}
+"""Flags that may be written without the part of the spec that they belong to."""
+
+
 @dataclass(frozen=True)
 class Writing:
     """Options of a command that writes something; none of them is part of a hash."""
@@ -69,13 +73,9 @@ class Drawn(Single):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Writing):
     """Options of a command that compares images and draws a report."""
 
-    out: Path | None = None
-    """Run folder."""
-    print_spec: bool = False
-    """Print the spec as YAML and stop."""
     no_images: bool = False
     """Leave the images out of the report."""
 
@@ -200,7 +200,8 @@ def parse(argv: Sequence[str], options: type, spec_type: type | None, command: s
     import tyro
     from pydantic import ValidationError
 
-    words = list(argv)
+    flags = [word.partition("=") for word in argv]
+    words = ["".join((SHORT.get(flag, flag), *value)) for flag, *value in flags]
     name, words = _take_spec(words)
     default = None
     if spec_type is not None:
