@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import func
 
+from twinscore.analysis.jacobian import linearise
 from twinscore.denoisers.closed_form import Empirical
 from twinscore.denoisers.layers import generator_of
 from twinscore.sampling import probability_flow
@@ -138,7 +139,7 @@ def test_derivatives_of_first_and_second_order(sigma):
     scaled = lambda z: form(sigma * z, sigma) / sigma  # noqa: E731
     z = (y.detach() / sigma).requires_grad_()
     assert torch.autograd.gradcheck(scaled, z, check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(scaled, z)
+    assert torch.autograd.gradgradcheck(scaled, z, check_fwd_over_rev=True)
     assert torch.autograd.gradcheck(lambda z: form.log_density(sigma * z, sigma), z)
 
 
@@ -155,6 +156,28 @@ def test_products_with_the_jacobian_by_functional_transforms():
     for jacobian in (func.jacrev, func.jacfwd):
         full = jacobian(lambda y: denoise(y[None])[0])(Y[0]).reshape(D, D)
         torch.testing.assert_close(full, form.jacobian(Y[:1], 0.3)[0], **CLOSE)
+
+
+def test_no_product_keeps_the_weights(monkeypatch):
+    """What autograd saves for products with the Jacobian does not grow with the training set."""
+    monkeypatch.setattr(MODULE, "_CHUNK", 7 * D)
+    kept = {}
+    for count in (20, 500):
+        form, sizes = Empirical.of(uniform(count, *SHAPE)), []
+
+        def note(saved, sizes=sizes):
+            sizes.append(saved.numel())
+            return saved
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+            around = linearise(form, Y, 0.3)
+            v = normal(3, *Y.shape, seed=4)
+            exact = torch.einsum("bij,kbj->kbi", form.jacobian(Y, 0.3), v.flatten(2))
+            for product in (around.push, around.pull):
+                torch.testing.assert_close(product(v).flatten(2), exact, **CLOSE)
+        kept[count] = sizes
+    assert len(kept[20]) > 10
+    assert kept[20] == kept[500]
 
 
 def test_the_score_is_the_slope_of_the_log_density():

@@ -19,6 +19,7 @@ from twinscore.report import harmonics as report
 from twinscore.report import page, style
 
 SMALL = NetworkSpec(width=4, levels=1)
+BASES = ("cosines", "wavelets")
 FEW = {"vectors": 6, "sigmas": (0.1, 0.4), "draws": 8}
 
 
@@ -143,6 +144,48 @@ def test_two_networks_side_by_side(pair):
             shared = np.square(top[0] @ top[1].T).sum() / found.dimensions
             assert found.shared == pytest.approx(shared, rel=1e-4)
         assert found.chance == found.dimensions / 64
+
+
+FILTER = """
+import torch
+
+
+def low_pass(y, sigma):
+    side = y.shape[-1]
+    angles = torch.arange(side)[:, None] * (torch.arange(side) + 0.5) * torch.pi / side
+    cosines = torch.nn.functional.normalize(torch.cos(angles), dim=1).to(y)
+    factors = torch.exp(-torch.arange(side) / 3.0 - torch.arange(side)[:, None] / 5.0).to(y)
+    return cosines.T @ (factors * (cosines @ y @ cosines.T)) @ cosines
+
+
+def model():
+    return low_pass
+"""
+
+
+def test_a_filter_of_cosines_has_cosines_for_eigenvectors(tmp_path):
+    file = tmp_path / "filter.py"
+    file.write_text(FILTER)
+    spec = harmonics.Spec(model=f"{file}:model", index=7, **FEW)
+    done = harmonics.run(spec, tmp_path / "run", device="cpu")
+    by_basis = {name: [f for f in done.result.fixed if f.basis == name] for name in BASES}
+    for name, found in by_basis.items():
+        assert [f.dimensions for f in found] == [1, 2, 4], name
+        assert all(f.dimensions / 64 < f.chance < 0.6 for f in found)  # the best, not fixed ones
+    # Eigenvalues are distinct; float32 products settle the vectors to some 1e-6.
+    assert [f.shared for f in by_basis["cosines"]] == pytest.approx([1] * 3, abs=1e-5)
+    assert by_basis["wavelets"][-1].shared < 0.95
+    facts = dict(report.content(done.folder).facts)
+    said = facts[f"{done.result.models[0].name}: shared with the best cosines (chance)"]
+    assert said.startswith("top 1: 100 % (")
+
+
+def test_odd_sides_have_no_wavelets(tmp_path):
+    file = tmp_path / "filter.py"
+    file.write_text(FILTER)
+    spec = harmonics.Spec(model=f"{file}:model", data="digits,size=7", **FEW)
+    done = harmonics.run(spec, tmp_path / "run", device="cpu")
+    assert {f.basis for f in done.result.fixed} == {"cosines"}
 
 
 def test_a_second_run_reads_the_first(pair, models, monkeypatch):

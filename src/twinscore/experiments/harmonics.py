@@ -1,6 +1,7 @@
 """The adaptive basis of a denoiser at one image ([GAHB] section 3.1, figure 3), or of two."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from twinscore import environment, runs
 from twinscore import images as image_sets
-from twinscore.analysis.harmonics import agreement
+from twinscore.analysis import harmonics
 from twinscore.analysis.jacobian import linearise
 from twinscore.denoisers import Checkpoint, load
 from twinscore.denoisers.checkpoint import WEIGHTS
@@ -21,6 +22,7 @@ from twinscore.experiments.drawing import model_digest
 from twinscore.experiments.eigenbasis import KEPT, REMOVED, Basis, Level, measure, noise
 from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.trials import Factory
+from twinscore.runs import derive_seed
 from twinscore.training import single_device
 
 __all__ = ["Done", "Result", "Spec", "run"]
@@ -94,6 +96,20 @@ class Agreement(_Model):
     chance: float
 
 
+class Fixed(_Model):
+    """Mean squared cosine between a model's top eigenvectors and the best of a fixed basis.
+
+    At the spec's ``sigma``; the best are as many elements, those with most energy in the
+    eigenvectors' span. ``chance`` is what as many random directions share with the best for them.
+    """
+
+    model: str
+    basis: Literal["cosines", "wavelets"]
+    dimensions: int
+    shared: float
+    chance: float
+
+
 class Model(_Model):
     """One denoiser at every noise level."""
 
@@ -121,6 +137,7 @@ class Result(_Model):
     removed_below: float = REMOVED
     models: list[Model]
     agreement: list[Agreement]
+    fixed: list[Fixed]
 
     def table(self) -> str:
         """Every model and noise level as text."""
@@ -255,6 +272,11 @@ def _write(
         sigma=spec.sigma,
         models=models,
         agreement=found,
+        fixed=[
+            fixed
+            for model, levels in zip(models, bases, strict=True)
+            for fixed in _fixed(spec, model.name, levels[spec.sigma].vectors, x.shape[1:])
+        ],
     )
     arrays = {
         name: np.ascontiguousarray(value.cpu().numpy(), dtype=np.float32)
@@ -295,16 +317,41 @@ def _arrays(spec: Spec, x: Tensor, bases: Sequence[dict[float, Basis]]) -> dict[
 
 def _agreement(spec: Spec, bases: Sequence[dict[float, Basis]]) -> list[Agreement]:
     """Of the top 1, 2, 4, ... eigenvectors of two models at every noise level."""
-    dimensions = [2**i for i in range(spec.vectors.bit_length())]
     found = []
     for sigma in spec.levels:
-        for count in dimensions:
+        for count in _dimensions(spec):
             one, other = (levels[sigma].vectors[:count] for levels in bases)
-            angles = agreement(one, other)
+            angles = harmonics.agreement(one, other)
             found.append(
                 Agreement(sigma=sigma, dimensions=count, shared=angles.shared, chance=angles.chance)
             )
     return found
+
+
+def _fixed(spec: Spec, model: str, vectors: Tensor, shape: torch.Size) -> list[Fixed]:
+    """Of the top 1, 2, 4, ... eigenvectors with cosines, and wavelets where the sides allow."""
+    generator = torch.Generator().manual_seed(derive_seed(spec.seed, "chance"))
+    noise = torch.randn(vectors.shape, generator=generator, dtype=torch.float64)
+    random = torch.linalg.qr(noise.T).Q.T
+    images = vectors.view(-1, *shape)
+    bases = {"cosines": harmonics.dct(images)}
+    with suppress(ValueError):  # odd or short sides
+        bases["wavelets"] = harmonics.wavelet(images)
+    return [
+        Fixed(
+            model=model,
+            basis=name,
+            dimensions=count,
+            shared=harmonics.agreement_with_basis(coefficients[:count]).shared,
+            chance=harmonics.agreement_with_basis(random[:count]).shared,
+        )
+        for name, coefficients in bases.items()
+        for count in _dimensions(spec)
+    ]
+
+
+def _dimensions(spec: Spec) -> list[int]:
+    return [2**i for i in range(spec.vectors.bit_length())]
 
 
 def _verdict(spec: Spec, models: list[Model], found: list[Agreement], d: int) -> str:

@@ -3,13 +3,23 @@
 Figure 3 of Kadkhodaie, Guth, Simoncelli and Mallat (ICLR 2024) for one model, or two side by side.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from twinscore.report import harmonics_figures, style
-from twinscore.report.harmonics_data import Decay, Harmonics, Level, Number, Share, load
+from twinscore.report.harmonics_data import (
+    Agreement,
+    Decay,
+    Fixed,
+    Harmonics,
+    Level,
+    Number,
+    Share,
+    load,
+)
 from twinscore.report.harmonics_figures import signed
 from twinscore.report.pictures import sheet
 from twinscore.report.pieces import Caption, Cell, Content, Table, Viewer
@@ -77,8 +87,11 @@ def content(folder: Path, *, images: bool = True) -> Content:
     ]
     same = [a for a in result.agreement if a.sigma == result.sigma]
     if same:
-        words = [f"top {a.dimensions}: {_percent(a.shared)} ({_percent(a.chance)})" for a in same]
-        facts.append(("What both models' eigenvectors share (chance)", "; ".join(words)))
+        facts.append(("What both models' eigenvectors share (chance)", _shared(same)))
+    pairs = dict.fromkeys((f.model, f.basis) for f in result.fixed)
+    for model, basis in pairs:
+        own = [f for f in result.fixed if (f.model, f.basis) == (model, basis)]
+        facts.append((f"{model}: shared with the best {basis} (chance)", _shared(own)))
     return Content(
         title=f"twinscore: harmonics at image {result.index} of {result.source}",
         verdict=result.verdict,
@@ -87,6 +100,12 @@ def content(folder: Path, *, images: bool = True) -> Content:
         captions=_captions(data),
         notes=_notes(data),
         viewers={"eigenvectors": _viewer(data)} if images else {},
+    )
+
+
+def _shared(found: Sequence[Agreement] | Sequence[Fixed]) -> str:
+    return "; ".join(
+        f"top {a.dimensions}: {_percent(a.shared)} ({_percent(a.chance)})" for a in found
     )
 
 

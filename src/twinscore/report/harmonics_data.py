@@ -93,6 +93,16 @@ class Agreement(_Part):
     chance: float
 
 
+class Fixed(_Part):
+    """What a model's top eigenvectors share with the best of a fixed basis."""
+
+    model: str
+    basis: str
+    dimensions: int
+    shared: float
+    chance: float
+
+
 class Result(_Part):
     """The fields of result.json that the report reads."""
 
@@ -106,6 +116,7 @@ class Result(_Part):
     removed_below: float
     models: list[Model]
     agreement: list[Agreement]
+    fixed: list[Fixed]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from twinscore.denoisers.closed_form.level import Level, centred, variance_of
 
@@ -39,8 +40,8 @@ class Empirical:
     """Posterior mean of ``x`` uniform over N training images; make one with :meth:`of`.
 
     Cost of a call: 4 B N d flops, half of that where few images weigh anything. Memory: chunks of
-    2^20 numbers, whatever N, with or without gradients: derivatives pass over the images again.
-    Second derivatives, and so the products ``J v`` of ``linearise``, keep some B N numbers.
+    2^20 numbers, whatever N, and so for derivatives of first and second order, which pass over the
+    images again; those of third order keep some B N numbers.
     It can be differentiated in ``y``, not in ``sigma``, in reverse or forward mode.
 
     Attributes
@@ -152,29 +153,33 @@ class Empirical:
         for scores, x in self._scored(y, noise):
             exponents = scores.div_(noise)
             higher = torch.maximum(peak, exponents.amax(1, keepdim=True).double())
-            weights = exponents.sub_(higher.to(exponents)).exp_().to(y)
+            weights = _weights(exponents.sub_(higher.to(exponents)), y.dtype)
             shrink = (peak - higher).exp()
             total = total * shrink + weights.sum(1, keepdim=True)
             sums = torch.addmm(sums * shrink.to(y), weights, x)
             peak = higher
         return sums / total.to(y), (peak + total.log())[:, 0]
 
-    def _covariance_product(
-        self, v: Tensor, y: Tensor, noise: Tensor, mean: Tensor, evidence: Tensor
+    def _moment(
+        self, along: tuple[Tensor, ...], y: Tensor, noise: Tensor, mean: Tensor, evidence: Tensor
     ) -> Tensor:
-        """``Cov[x | y] v`` for ``v`` (B, d), without the matrix."""
-        along, total = torch.zeros_like(v), torch.zeros_like(v[:, :1])
+        """``E[(x - m) prod_j <v_j, x - m> | y]`` for vectors ``v_j`` (B, d) and the mean m, (B, d).
+
+        One vector gives ``Cov[x | y] v``, two give its derivative in ``y`` times ``sigma^2``.
+        """
+        sums, total = torch.zeros_like(y), torch.zeros_like(noise)
         for scores, x in self._scored(y, noise):
-            weights = (scores / noise - evidence[:, None]).exp().to(y)
-            weighted = weights * (v @ x.T - (v * mean).sum(1, keepdim=True))
-            along, total = along + weighted @ x, total + weighted.sum(1, keepdim=True)
-        return along - total * mean
+            weights = _weights(scores / noise - evidence[:, None], y.dtype)
+            for v in along:
+                weights = weights * (v @ x.T - (v * mean).sum(1, keepdim=True))
+            sums, total = sums + weights @ x, total + weights.sum(1, keepdim=True)
+        return sums - total * mean
 
     def _covariance(self, y: Tensor, noise: Tensor, mean: Tensor, evidence: Tensor) -> Tensor:
         """``Cov[x | y]`` of a single image, (1, d, d)."""
         found = y.new_zeros(y.shape[1], y.shape[1])
         for scores, x in self._scored(y, noise):
-            weights = (scores / noise - evidence[:, None]).exp()[0].to(y)
+            weights = _weights(scores / noise - evidence[:, None], y.dtype)[0]
             near = weights > 0
             spread = (x[near] - mean) * weights[near, None].sqrt()
             found = torch.addmm(found, spread.T, spread)
@@ -252,13 +257,13 @@ class _Posterior(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, of_mean: Tensor, of_evidence: Tensor) -> tuple[Tensor, None, None]:
         y, noise, mean, _ = ctx.saved_tensors
-        from_mean = ctx.form._covariance_product(of_mean, *ctx.saved_tensors)
+        from_mean = _Product.apply(of_mean, *ctx.saved_tensors, ctx.form)
         return (from_mean + of_evidence[:, None].to(y) * (mean - y)) / noise, None, None
 
     @staticmethod
     def jvp(ctx: Any, of_y: Tensor, *_: None) -> tuple[Tensor, Tensor]:
         y, noise, mean, _ = ctx.saved_tensors
-        of_mean = ctx.form._covariance_product(of_y, *ctx.saved_tensors) / noise
+        of_mean = ctx.form._moment((of_y,), *ctx.saved_tensors) / noise
         return of_mean, ((mean - y) / noise * of_y).double().sum(1)
 
     @staticmethod
@@ -271,6 +276,46 @@ class _Posterior(torch.autograd.Function):
         )
         mean, evidence = _Posterior.apply(y.flatten(0, 1), noise.flatten(0, 1), form)
         return (mean.view_as(y), evidence.view(y.shape[:2])), (0, 0)
+
+
+class _Product(torch.autograd.Function):
+    """``Cov[x | y] v``, whose derivatives are moments too; mean and evidence follow from ``y``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        v: Tensor, y: Tensor, noise: Tensor, mean: Tensor, evidence: Tensor, form: Empirical
+    ) -> Tensor:
+        return form._moment((v,), y, noise, mean, evidence)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        *tensors, ctx.form = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        v, y, noise, *rest = ctx.saved_tensors
+        of_v, of_y = None, None
+        if ctx.needs_input_grad[0]:
+            of_v = _Product.apply(g, y, noise, *rest, ctx.form)
+        if ctx.needs_input_grad[1]:
+            of_y = ctx.form._moment((v, g), y, noise, *rest) / noise
+        return of_v, of_y, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, of_v: Tensor, of_y: Tensor, *_: None) -> Tensor:
+        v, y, noise, *rest = ctx.saved_tensors
+        along_v = ctx.form._moment((of_v,), y, noise, *rest)
+        return along_v + ctx.form._moment((v, of_y), y, noise, *rest) / noise
+
+
+def _weights(exponents: Tensor, dtype: torch.dtype) -> Tensor:
+    """Exponentials; 0 where a product with them may be subnormal, which processors are slow at."""
+    numbers = torch.finfo(dtype)
+    return F.threshold(exponents.exp().to(dtype), numbers.tiny / numbers.eps, 0)
 
 
 def _product(left: Tensor, right: Tensor, start: Tensor) -> Tensor:
