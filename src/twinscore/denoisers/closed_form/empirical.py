@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from twinscore.denoisers.closed_form.level import Level, centred, variance_of
 
@@ -153,7 +152,7 @@ class Empirical:
         for scores, x in self._scored(y, noise):
             exponents = scores.div_(noise)
             higher = torch.maximum(peak, exponents.amax(1, keepdim=True).double())
-            weights = _weights(exponents.sub_(higher.to(exponents)), y.dtype)
+            weights = exponents.sub_(higher.to(exponents)).exp_().to(y)
             shrink = (peak - higher).exp()
             total = total * shrink + weights.sum(1, keepdim=True)
             sums = torch.addmm(sums * shrink.to(y), weights, x)
@@ -169,7 +168,7 @@ class Empirical:
         """
         sums, total = torch.zeros_like(y), torch.zeros_like(noise)
         for scores, x in self._scored(y, noise):
-            weights = _weights(scores / noise - evidence[:, None], y.dtype)
+            weights = (scores / noise - evidence[:, None]).exp().to(y)
             for v in along:
                 weights = weights * (v @ x.T - (v * mean).sum(1, keepdim=True))
             sums, total = sums + weights @ x, total + weights.sum(1, keepdim=True)
@@ -179,7 +178,7 @@ class Empirical:
         """``Cov[x | y]`` of a single image, (1, d, d)."""
         found = y.new_zeros(y.shape[1], y.shape[1])
         for scores, x in self._scored(y, noise):
-            weights = _weights(scores / noise - evidence[:, None], y.dtype)[0]
+            weights = (scores / noise - evidence[:, None]).exp()[0].to(y)
             near = weights > 0
             spread = (x[near] - mean) * weights[near, None].sqrt()
             found = torch.addmm(found, spread.T, spread)
@@ -310,12 +309,6 @@ class _Product(torch.autograd.Function):
         v, y, noise, *rest = ctx.saved_tensors
         along_v = ctx.form._moment((of_v,), y, noise, *rest)
         return along_v + ctx.form._moment((v, of_y), y, noise, *rest) / noise
-
-
-def _weights(exponents: Tensor, dtype: torch.dtype) -> Tensor:
-    """Exponentials; 0 where a product with them may be subnormal, which processors are slow at."""
-    numbers = torch.finfo(dtype)
-    return F.threshold(exponents.exp().to(dtype), numbers.tiny / numbers.eps, 0)
 
 
 def _product(left: Tensor, right: Tensor, start: Tensor) -> Tensor:
