@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import load_file
 
 from twinscore import cli, environment
-from twinscore.analysis.slopes import fitted_slope, slope, slope_difference
+from twinscore.analysis.slopes import fitted_slope, slope
 from twinscore.denoisers import NetworkSpec
 from twinscore.denoisers.closed_form import StationaryGaussian
 from twinscore.errors import InputError
@@ -52,6 +52,11 @@ def finished(tmp_path_factory):
     return regularity.run(SPEC, tmp_path_factory.mktemp("runs") / "finished", device="cpu")
 
 
+@pytest.fixture(scope="module")
+def figures(finished):
+    return drawn.figures(finished.folder)
+
+
 # Known answers
 
 
@@ -67,52 +72,6 @@ def test_errors_and_slope_of_the_optimal_denoiser_of_gaussian_fields():
     fit = fitted_slope(sigmas, measured, (10, 30), seed=0)
     margin = (fit.high - fit.low) / 2  # half the interval on each side: 4 standard errors
     assert fit.low - margin < slope(sigmas, exact, (10, 30)) < fit.high + margin
-
-
-def test_slopes_of_exact_power_laws_have_their_difference_as_contrast():
-    sigmas = np.array(SPEC.sigmas)
-    scatter = np.linspace(0.5, 1.5, 5)
-    errors = {
-        (alpha, "regularity"): dict.fromkeys(
-            measures.METHODS,
-            sigmas[None, :, None] ** (2 * alpha / (alpha + 1)) * scatter * np.ones((2, 1, 1)),
-        )
-        for alpha in (1.0, 3.0)
-    }
-    for contrast in results.contrasts_of(SPEC, errors):
-        numbers = contrast.difference.model_dump().values()
-        np.testing.assert_allclose(list(numbers), 0.25, atol=1e-12)  # images share their slope
-        assert contrast.theory == pytest.approx(0.25)
-
-
-def test_replicates_widen_the_interval_of_a_slope():
-    sigmas = SPEC.sigmas
-    same = np.array(sigmas)[:, None] ** 1.2 * np.linspace(0.9, 1.1, 8)
-    other = np.array(sigmas)[:, None] ** 1.6 * np.linspace(0.9, 1.1, 8)
-    # Two slopes, 0.6 and 0.8: their t interval at one degree of freedom is 0.7 -+ 12.706 * 0.1.
-    apart = fitted_slope(sigmas, np.stack([same, other]), (10, 30), seed=0)
-    assert [apart.low, apart.value, apart.high] == pytest.approx(
-        [0.7 - 1.2706, 0.7, 0.7 + 1.2706], abs=1e-4
-    )
-    alike = fitted_slope(sigmas, np.stack([same, same]), (10, 30), seed=0)
-    assert alike.high - alike.low < 1e-9
-    one = fitted_slope(sigmas, other, (10, 30), seed=0)
-    assert one == fitted_slope(sigmas, other[None], (10, 30), seed=0)
-
-
-def test_a_difference_of_slopes_is_paired_within_a_replicate():
-    """Slopes that differ between replicates but not their difference: an interval of no width."""
-    sigmas, scatter = np.array(SPEC.sigmas)[:, None], np.linspace(0.9, 1.1, 8)
-    least, most = (
-        np.stack([sigmas ** (2 * (slope + shift)) * scatter for shift in (0, 0.2)])
-        for slope in (0.5, 0.7)
-    )
-    paired = slope_difference(SPEC.sigmas, least, most, (10, 30), seed=0)
-    assert [paired.low, paired.value, paired.high] == pytest.approx([0.2] * 3, abs=1e-9)
-    one = slope_difference(SPEC.sigmas, least[0], most[0], (10, 30), seed=0)
-    assert [one.low, one.value, one.high] == pytest.approx([0.2] * 3, abs=1e-9)
-    with pytest.raises(ValueError, match="pair errors of one shape"):
-        slope_difference(SPEC.sigmas, least, most[0], (10, 30), seed=0)
 
 
 def test_eigenvectors_of_a_linear_denoiser_are_those_of_its_matrix():
@@ -133,6 +92,21 @@ def test_eigenvectors_of_a_linear_denoiser_are_those_of_its_matrix():
         left = found[f"residual/{name}"]
         assert (np.diff(left) <= 0).all()
         assert left[-1] < 1e-5 * x.square().sum().item()  # an orthonormal basis leaves nothing
+
+
+@pytest.mark.parametrize(("upper", "asymmetry"), [(1.0, 2**0.5), (-1.0, 2.0)])
+def test_asymmetry_is_that_of_the_whole_difference(upper, asymmetry):
+    """``|J - J'| / |J|``: of one entry off the diagonal, and of an antisymmetric matrix."""
+    matrix = torch.zeros(64, 64)
+    matrix[0, 1] = 1.0
+    matrix[1, 0] = min(upper, 0.0)
+
+    def denoiser(y, sigma=None):
+        return (y.flatten(1) @ matrix).view_as(y)
+
+    x = load("c_alpha:alpha=2,size=8,count=1")[0]
+    found = measures.compare_bases(denoiser, x, torch.ones_like(x), 0.1, count=1)
+    assert found["asymmetry"] == pytest.approx(asymmetry, abs=1e-6)
 
 
 def test_memory_of_a_training_is_counted_as_torch_keeps_it():
@@ -164,11 +138,51 @@ def test_result_has_every_class_and_method(finished):
             psnr = [value.value for value in curve.psnr]
             # The logarithm is concave: images' mean PSNR is never below that of their mean error.
             assert (np.array(curve.mean_psnr) >= np.array(psnr) - 1e-9).all()
-            assert np.mean(curve.local) == pytest.approx(curve.slope.value, abs=1e-9)
+            local = [value.value for value in curve.local]
+            assert np.mean(local) == pytest.approx(curve.slope.value, abs=1e-9)
+            assert all(value.low <= value.value <= value.high for value in curve.local)
     text = (finished.folder / "result.json").read_text()
     assert results.Result.model_validate(json.loads(text, parse_constant=pytest.fail)) == result
     with (finished.folder / "levels.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2 * len(measures.METHODS) * 3
+    with (finished.folder / "local_slopes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * len(measures.METHODS) * 2
+    assert (rows[0]["from_input_psnr"], rows[0]["to_input_psnr"]) == ("10", "20")
+    first = result.classes[0].curve("network").local[0]
+    numbers = [float(rows[0][name]) for name in ("slope", "slope_low", "slope_high")]
+    assert numbers == pytest.approx([first.value, first.low, first.high], rel=1e-5)  # 6 digits
+    *_, head, alpha_1, _ = result.table().splitlines()
+    assert head.split() == ["10-20", "20-30"]
+    assert alpha_1.split()[-2] == f"{first.value:.2f}"
+
+
+def test_the_estimate_comes_first_and_counts_baselines_and_what_is_left(
+    finished, tmp_path, monkeypatch
+):
+    assert (finished.folder / "log.txt").read_text().startswith("estimate: 4 networks: about ")
+    assert measures.baseline_seconds(16, "cpu") > 0
+    monkeypatch.setattr(budget, "training_seconds", lambda *_: 0.0)
+    monkeypatch.setattr(study, "baseline_seconds", lambda *_: 6.0)
+    how, said = environment.Execution("cpu", 1, 1), []
+    needed = budget.Cost(0, 0, 0)
+
+    def say():
+        said.clear()
+        study._say_cost(SPEC, needed, tmp_path, how, lambda name, event: said.append(event["text"]))
+        return said
+
+    assert say()[0].startswith("4 networks: about 6.0 minutes")  # 4 of 5 images at 3 levels
+    for k in range(3):
+        (tmp_path / "trials" / f"n{k}").mkdir(parents=True)
+        (tmp_path / "trials" / f"n{k}" / "weights.safetensors").touch()
+    assert say()[0].startswith("1 networks: about 1.5 minutes")
+    (tmp_path / "trials" / "n2" / "weights.safetensors").rename(tmp_path / "moved")
+    assert say()[0].startswith("2 networks: about 3.0 minutes")
+    (tmp_path / "trials" / "n3").mkdir()
+    for k in (2, 3):
+        (tmp_path / "trials" / f"n{k}" / "weights.safetensors").touch()
+    assert say() == []
 
 
 def test_training_and_test_images_of_all_replicates_differ(finished):
@@ -231,14 +245,36 @@ def test_the_command_writes_a_page(finished, tmp_path, capsys):
     assert '<figure id="bases">' not in (finished.folder / "report.html").read_text()
 
 
-def test_the_figures_show_the_numbers(finished):
+def test_the_figures_show_the_numbers(finished, figures):
     arrays = load_file(finished.folder / "arrays.safetensors")
-    bases = drawn.figures(finished.folder)["bases"]
-    shown = bases.subfigs[0].axes[3].images[0].get_array()
+    shown = figures["bases"].subfigs[0].axes[3].images[0].get_array()
     np.testing.assert_array_equal(shown, arrays["regularity/1/eigenvectors"][0, 0])
-    line = drawn.figures(finished.folder)["local"].axes[0].lines[0]
+    line = figures["local"].axes[0].lines[0]
     local = finished.result.classes[0].curve("network").local
-    np.testing.assert_array_equal(line.get_ydata(), local)
+    np.testing.assert_array_equal(line.get_ydata(), [value.value for value in local])
+
+
+def test_the_figures_show_signs_asymmetry_and_the_theory(finished, figures):
+    arrays = load_file(finished.folder / "arrays.safetensors")
+    eigenvalues = arrays["regularity/1/eigenvalues"]
+    line = figures["eigenvalues"].axes[0].lines[1]  # after the axis
+    np.testing.assert_array_equal(line.get_ydata(), eigenvalues)
+    title = figures["bases"].subfigs[0].get_suptitle()
+    assert f"asymmetry {finished.result.classes[0].asymmetry:.2f}" in title
+    assert f"{(eigenvalues < 0).sum()} of 256 eigenvalues negative" in title
+    reference = next(line for line in figures["curves"].axes[0].lines if line.get_marker() == "|")
+    (x0, x1), (y0, y1) = reference.get_data()
+    assert (y1 - y0) / (x1 - x0) == pytest.approx(0.5)
+    assert (x0, y0) == (10, finished.result.classes[0].curve("network").psnr[0].value)
+
+
+def test_a_constant_vector_is_pale(figures):
+    """Its entries are 1/16, a third of full tone."""
+    vectors = [image for axes in figures["bases"].subfigs[0].axes[3:] for image in axes.images]
+    assert len(vectors) == 2 * SPEC.eigenvectors
+    for image in vectors:
+        vector = image.get_array()
+        assert image.norm.vmax == pytest.approx(max(np.abs(vector).max(), 3 / 16), rel=1e-6)
 
 
 # Bad input

@@ -49,8 +49,8 @@ def normal(*shape, seed=0):
     return torch.randn(shape, generator=generator_of(seed), dtype=torch.float64)
 
 
-def edges(count=16, size=32, alpha=2.0):
-    law = CAlpha(size=size, alpha=alpha, filter="regularity")
+def edges(count=16, size=32, alpha=2.0, of="regularity"):
+    law = CAlpha(size=size, alpha=alpha, filter=of)
     return c_alpha(range(count), law, seed=5).double()
 
 
@@ -270,20 +270,23 @@ def test_the_best_basis_is_never_worse_than_wavelets(seed, sigma, cost):
 
 
 @pytest.mark.parametrize("alpha", [1.0, 3.0])
-def test_with_edges_the_best_basis_gains_at_every_noise_level(alpha):
-    x = edges(count=16, size=64, alpha=alpha)
-    for sigma in (0.3, 0.1, 0.03, 0.01):
+@pytest.mark.parametrize("of", ["published", "regularity"])
+@pytest.mark.parametrize(("size", "count"), [(16, 64), (64, 8)])
+def test_with_edges_the_best_basis_gains_at_every_noise_level(alpha, of, size, count):
+    """Over the levels of quick-c-alpha (4 to 40 dB), whose images are of 16x16, and at 64x64."""
+    x = edges(count, size, alpha, of)
+    for sigma in (0.63, 0.3, 0.1, 0.03, 0.01):
         pairs = torch.stack(
             [oracle_risk(x, sigma, d) for d in (Wavelets(), Bandlets(geometry_cost=0))], 1
         ).numpy()
-        assert (pairs[:, 1] <= pairs[:, 0]).all()
+        assert (pairs[:, 1] <= pairs[:, 0] * (1 + CLOSE["rtol"])).all()
         draws = resampled(
             pairs[None],
             lambda drawn, axis: 10 * np.log10(np.divide(*drawn.mean(axis).T)),
             seed=0,
             resamples=500,
         )
-        assert interval(draws)[0] > 0.3  # dB; measured .5 to 1.2
+        assert interval(draws)[0] > 0.25  # dB; the least is 0.32
 
 
 def test_squares_follow_a_straight_edge():

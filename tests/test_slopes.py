@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from twinscore.analysis.slopes import fitted_slope, local_slopes, slope
+from twinscore.analysis.slopes import fitted_local_slopes, fitted_slope, local_slopes, slope
+from twinscore.analysis.statistics import mean_interval
 from twinscore.denoisers.closed_form import StationaryGaussian
 from twinscore.images.synthetic.fields import spectrum_of
 
@@ -71,6 +72,30 @@ def test_the_interval_over_three_replicates_covers_what_differs_between_them():
     assert 367 <= covered <= 393
 
 
+def test_local_slopes_have_the_intervals_of_their_replicates():
+    """A kink at 20 dB; each replicate's slopes are those of its mean error."""
+    exponents = np.where(DB < 20, 1.0, 1.6)
+    steps = np.concatenate([[0], exponents[:-1].cumsum()]) / 10  # d log10(mse) over dB, halved
+    tilts = np.array([-0.1, 0.0, 0.2])[:, None] * DB / 10
+    mse = 10 ** -(steps + tilts)[:, :, None] * np.linspace(0.5, 1.5, 4)
+    found = fitted_local_slopes(SIGMAS[::-1], mse[:, ::-1], seed=0)
+    assert [fit.fit_range for fit in found][:2] == [pytest.approx((5, 6)), pytest.approx((6, 7))]
+    for fit, below in zip(found, exponents, strict=False):
+        expected = mean_interval(below + np.array([-0.1, 0.0, 0.2]))
+        np.testing.assert_allclose([fit.value, fit.low, fit.high], expected, atol=1e-9)
+    [mean, *_] = np.mean([local_slopes(SIGMAS, of.mean(1))[1] for of in mse], axis=0)
+    assert found[0].value == pytest.approx(mean, abs=1e-9)
+
+
+def test_local_slopes_of_one_replicate_have_the_interval_of_its_images():
+    unlike = SIGMAS[::10, None] ** np.linspace(1.0, 1.4, 50)
+    for fit in fitted_local_slopes(SIGMAS[::10], unlike, seed=0, resamples=200):
+        assert 0.5 < fit.low < fit.value < fit.high < 0.7  # between those of single images
+    alike = np.repeat(SIGMAS[::10, None], 3, axis=1)
+    for fit in fitted_local_slopes(SIGMAS[::10], alike, seed=0, resamples=20):
+        np.testing.assert_allclose([fit.low, fit.value, fit.high], 0.5, rtol=1e-12)
+
+
 def test_images_alike_give_an_interval_of_no_width():
     mse = np.repeat(SIGMAS[:, None], 3, axis=1)
     fit = fitted_slope(SIGMAS, mse, (10, 40), seed=0, resamples=20)
@@ -103,3 +128,5 @@ def test_an_interval_needs_images():
 def test_local_slopes_need_different_levels():
     with pytest.raises(ValueError, match="all different"):
         local_slopes([0.1, 0.1], [0.1, 0.1])
+    with pytest.raises(ValueError, match="all different"):
+        fitted_local_slopes([0.1, 0.1], np.ones((2, 3)), seed=0)

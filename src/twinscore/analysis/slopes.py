@@ -8,6 +8,7 @@ noise: the range of the fit must be stated beforehand, and local slopes shown be
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -135,6 +136,52 @@ def slope_difference(
     return Slope(*value, fit_range, int(inside.sum()))
 
 
+def fitted_local_slopes(
+    sigmas: Sequence[float],
+    mse: ArrayLike,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> list[Slope]:
+    """Slopes between neighbouring noise levels, each with an interval.
+
+    Parameters
+    ----------
+    sigmas, mse, seed, resamples, level
+        As for :func:`fitted_slope`.
+
+    Returns
+    -------
+    list of Slope
+        K - 1 of them, by ascending input PSNR; ``fit_range`` are the two levels. The interval is
+        that of :func:`fitted_slope`, of each slope by itself.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two levels, two are equal, there are fewer than 2 images, or an
+        error is negative, zero on average, or not finite.
+    """
+    errors = _replicates(mse).transpose(0, 2, 1)
+    for replicate in errors.mean(1):
+        _check(sigmas, replicate)
+    _require_different(sigmas)
+    inputs = _input_psnr(sigmas)
+
+    def between(pair: list[int]) -> Slope:
+        def statistic(drawn: NDArray, axis: int) -> NDArray[np.float64]:
+            return _least_squares(inputs[pair], _psnr(drawn.mean(axis)))
+
+        value = over_replicates(
+            errors[:, :, pair], statistic, seed=seed, resamples=resamples, level=level
+        )
+        low, high = inputs[pair].tolist()
+        return Slope(*value, (low, high), 2)
+
+    return [between(list(pair)) for pair in pairwise(inputs.argsort().tolist())]
+
+
 def slope(sigmas: Sequence[float], mse: ArrayLike, fit_range: tuple[float, float]) -> float:
     """Slope of an exact curve: one mean squared error for each noise level.
 
@@ -189,8 +236,7 @@ def local_slopes(
     """
     errors = np.asarray(mse, dtype=np.float64)
     _check(sigmas, errors)
-    if len(set(sigmas)) < max(2, len(sigmas)):
-        raise ValueError(f"local slopes need at least 2 noise levels, all different, got {sigmas}")
+    _require_different(sigmas)
     inputs = _input_psnr(sigmas)
     order = inputs.argsort()
     inputs, outputs = inputs[order], _psnr(errors[order])
@@ -249,6 +295,11 @@ def _check(sigmas: Sequence[float], mse: NDArray) -> None:
         raise ValueError("noise levels must be positive and finite")
     if not (np.isfinite(mse).all() and (mse > 0).all()):
         raise ValueError("mean squared errors must be positive and finite")
+
+
+def _require_different(sigmas: Sequence[float]) -> None:
+    if len(set(sigmas)) < max(2, len(sigmas)):
+        raise ValueError(f"local slopes need at least 2 noise levels, all different, got {sigmas}")
 
 
 def _input_psnr(sigmas: Sequence[float]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from twinscore.report import reading, regularity_figures, style
 from twinscore.report.pieces import Caption, Cell, Content, Table, covers
 from twinscore.report.regularity_data import Data, Value, load
 
-FIGURES = ("slopes", "curves", "local", "bases", "decay")
+FIGURES = ("slopes", "curves", "local", "bases", "decay", "eigenvalues")
 
 
 def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[str, Figure]:
@@ -30,9 +30,9 @@ def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[
     Returns
     -------
     dict of str to matplotlib.figure.Figure
-        In the order of `FIGURES`: ``slopes`` (against alpha), ``curves`` (output against input
+        In the order of `FIGURES`: ``slopes`` (of each method), ``curves`` (output against input
         PSNR), ``local`` (slopes between neighbouring levels), ``bases`` (eigenvectors beside
-        best-basis vectors) and ``decay`` (what the largest coefficients leave).
+        best-basis vectors), ``decay`` (what the largest coefficients leave) and ``eigenvalues``.
 
     Raises
     ------
@@ -120,42 +120,57 @@ def _captions(data: Data) -> dict[str, Caption]:
     classes = ", ".join(f"alpha {c.alpha:g} ({c.generator})" for c in data.classes)
     return {
         "slopes": Caption(
-            "Slopes against alpha",
-            "The fitted slope of each method, with its interval, and alpha / (alpha + 1). Solid: "
-            "the network; dashed: estimators that see the noisy image only; dotted: oracles.",
-            f"Slope against alpha for each generator; classes: {classes}.",
+            "Slopes",
+            "The fitted slope of each method, with its interval; dashed lines are alpha / (alpha + "
+            "1). Cosines, wavelets and best basis threshold the noisy image; oracles know the "
+            "clean one.",
+            f"Slope of each method for each generator; classes: {classes}.",
         ),
         "curves": Caption(
             "Denoising curves",
             "Output PSNR of the mean squared error against input PSNR of the network (solid) and "
-            "of thresholding in the best basis (dashed). The fit range is shaded; the gray line "
-            "marks output = input, whose slope is 1: a slope says how fast an error falls, not "
-            "how small it is.",
+            "of thresholding in the best basis (dashed) and in cosines (dotted). The fit range is "
+            "shaded; thin lines with a tick at both ends have slope alpha / (alpha + 1) and start "
+            "from the network's first point in it. The gray line marks output = input, whose slope "
+            "is 1: a slope says how fast an error falls, not how small it is. What lies below it "
+            "is worse than the noisy image.",
             "Output PSNR against input PSNR, a curve for each alpha.",
         ),
         "local": Caption(
             "Local slopes of the network",
-            "Slopes between neighbouring noise levels, with alpha / (alpha + 1) as short lines at "
-            "the right. Where they do not settle inside the shaded range, the fitted slope depends "
-            "on the range. On a pixel grid the slope of an optimal denoiser tends to 1 at low "
-            "noise; a slope near 0 means that the error no longer falls with the noise.",
+            "Slopes between neighbouring noise levels, with intervals, and alpha / (alpha + 1) as "
+            "short lines at the right. Where they do not settle inside the shaded range, the "
+            "fitted slope depends on the range. On a pixel grid the slope of an optimal denoiser "
+            "tends to 1 at low noise; a slope near 0 means that the error no longer falls with the "
+            "noise. local_slopes.csv has those of every method.",
             "Local slope against input PSNR, a curve for each alpha.",
         ),
         "bases": Caption(
             "Eigenvectors and best-basis vectors",
             "For each class, above: a test image, the noisy and the denoised one, eigenvectors "
             "of the network's Jacobian there, in the order of falling eigenvalues (numbers). "
-            "Below: vectors of the clean image's best basis with the largest coefficients. "
-            "Blue is negative, red positive.",
+            "Below: vectors of the clean image's best basis with the largest coefficients. Blue "
+            "is negative, red positive. Few of these vectors follow a contour: the largest "
+            "coefficients lie in coarse bands, too small for a square that has a direction, and "
+            "there the best basis is plain wavelets (a pale square is the constant vector). "
+            "The Jacobian of an optimal denoiser is symmetric and has no negative eigenvalue. "
+            "Asymmetry is |J - J'| / |J| in Frobenius norms, from 0 to 2; eigenvectors are of the "
+            "symmetric part.",
             "Small pictures: image, noisy, denoised, then eigenvectors; below, best-basis vectors.",
         ),
         "decay": Caption(
             "How few vectors hold the image",
             "Share of the clean image's energy that its k largest coefficients leave, in the "
-            "eigenvectors at the noisy image and in three other bases, and the eigenvalues. The "
-            "best basis is chosen with the clean image, the eigenvectors are the network's own. "
-            "One image.",
+            "eigenvectors at the noisy image and in three other bases. The best basis is chosen "
+            "with the clean image, the eigenvectors are the network's own. One image.",
             "Residual energy against the number of coefficients, one panel for each class.",
+        ),
+        "eigenvalues": Caption(
+            "Eigenvalues",
+            "Of the symmetric part of the network's Jacobian at the same noisy image, in falling "
+            "order. An optimal denoiser has none below 0: negative ones, and the asymmetry, say "
+            "how far the network is from one.",
+            "Eigenvalue against rank, a curve for each alpha.",
         ),
     }
 

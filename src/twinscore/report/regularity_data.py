@@ -26,7 +26,7 @@ class Curve(_Part):
     method: str
     slope: Value
     psnr: list[Value]
-    local: list[float]
+    local: list[Value]
 
 
 class Class(_Part):
@@ -36,6 +36,7 @@ class Class(_Part):
     generator: str
     theory: float
     of_filter: float
+    asymmetry: float
     curves: list[Curve]
 
     def curve(self, method: str) -> Curve:

@@ -14,6 +14,8 @@ from twinscore.report.style import Theme
 
 FIGURES = ("loss", "estimates")
 ROWS = ("clean", "noisy", "plain", "shuffled")
+NAMES = 0.7
+"""Inches for the names of the rows."""
 
 
 class _Part(BaseModel):
@@ -178,12 +180,17 @@ def _curve(result: Result, name: str) -> np.ndarray:
 def _estimates(run: reading.Run) -> Figure:
     rows = {name: reading.array(run, name) for name in ROWS}
     count = len(rows["clean"])
-    figure = style.new_figure(0.9 * len(rows))
-    grid = figure.subplots(len(rows), count, squeeze=False)
+    height, width = rows["clean"].shape[-2:]
+    tile = (style.WIDTH - NAMES) / count
+    figure = style.new_figure(len(rows) * tile * height / width)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    ratios = [NAMES, *[tile] * count]
+    grid = figure.subplots(len(rows), count + 1, squeeze=False, width_ratios=ratios)
     for (title, images), line in zip(rows.items(), grid, strict=True):
-        for axes, image in zip(line, to_rgb(images), strict=True):
+        line[0].text(1, 0.5, title, ha="right", va="center", fontsize=8)
+        line[0].set_axis_off()
+        for axes, image in zip(line[1:], to_rgb(images), strict=True):
             _show(axes, image)
-        line[0].set_title(title, loc="left", fontsize=7.5)
     return figure
 
 

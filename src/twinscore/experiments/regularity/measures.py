@@ -1,5 +1,6 @@
 """What is measured on the test images of one replicate: the network, the baselines, two bases."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from twinscore.denoisers.shrinkage import (
     largest_vectors,
     oracle_risk,
 )
-from twinscore.execution import Report
+from twinscore.execution import Report, torch_threads
 from twinscore.experiments.trials import Trial, open_images, remembered, train
 from twinscore.runs import derive_seed
 from twinscore.training import single_device
@@ -40,6 +41,10 @@ ESTIMATORS = {
 METHODS = (NETWORK, *ESTIMATORS, *ORACLES)
 MEASURES_VERSION = 2
 """Bumped when the same trial gives other measures."""
+
+
+_TIMED = 2**14
+"""Pixels on which the baselines are timed, of at least one image."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,38 @@ def _measure(task: Task, checkpoint: Checkpoint, report: Report) -> dict[str, ND
     return arrays
 
 
+def baseline_seconds(size: int, device: str) -> float:
+    """Time of all baselines and oracles at one noise level, on one core or the device.
+
+    Parameters
+    ----------
+    size : int
+        Side of the images, pixels.
+    device : str
+        Where they run.
+
+    Returns
+    -------
+    float
+        Seconds for each image, from a few at once.
+    """
+    count = max(1, _TIMED // size**2)
+    x = torch.rand((count, 1, size, size), generator=torch.Generator().manual_seed(0))
+    x = x.to(single_device(device).device)
+    with torch_threads(1):
+        _baselines(x)  # tables of the transforms are made once
+        started = time.perf_counter()
+        _baselines(x)
+        return (time.perf_counter() - started) / count
+
+
+def _baselines(x: Tensor) -> None:
+    for estimator in ESTIMATORS.values():
+        estimator(x, 0.1)
+    for dictionary in ORACLES.values():
+        oracle_risk(x, 0.1, dictionary).cpu()  # waits for the device
+
+
 def errors(
     denoiser: Denoiser, x: Tensor, sigmas: Sequence[float], *, seed: int
 ) -> NDArray[np.float64]:
@@ -127,7 +164,7 @@ def compare_bases(
     -------
     dict
         ``clean``, ``noisy``, ``denoised`` (C, H, W); ``eigenvalues`` (d,) of the Jacobian's
-        symmetric part, falling; ``asymmetry``, the norm of the other part over the whole's;
+        symmetric part, falling; ``asymmetry``, ``|J - J'| / |J|`` in Frobenius norms, 0 to 2;
         ``eigenvectors`` and ``best_basis``, (count, C, H, W): those with the largest eigenvalues,
         and those with the largest coefficients in the clean image's best basis, which is that of
         the best-basis oracle at this noise level;

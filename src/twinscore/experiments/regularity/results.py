@@ -2,22 +2,33 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from twinscore.analysis.slopes import Slope, fitted_slope, local_slopes, slope_difference
+from twinscore.analysis.slopes import (
+    LEAST_LEVELS,
+    Slope,
+    fitted_local_slopes,
+    fitted_slope,
+    slope_difference,
+)
 from twinscore.analysis.statistics import over_replicates
 from twinscore.experiments.regularity.measures import METHODS, NETWORK
-from twinscore.experiments.regularity.spec import Generator, Spec
+from twinscore.experiments.regularity.spec import COMMON_RANGE, Generator, Spec
 from twinscore.runs import SCHEMA_VERSION, derive_seed
 
 COLUMNS = (
     *("generator", "alpha", "method", "sigma", "input_psnr"),
     *("psnr", "psnr_low", "psnr_high", "mean_psnr"),
+)
+LOCAL_COLUMNS = (
+    *("generator", "alpha", "method", "from_input_psnr", "to_input_psnr"),
+    *("slope", "slope_low", "slope_high"),
 )
 
 Errors = NDArray[np.float64]
@@ -52,7 +63,7 @@ class Curve(_Model):
     slope: Value
     psnr: list[Value]
     mean_psnr: list[float]
-    local: list[float]
+    local: list[Value]
 
 
 class Class(_Model):
@@ -60,6 +71,7 @@ class Class(_Model):
 
     ``theory`` is alpha / (alpha + 1); ``of_filter`` the slope of the backgrounds as the filter
     makes them, s / (s + 1) at their regularity s: alpha, or alpha - 1 for the published filter.
+    ``asymmetry`` is that of the network's Jacobian where its eigenvectors are shown.
     """
 
     alpha: float
@@ -75,12 +87,17 @@ class Class(_Model):
 
 
 class Contrast(_Model):
-    """How much steeper a method is at the largest alpha than at the smallest."""
+    """How much steeper a method is at the largest alpha than at the smallest.
+
+    ``difference`` is that in the fit range, ``common`` that over ``COMMON_RANGE``; none where the
+    run fits this range, or has too few levels in it.
+    """
 
     generator: Generator
     method: str
     alphas: tuple[float, float]
     difference: Value
+    common: Value | None
     theory: float
 
 
@@ -100,7 +117,7 @@ class Result(_Model):
     contrasts: list[Contrast]
 
     def table(self) -> str:
-        """The slope of each method on each class."""
+        """The slope of each method on each class, then the network's local slopes."""
         heads = [f"{c.generator}, alpha {c.alpha:g}" for c in self.classes]
         width = max(len(name) for name in METHODS)
         rows = [
@@ -108,7 +125,16 @@ class Result(_Model):
             + "\n".join(f"  {curve.method:{width}}  {shown(curve.slope)}" for curve in c.curves)
             for head, c in zip(heads, self.classes, strict=True)
         ]
-        return "\n".join(rows)
+        return "\n".join([*rows, *self._local_rows(heads)])
+
+    def _local_rows(self, heads: Sequence[str]) -> Iterable[str]:
+        ends = [f"{low:g}-{high:g}" for low, high in pairwise(self.levels)]
+        width, column = max(map(len, heads), default=0), max(map(len, ends)) + 1
+        yield "local slopes of the network, by input PSNR in dB:"
+        yield f"  {'':{width}}" + "".join(f"{end:>{column}}" for end in ends)
+        for head, c in zip(heads, self.classes, strict=True):
+            values = (f"{slope.value:{column}.2f}" for slope in c.curve(NETWORK).local)
+            yield f"  {head:{width}}" + "".join(values)
 
 
 def shown(value: Value, digits: int = 3) -> str:
@@ -139,13 +165,12 @@ def curve_of(spec: Spec, method: str, errors: Errors) -> Curve:
         over_replicates(by_level, _psnr_of_mean, seed=seed)
         for by_level in errors.transpose(1, 0, 2)
     ]
-    local = [local_slopes(spec.sigmas, mean)[1] for mean in errors.mean(2)]
     return Curve(
         method=method,
-        slope=_slope(fit),
+        slope=_value(fit),
         psnr=[Value(value=value, low=low, high=high) for value, low, high in psnr],
         mean_psnr=(-10 * np.log10(errors)).mean((0, 2)).tolist(),
-        local=np.mean(local, axis=0).tolist(),
+        local=[_value(s) for s in fitted_local_slopes(spec.sigmas, errors, seed=seed)],
     )
 
 
@@ -161,30 +186,37 @@ def contrasts_of(
         ends = alphas[0], alphas[-1]
         theory = ends[1] / (ends[1] + 1) - ends[0] / (ends[0] + 1)
         for method in METHODS:
-            difference = _difference(spec, *(errors[alpha, generator][method] for alpha in ends))
+            pair = [errors[alpha, generator][method] for alpha in ends]
             found.append(
                 Contrast(
                     generator=generator,
                     method=method,
                     alphas=ends,
-                    difference=difference,
+                    difference=_difference(spec, *pair, spec.fit_range),
+                    common=_difference(spec, *pair, COMMON_RANGE) if _has_common(spec) else None,
                     theory=theory,
                 )
             )
     return found
 
 
-def _difference(spec: Spec, least: Errors, most: Errors) -> Value:
+def _has_common(spec: Spec) -> bool:
+    low, high = COMMON_RANGE
+    inside = sum(low <= level <= high for level in spec.levels)
+    return spec.fit_range != COMMON_RANGE and inside >= LEAST_LEVELS
+
+
+def _difference(spec: Spec, least: Errors, most: Errors, fit_range: tuple[float, float]) -> Value:
     """Slope on the second class less that on the first, paired.
 
     Two classes of one replicate share the initial weights, the order and noise of training, and
     the numbers and noise of their test images.
     """
     seed = derive_seed(spec.seed, "contrast")
-    return _slope(slope_difference(spec.sigmas, least, most, spec.fit_range, seed=seed))
+    return _value(slope_difference(spec.sigmas, least, most, fit_range, seed=seed))
 
 
-def _slope(slope: Slope) -> Value:
+def _value(slope: Slope) -> Value:
     return Value(value=slope.value, low=slope.low, high=slope.high)
 
 
@@ -198,7 +230,7 @@ def verdict_of(spec: Spec, classes: Sequence[Class], contrasts: Sequence[Contras
     where = f"from {low:g} to {high:g} dB of input PSNR"
     parts = [
         f"with the {contrast.generator} filter the network's slope at alpha = "
-        f"{contrast.alphas[1]:g} is {_compared(contrast)} (theory {contrast.theory:.3f})"
+        f"{contrast.alphas[1]:g} is {_compared(contrast)} ({_beside(contrast)})"
         for contrast in contrasts
         if contrast.method == NETWORK
     ]
@@ -221,16 +253,46 @@ def _compared(contrast: Contrast) -> str:
     return f"not told apart from {least}: difference {by}"
 
 
-def csv_of(spec: Spec, classes: Sequence[Class]) -> str:
+def _beside(contrast: Contrast) -> str:
+    theory = f"theory {contrast.theory:.3f}"
+    if contrast.common is None:
+        return theory
+    low, high = COMMON_RANGE
+    return f"{theory}; the difference from {low:g} to {high:g} dB is {shown(contrast.common)}"
+
+
+def levels_csv(spec: Spec, classes: Sequence[Class]) -> str:
     """Every curve as CSV: a row for each class, method and noise level."""
+
+    def rows(curve: Curve) -> Iterable[tuple[float, ...]]:
+        columns = zip(spec.sigmas, spec.levels, curve.psnr, curve.mean_psnr, strict=True)
+        for sigma, level, psnr, mean in columns:
+            yield sigma, level, psnr.value, psnr.low, psnr.high, mean
+
+    return _csv(COLUMNS, classes, rows)
+
+
+def local_slopes_csv(spec: Spec, classes: Sequence[Class]) -> str:
+    """Every local slope as CSV: a row for each class, method and pair of neighbouring levels."""
+
+    def rows(curve: Curve) -> Iterable[tuple[float, ...]]:
+        for ends, slope in zip(pairwise(spec.levels), curve.local, strict=True):
+            yield *ends, slope.value, slope.low, slope.high
+
+    return _csv(LOCAL_COLUMNS, classes, rows)
+
+
+def _csv(
+    columns: Sequence[str],
+    classes: Sequence[Class],
+    rows: Callable[[Curve], Iterable[tuple[float, ...]]],
+) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(columns)
     for c in classes:
         for curve in c.curves:
-            rows = zip(spec.sigmas, spec.levels, curve.psnr, curve.mean_psnr, strict=True)
-            for sigma, level, psnr, mean in rows:
-                values = (sigma, level, psnr.value, psnr.low, psnr.high, mean)
-                numbers = [f"{value:.6g}" for value in values]
+            for row in rows(curve):
+                numbers = [f"{value:.6g}" for value in row]
                 writer.writerow([c.generator, f"{c.alpha:g}", curve.method, *numbers])
     return text.getvalue()

@@ -10,6 +10,9 @@ from twinscore.training import TrainingSpec
 
 Generator = Literal["published", "regularity"]
 
+COMMON_RANGE = (10.0, 31.0)
+"""Where slopes are fitted unless the spec says otherwise, dB of input PSNR. A run that fits another
+range gives its contrasts over this one too."""
 MOST_ALPHA = 10.0
 MOST_IMAGES = 9_999_999
 """Largest number of images of a synthetic source."""
@@ -37,8 +40,9 @@ class Spec(BaseModel):
     test images only."""
     levels: tuple[float, ...] = tuple(float(level) for level in range(4, 41, 3))
     """Noise levels as input PSNR, -20 log10(sigma), dB."""
-    fit_range: tuple[float, float] = (10.0, 31.0)
-    """Least and largest input PSNR of the fitted slope, dB; fixed before anything is measured."""
+    fit_range: tuple[float, float] = COMMON_RANGE
+    """Least and largest input PSNR of the fitted slope, dB. A range that was chosen after looking
+    at runs, as that of quick-c-alpha was, is exploratory: confirm it with another seed."""
     eigenvectors: int = Field(default=12, ge=1, le=64)
     """Eigenvectors of each network's Jacobian that are shown, at one image."""
     seed: int = Field(default=0, ge=0, le=MOST_IMAGES)
@@ -90,6 +94,11 @@ class Spec(BaseModel):
     def sigmas(self) -> list[float]:
         """Noise levels in image units, falling."""
         return [10 ** (-level / 20) for level in self.levels]
+
+    @property
+    def classes(self) -> int:
+        """Pairs of an alpha and a generator."""
+        return len(self.alphas) * len(self.generators)
 
     @property
     def shown(self) -> int:

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as serialise
 
 from twinscore import environment, runs
+from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
 from twinscore.experiments import budget
 from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.regularity import results
-from twinscore.experiments.regularity.measures import METHODS, Task, work
+from twinscore.experiments.regularity.measures import METHODS, Task, baseline_seconds, work
 from twinscore.experiments.regularity.results import Result
 from twinscore.experiments.regularity.spec import Generator, Spec
 from twinscore.experiments.trials import Trial, open_images
@@ -58,14 +59,14 @@ def run(
         If a loss is not finite.
     """
     environment.check(device, workers)
-    trials = len(spec.alphas) * len(spec.generators) * spec.replicates
+    trials = spec.classes * spec.replicates
     cost = _require_memory(spec, device, workers or environment.default_workers(device, trials))
     content = {"study": STUDY} | spec.model_dump(mode="json")
     with run_folder(content, out, extendable=("alphas", "generators")) as (folder, report):
         how = environment.start(folder, device=device, workers=workers, trials=trials)
         with environment.timed(folder):
+            _say_cost(spec, cost, folder, how, report)
             tasks = _tasks(spec, folder, how, report)
-            _say_cost(spec, cost, tasks, how, report)
             result = _execute(spec, tasks, folder, how, report)
     return Done(folder, result)
 
@@ -83,17 +84,18 @@ def _require_memory(spec: Spec, device: str, workers: int) -> budget.Cost:
     return cost
 
 
-def _say_cost(
-    spec: Spec, cost: budget.Cost, tasks: list[Task], how: Execution, report: Report
-) -> None:
-    left = sum(not task.trial.trained for task in tasks)
-    if not left:
+def _say_cost(spec: Spec, cost: budget.Cost, folder: Path, how: Execution, report: Report) -> None:
+    """Estimate what is left, before any image is made: every trial in a run's folder is its own."""
+    trained = len(list(folder.glob(f"trials/*/{WEIGHTS}")))
+    left = spec.classes * spec.replicates - trained
+    if left <= 0:
         return
     shape, training = (1, spec.size, spec.size), spec.training
     each = budget.training_seconds(spec.network, training, shape, how.device)
     product = each / (training.steps * training.batch)
-    jacobians = sum(task.eigenvectors > 0 and not task.trial.trained for task in tasks)
-    work = left * each + jacobians * spec.size**2 * product
+    jacobians = min(left, spec.classes) * spec.size**2 * product
+    baselines = left * spec.test * len(spec.levels) * baseline_seconds(spec.size, how.device)
+    work = left * each + jacobians + baselines
     report("estimate", {"text": budget.said(left, work, cost, how)})
 
 
@@ -179,6 +181,7 @@ def _write(spec: Spec, measured: Measured, folder: Path) -> Result:
         arrays |= {f"{generator}/{alpha:g}/{k}": v for k, v in first if not k.startswith("mse/")}
     encoded = serialise({name: np.ascontiguousarray(value) for name, value in arrays.items()})
     runs.write_atomic(folder / "arrays.safetensors", lambda path: path.write_bytes(encoded))
-    runs.write_text(folder / "levels.csv", results.csv_of(spec, classes))
+    runs.write_text(folder / "levels.csv", results.levels_csv(spec, classes))
+    runs.write_text(folder / "local_slopes.csv", results.local_slopes_csv(spec, classes))
     runs.write_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
     return result
