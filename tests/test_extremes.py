@@ -8,7 +8,7 @@ import pytest
 
 from twinscore import environment
 from twinscore.denoisers import NetworkSpec
-from twinscore.experiments import comparison, transition
+from twinscore.experiments import comparison, eigenbasis, extremes, harmonics, transition
 from twinscore.experiments.drawing import SamplingSpec
 from twinscore.report import page, style
 from twinscore.report import transition as report
@@ -70,6 +70,22 @@ def test_both_ends_are_shown_at_one_test_image(tmp_path):
     transition.run(SPEC, tmp_path, device="cpu")
     assert (tmp_path / "result.json").read_bytes() == written
     assert {p: p.stat().st_mtime_ns for p in trials} == trials
+
+
+def test_bounds_are_called_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(eigenbasis, "DENSE", 63)
+    spec = harmonics.Spec(
+        model="gaussian:digits",
+        against="gaussian:digits",
+        names=("N = 2", "N = 5"),
+        vectors=6,
+        sigma=0.1,
+        sigmas=(0.1,),
+        draws=2,
+    )
+    found = harmonics.run(spec, tmp_path / "run", device="cpu").result
+    said = extremes._sentence(found)
+    assert said.count("the network keeps at least 6, which hold at least ") == 2
 
 
 def test_a_run_without_both_ends_has_none(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from safetensors.numpy import load_file
 
 from twinscore import cli, images
+from twinscore.analysis import jacobian
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, save
 from twinscore.denoisers.closed_form import Empirical
 from twinscore.errors import InputError
@@ -93,6 +94,86 @@ def test_above_the_dense_size_the_same_comes_from_products(tmp_path, monkeypatch
         rank = b.effective_rank
         assert rank.value == pytest.approx(a.effective_rank.value, abs=4 * rank.standard_error)
     assert sparse.result.models[0].levels[0].removed is None  # six values, all above 0.25
+
+
+SOME = {"fitted": (1, 6), "draws": 2, "seed": 0}
+
+
+@pytest.mark.parametrize("k", [6, 20, 40])
+def test_what_was_not_computed_is_not_counted(monkeypatch, k):
+    x, denoiser = images.load("digits")[[7]], load("gaussian:digits").denoiser
+    whole = eigenbasis.measure(denoiser, x, 0.1, k=k, **SOME).level
+    monkeypatch.setattr(eigenbasis, "DENSE", 63)
+    part = eigenbasis.measure(denoiser, x, 0.1, k=k, **SOME).level
+    assert part.kept.directions == min(k, whole.kept.directions)
+    assert part.kept.complete == (k > whole.kept.directions)
+    assert part.kept.image <= whole.kept.image + 1e-3
+    if k <= whole.kept.directions:
+        assert part.shrunk is None
+    else:
+        rest = k - whole.kept.directions
+        assert part.shrunk.directions == min(rest, whole.shrunk.directions)
+        assert part.shrunk.complete == (rest > whole.shrunk.directions)
+    if part.removed is not None:
+        # eigenvectors are those of the whole to the residual over the gap at the border
+        assert part.removed.directions == whole.removed.directions
+        assert part.kept.image == pytest.approx(whole.kept.image, abs=1e-2)
+        assert part.shrunk.noise == pytest.approx(whole.shrunk.noise, abs=1e-2)
+
+
+def test_a_bound_is_called_one(tmp_path, monkeypatch, undrawn):
+    monkeypatch.setattr(eigenbasis, "DENSE", 63)
+    spec = gaussian_spec(sigma=0.1, sigmas=(0.1,))
+    done = harmonics.run(spec, tmp_path / "run", device="cpu")
+    assert "keeps at least 6 of 64 directions, which hold at least " in done.result.verdict
+    assert done.result.table().splitlines()[1].split()[-4:-1] == [">=", "6", "-"]
+    [row] = report.content(done.folder).table.rows
+    assert [cell.text for cell in row[5:8]] == ["≥ 6", "–", "–"]
+    report.figures(done.folder)
+
+
+def turning(real, imaginary):
+    """Denoiser with the eigenvalues ``real +- i imaginary``, (32,) each, on pairs of pixels."""
+
+    def turn(y, sigma=None):
+        a, b = y.flatten(1).view(-1, 32, 2).unbind(2)
+        return torch.stack([real * a - imaginary * b, imaginary * a + real * b], 2).view_as(y)
+
+    return turn
+
+
+@pytest.mark.parametrize("k", [5, 6])
+def test_a_pair_that_is_cut_counts_whichever_half_is_left(monkeypatch, k):
+    monkeypatch.setattr(eigenbasis, "DENSE", 63)
+    x = images.load("digits")[[7]].double()
+    angles = torch.linspace(0.1, 1.5, 32, dtype=x.dtype)
+    level = eigenbasis.measure(turning(angles.cos(), angles.sin()), x, 0.1, k=k, **SOME).level
+    assert level.converged
+    assert level.complex_pairs == 3
+    halves = torch.tensor([0.5 - 0.2j, 0.5 + 0.2j, 0.4 - 0.1j])
+    for values in (halves, halves.conj()):
+        assert eigenbasis._complex(values)["complex_pairs"] == 2
+
+
+def test_accuracy_is_of_both_kinds_of_eigenpairs(monkeypatch):
+    monkeypatch.setattr(eigenbasis, "DENSE", 63)
+    monkeypatch.setattr(eigenbasis, "_products", lambda k: 40)
+    x = images.load("digits")[[7]].double()
+    denoiser = turning(0.5, torch.linspace(0.1, 0.9, 32, dtype=x.dtype))
+    around = jacobian.linearise(denoiser, x, 0.1)
+    assert jacobian.symmetric_eigenpairs(around, 4, max_products=40).converged  # half the identity
+    level = eigenbasis.measure(denoiser, x, 0.1, k=4, **SOME).level
+    assert not level.converged
+    assert level.residual > 1e-3
+
+
+def test_negative_eigenvalues_alone_are_no_jacobian_of_zero(monkeypatch):
+    monkeypatch.setattr(eigenbasis, "DENSE", 63)
+    x = images.load("digits")[[7]].double()
+    dark = (torch.arange(64) < 32).view(1, 1, 8, 8)
+    level = eigenbasis.measure(lambda y, sigma=None: -0.5 * y * dark, x, 0.1, k=6, **SOME).level
+    assert level.trace.value == pytest.approx(-16, abs=4 * level.trace.standard_error + 1e-9)
+    assert level.effective_rank.value > 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

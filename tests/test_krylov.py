@@ -7,7 +7,7 @@ import torch
 
 from twinscore.analysis import jacobian
 from twinscore.analysis.jacobian import Linearisation, eigenpairs, linearise, symmetric_eigenpairs
-from twinscore.denoisers.closed_form import Gaussian
+from twinscore.denoisers.closed_form import Gaussian, StationaryGaussian
 from twinscore.denoisers.layers import generator_of
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
@@ -80,6 +80,65 @@ def test_eigenvalues_of_high_multiplicity_are_all_found(rank, k, scale):
     found = symmetric_eigenpairs(linear(scale * with_spectrum(values)[0]), k)
     assert found.converged
     torch.testing.assert_close(found.values / scale, values[:k], rtol=0, atol=1e-6)
+
+
+MANY = torch.cat([torch.ones(12), torch.linspace(0.9, 0.5, 30), 0.2 / torch.arange(1, D - 41)])
+"""Twelve equal eigenvalues, more than a block, above others that are not zero."""
+
+
+@pytest.mark.parametrize("k", [10, 16])
+@pytest.mark.parametrize(
+    ("find", "end", "sign"),
+    [
+        (symmetric_eigenpairs, "largest", 1),
+        (symmetric_eigenpairs, "smallest", -1),
+        (eigenpairs, "largest", 1),
+        (eigenpairs, "smallest", -1),
+    ],
+)
+def test_more_equal_eigenvalues_than_a_block_holds(find, end, sign, k):
+    values = MANY.double()
+    for width in (0, 1e-4):  # equal, and nearly
+        spread = values - width * torch.rand(D, generator=generator_of(2)).double()
+        exact = spread.sort(descending=True).values[:k]
+        for seed in range(3):
+            found = find(linear(sign * torch.diag(spread)), k, end=end, seed=seed)
+            assert found.converged
+            # of a symmetric matrix values are off by the residual, 1e-3, at most
+            torch.testing.assert_close(sign * found.values.real, exact, rtol=0, atol=1e-3)
+
+
+def test_equal_channels_of_a_stationary_gaussian():
+    frequencies = torch.fft.fftfreq(8, dtype=torch.float64)
+    radius = (frequencies[:, None] ** 2 + frequencies**2).sqrt()
+    denoiser = StationaryGaussian(torch.zeros(3, 8, 8).double(), 1 / (0.02 + radius**2)[None])
+    y = normal(1, 3, 8, 8)
+    exact = torch.linalg.eigvalsh(denoiser.jacobian(y, 2.0)[0]).flip(0)
+    for k in (16, 30):
+        found = symmetric_eigenpairs(linearise(denoiser, y, 2.0), k)
+        assert found.converged
+        torch.testing.assert_close(found.values, exact[:k], rtol=0, atol=1e-3)
+
+
+def test_a_spent_budget_leaves_no_time_to_survive():
+    projection = linear(torch.diag((torch.arange(D) < 60).double()))
+    short = symmetric_eigenpairs(projection, 10, max_products=16)
+    assert (short.residuals <= short.tolerance).all()
+    assert short.values.sum() < 9  # eight of the ten
+    assert not short.survived
+    assert not short.converged
+    everything = symmetric_eigenpairs(projection, 10, max_products=D, tolerance=0)
+    assert everything.survived
+
+
+def test_jacobian_itself_at_the_low_end():
+    A = torch.diag(torch.linspace(0.5, 0, D).double()) + normal(D, D, seed=3).triu(1) / 100
+    exact = torch.linspace(0, 0.5, D)[:5].double()
+    found = eigenpairs(linear(A), 5, end="smallest", tolerance=1e-9)
+    assert found.converged
+    # triangular: eigenvalues are the diagonal's; their condition is below 1e3
+    torch.testing.assert_close(found.values.real, exact, rtol=0, atol=1e-6)
+    assert found.values.imag.abs().max() <= 1e-6
 
 
 def test_units_change_no_number_of_products():

@@ -65,12 +65,19 @@ class Decay(_Model):
 class Share(_Model):
     """Directions of one kind, and the share of energy that lies in them.
 
-    ``image`` is of the clean image less its mean, ``noise`` of this noise.
+    ``image`` is of the clean image less its mean, ``noise`` of this noise. All three are lower
+    bounds where the eigenvalues that were computed end within this kind.
     """
 
     directions: int
     image: float
     noise: float
+    complete: bool
+
+    @property
+    def bound(self) -> str:
+        """What goes before the numbers in words."""
+        return "" if self.complete else "at least "
 
 
 class Level(_Model):
@@ -93,16 +100,17 @@ class Level(_Model):
     """How many were computed: d, or the k largest."""
     converged: bool
     residual: float
-    """Largest of the eigenpairs', relative to the largest eigenvalue."""
+    """Largest of the eigenpairs', of the symmetric part and of J itself, each relative to its
+    largest eigenvalue."""
     kept: Share
-    shrunk: Share
+    shrunk: Share | None
     removed: Share | None
-    """None where the smallest eigenvalue that was computed is still above ``REMOVED``."""
+    """None, as ``shrunk``, where the eigenvalues that were computed end among larger ones."""
     risk: Risk
     eigenvalue_decay: Decay | None
     coefficient_decay: Decay | None
-    """Of the squared coefficients of the clean image. None where too few eigenvalues are above
-    zero within the fitting range, which ends where they do."""
+    """Of the squared coefficients of the clean image. None where too few eigenvalues were computed
+    and are above zero within the fitting range, which ends where they do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +188,6 @@ def measure(
         psnr_out=min(psnr(around.value, x).item(), EXACT),
         homogeneity=harmonics.homogeneity(around).item(),
         eigenvalues=len(pairs.values),
-        converged=pairs.converged,
-        residual=pairs.residuals.max().item(),
         kept=kept,
         shrunk=shrunk,
         removed=removed,
@@ -208,34 +214,50 @@ def _dense(around: Linearisation, k: int, seed: int) -> tuple[Eigenpairs, dict]:
     values, vectors = jacobian.symmetric_basis(matrix)
     gaps = torch.linalg.vector_norm(vectors @ symmetric - values[:, None] * vectors, dim=1)
     scale = values.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-    pairs = Eigenpairs(values, vectors, gaps / scale, around.d, 1e-3)
+    pairs = Eigenpairs(values, vectors, gaps / scale, around.d, 1e-3, survived=True)
     energy, total = matrix.square().sum().item(), matrix.trace().item()
     asymmetry = ((matrix - matrix.T).norm() / matrix.norm()).item() if energy else None
     return pairs, {
         "trace": _exact(total),
         "effective_rank": _exact(total**2 / energy if energy else 0.0),
         "asymmetry": None if asymmetry is None else _exact(asymmetry),
+        **_accuracy(pairs),
         **_complex(torch.linalg.eigvals(matrix)),
     }
 
 
 def _sparse(around: Linearisation, k: int, seed: int) -> tuple[Eigenpairs, dict]:
     """The k largest eigenvalues, and estimates of the rest from products."""
-    pairs = jacobian.symmetric_eigenpairs(around, k, max_products=_products(k), seed=seed)
-    if not pairs.values.any():
-        nothing = {"trace": _exact(0.0), "effective_rank": _exact(0.0), "asymmetry": None}
-        return pairs, nothing | _complex(pairs.values.to(torch.complex128))
+    pairs, own = (
+        find(around, k, max_products=_products(k), seed=seed)
+        for find in (jacobian.symmetric_eigenpairs, jacobian.eigenpairs)
+    )
+    facts = _accuracy(pairs, own) | _complex(own.values)
+    if _is_zero(around, seed):
+        return pairs, facts | {
+            "trace": _exact(0.0),
+            "effective_rank": _exact(0.0),
+            "asymmetry": None,
+        }
     estimates = (
         *jacobian.trace_and_rank(around, seed=seed),
         jacobian.asymmetry(around, seed=seed),
     )
     trace, rank, asymmetry = (Number(**vars(estimate)) for estimate in estimates)
-    own = jacobian.eigenpairs(around, k, max_products=_products(k), seed=seed)
-    return pairs, {
-        "trace": trace,
-        "effective_rank": rank,
-        "asymmetry": asymmetry,
-        **_complex(own.values),
+    return pairs, facts | {"trace": trace, "effective_rank": rank, "asymmetry": asymmetry}
+
+
+def _is_zero(around: Linearisation, seed: int) -> bool:
+    """Whether a random vector is taken to zero, or so near that its square is."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "zero"))
+    v = torch.randn(1, around.d, generator=generator).to(around.y)
+    return not around.forward(v).cpu().double().square().any()
+
+
+def _accuracy(*found: Eigenpairs) -> dict:
+    return {
+        "converged": all(pairs.converged for pairs in found),
+        "residual": max(pairs.residuals.max().item() for pairs in found),
     }
 
 
@@ -244,12 +266,13 @@ def _products(k: int) -> int:
 
 
 def _complex(values: Tensor) -> dict:
-    imaginary = values.imag.abs()
-    pairs = values.imag > COMPLEX * values.abs().max()
-    return {"complex_pairs": int(pairs.sum()), "largest_imaginary": imaginary.max().item()}
+    """Conjugate pairs, with one that was cut in two; either half may be there."""
+    least = COMPLEX * values.abs().max()
+    pairs = max(int((part > least).sum()) for part in (values.imag, -values.imag))
+    return {"complex_pairs": pairs, "largest_imaginary": values.imag.abs().max().item()}
 
 
-def _shares(pairs: Eigenpairs, x: Tensor, z: Tensor) -> tuple[Share, Share, Share | None]:
+def _shares(pairs: Eigenpairs, x: Tensor, z: Tensor) -> tuple[Share, Share | None, Share | None]:
     """Kept, shrunk and removed; what was not computed lies below what was."""
     d, values = x.numel(), pairs.values
     image, noise = (
@@ -257,21 +280,27 @@ def _shares(pairs: Eigenpairs, x: Tensor, z: Tensor) -> tuple[Share, Share, Shar
         / part.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
         for part in (x.flatten().to(pairs.vectors), z.flatten().to(pairs.vectors))
     )
-    masks = values >= KEPT, (values < KEPT) & (values >= REMOVED)
-    kept, shrunk = (
-        Share(
+    end = values[-1] if len(values) < d else -torch.inf
+
+    def share(least: float, below: float) -> Share | None:
+        if end >= below:
+            return None
+        mask = (values >= least) & (values < below)
+        return Share(
             directions=int(mask.sum()),
             image=image[mask].sum().item(),
             noise=noise[mask].sum().item(),
+            complete=bool(end < least),
         )
-        for mask in masks
-    )
-    if len(values) < d and values[-1] >= REMOVED:
+
+    kept, shrunk = share(KEPT, torch.inf), share(REMOVED, KEPT)
+    if end >= REMOVED:
         return kept, shrunk, None
     removed = Share(
         directions=d - kept.directions - shrunk.directions,
         image=max(0.0, 1 - kept.image - shrunk.image) if x.any() else 0.0,
         noise=max(0.0, 1 - kept.noise - shrunk.noise),
+        complete=True,
     )
     return kept, shrunk, removed
 

@@ -62,8 +62,9 @@ def _sentence(found: harmonics.Result) -> str:
     channels, height, width = found.shape
     one, other = ((model.name, model.at(found.sigma)) for model in found.models)
     parts = [
-        f"at {name} the network keeps {level.kept.directions}, which hold "
-        f"{100 * level.kept.image:.0f} % of the image, and returns {level.psnr_out:.1f} dB"
+        f"at {name} the network keeps {level.kept.bound}{level.kept.directions}, which hold "
+        f"{level.kept.bound}{100 * level.kept.image:.0f} % of the image, and returns "
+        f"{level.psnr_out:.1f} dB"
         for name, level in (one, other)
     ]
     return (

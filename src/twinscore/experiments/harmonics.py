@@ -19,7 +19,7 @@ from twinscore.denoisers import Checkpoint, load
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.errors import InputError, one_line
 from twinscore.experiments.drawing import model_digest
-from twinscore.experiments.eigenbasis import KEPT, REMOVED, Basis, Level, measure, noise
+from twinscore.experiments.eigenbasis import KEPT, REMOVED, Basis, Level, Share, measure, noise
 from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.trials import Factory
 from twinscore.runs import derive_seed
@@ -57,7 +57,8 @@ class Spec(BaseModel):
     first: int = Field(default=4, ge=1)
     """First rank of the range over which decays are fitted."""
     last: int = Field(default=64, ge=3)
-    """Last rank of that range; it ends earlier where eigenvalues do, or turn negative."""
+    """Last rank of that range; it ends earlier where eigenvalues turn negative, and at ``vectors``
+    for an image of more than 1,024 values."""
     draws: int = Field(default=64, ge=2)
     """Noisy versions of the image over which SURE and the true error are averaged."""
     seed: int = Field(default=0, ge=0)
@@ -357,9 +358,10 @@ def _dimensions(spec: Spec) -> list[int]:
 def _verdict(spec: Spec, models: list[Model], found: list[Agreement], d: int) -> str:
     levels = [(model.name, model.at(spec.sigma)) for model in models]
     parts = [
-        f"{name} returns {level.psnr_out:.1f} dB and keeps {level.kept.directions} of {d:,} "
-        f"directions, which hold {100 * level.kept.image:.0f} % of the image and "
-        f"{100 * level.kept.noise:.0f} % of the noise"
+        f"{name} returns {level.psnr_out:.1f} dB and keeps {level.kept.bound}"
+        f"{level.kept.directions} of {d:,} directions, which hold {level.kept.bound}"
+        f"{100 * level.kept.image:.0f} % of the image and {100 * level.kept.noise:.0f} % of the "
+        "noise"
         for name, level in levels
     ]
     shared = ""
@@ -384,10 +386,14 @@ def _row(name: str, level: Level) -> tuple[str, ...]:
         f"{level.psnr_out:.1f}",
         _estimate(level.trace),
         _estimate(level.effective_rank),
-        f"{level.kept.directions}",
-        f"{level.shrunk.directions}",
+        _directions(level.kept),
+        _directions(level.shrunk),
         _estimate(level.asymmetry),
     )
+
+
+def _directions(share: Share | None) -> str:
+    return "-" if share is None else f"{'' if share.complete else '>= '}{share.directions}"
 
 
 def _estimate(number: Any) -> str:

@@ -184,9 +184,10 @@ def _number(number: Number | None) -> Cell:
 def _share(share: Share | None) -> Cell:
     if share is None:
         return Cell("–", "not computed")
+    least = "" if share.complete else "≥ "
     return Cell(
-        f"{share.directions:,}",
-        f"{_percent(share.image)} / {_percent(share.noise)}",
+        f"{least}{share.directions:,}",
+        f"{least}{_percent(share.image)} / {least}{_percent(share.noise)}",
     )
 
 

@@ -47,11 +47,12 @@ class Decay(_Part):
 
 
 class Share(_Part):
-    """Directions, and how much of image and noise lies in them."""
+    """Directions, and how much of image and noise lies in them; lower bounds unless complete."""
 
     directions: int
     image: float
     noise: float
+    complete: bool
 
 
 class Level(_Part):
@@ -70,7 +71,7 @@ class Level(_Part):
     converged: bool
     residual: float
     kept: Share
-    shrunk: Share
+    shrunk: Share | None
     removed: Share | None
     risk: Risk
     eigenvalue_decay: Decay | None

@@ -108,7 +108,8 @@ def coefficients(data: Harmonics, theme: Theme) -> Figure:
     for i, (axes, model) in enumerate(zip(panels, models, strict=True)):
         level = data.main(model)
         count = len(data.array("coefficients_clean", i))
-        edges = np.cumsum([0.5, level.kept.directions, level.shrunk.directions])
+        shrunk = level.shrunk.directions if level.shrunk else 0
+        edges = np.cumsum([0.5, level.kept.directions, shrunk])
         edges = np.minimum([*edges, count + 0.5], count + 0.5)
         words = ("kept", "shrunk", "removed")
         for word, start, end in zip(words, edges[:-1], edges[1:], strict=True):
