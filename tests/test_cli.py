@@ -119,8 +119,11 @@ COMPLAINTS = {
     "flag without value": (["--training.steps"], ["--training.steps"]),
     "no sizes": (["--sizes"], ["--sizes", "at least 1"]),
     "size 0": (["--sizes", "0"], ["--sizes", "at least 1"]),
-    "infinite rate": (["--training.learning-rate", "inf"], ["--training.learning_rate", "inf"]),
-    "infinite number": (["--sampling.sigma-min", "inf"], ["--sampling.sigma", "finite", "inf"]),
+    "infinite rate": (["--training.learning-rate", "inf"], ["--training.learning-rate: ", "inf"]),
+    "infinite number": (
+        ["--sampling.sigma-min", "inf"],
+        ["--sampling.sigma-min: ", "finite", "inf"],
+    ),
     "settings that do not fit": (["--sampling.sigma-min", "3"], ["--sampling: sigma_min 3"]),
     "no workers": (["--workers", "0"], ["--workers", "1"]),
     "unknown device": (["--device", "tpu"], ["--device", "tpu", "cuda"]),
@@ -159,6 +162,38 @@ def test_bad_input_is_one_line_and_nothing_is_written(run, bad, tmp_path, monkey
         assert name.format(bad=bad) in line
     assert everything(tmp_path) == {}
     assert everything(bad) == before
+
+
+SPELT = {
+    "list of a part": (
+        ["mixture", "--shift.weights", "0"],
+        "--shift.weights: give weights of the lighter mode in (0, 0.5), got [0.0]",
+    ),
+    "number in a list of a part": (
+        ["mixture", "--shift.weights", "0.1", "inf"],
+        "--shift.weights: Input should be a finite number, got inf",
+    ),
+    "number in a list": (
+        ["regularity", "--fit-range", "10", "inf"],
+        "--fit-range: Input should be a finite number, got inf",
+    ),
+    "underscore typed": (
+        ["mixture", "--tau_last", "nan"],
+        "--tau-last: Input should be a finite number, got nan",
+    ),
+    "spec's own check": (
+        ["regularity", "--alphas", "1", "-1"],
+        "--alphas: give one or more alphas above 0 and up to 10, got [1.0, -1.0]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPELT)
+def test_a_complaint_names_the_flag_as_the_help_spells_it(run, case):
+    words, complaint = SPELT[case]
+    assert run(*words, "--print-spec") == (2, "", [f"twinscore: {complaint}"])
+    flag = complaint.partition(":")[0]
+    assert f"{flag} " in run(words[0], "--help")[1]
 
 
 OTHER_COMPLAINTS = {
