@@ -231,6 +231,8 @@ def test_a_model_of_any_size(mine):
         sized(coloured, None)
     with pytest.raises(InputError, match="--model: does not say how many channels"):
         sized(load(f"{mine}:bare"), 8)
+    with pytest.raises(InputError, match=r"--model: does not say .* \(docs/models.md\)"):
+        sized(load("threshold:wavelets"), 8)
     with pytest.raises(InputError, match=r"--size: 5 does not suit .* shape \(1, 8, 8\)"):
         sized(load("gaussian:digits"), 5)
 
