@@ -3,7 +3,7 @@
 python docs/shrinkage.py
 
 Slopes of keep-or-kill oracles on C-alpha images, what the best basis gains on wavelets there and on
-two controls, and the best basis of one image.
+two controls, what is lost by the choice of the threshold, and the best basis of one image.
 """
 
 import math
@@ -19,11 +19,13 @@ from twinscore.denoisers.layers import generator_of
 from twinscore.denoisers.shrinkage import (
     Bandlets,
     Cosines,
+    OracleThresholding,
     Square,
     Thresholding,
     Wavelets,
     largest_vectors,
     oracle_risk,
+    soft,
 )
 from twinscore.images.synthetic import CAlpha, c_alpha, field_law, mixture
 from twinscore.report import style
@@ -106,6 +108,26 @@ def measure_gaps() -> None:
             print(f"| {alpha:g} | {level} | {' | '.join(cells)} |", flush=True)
 
 
+def measure_thresholds() -> None:
+    """What is gained on the universal threshold in wavelets, dB."""
+    for alpha in (1.0, 3.0):
+        x = images(alpha, FRESH)
+        z = torch.randn(x.shape, generator=generator_of(SEED), dtype=x.dtype)
+        denoisers = (
+            Thresholding(Wavelets()),
+            Thresholding(Wavelets(), multiple=3.0),
+            OracleThresholding(x, Wavelets()),
+            OracleThresholding(x, Wavelets(), soft),
+        )
+        for level in (10, 20, 30, 40):
+            sigma = 10 ** (-level / 20)
+            found = [(d(x + sigma * z, sigma) - x).square().flatten(1).sum(1) for d in denoisers]
+            found.append(oracle_risk(x, sigma, Wavelets()))
+            universal, *others = (error.numpy() for error in found)
+            cells = [gap(universal, other) for other in others]
+            print(f"| {alpha:g} | {level} | {' | '.join(cells)} |", flush=True)
+
+
 def mark(axis: Axes, square: Square, colour: str) -> None:
     """Outline a square and draw its direction through the middle."""
     row, column, side, angle = square
@@ -147,3 +169,4 @@ if __name__ == "__main__":
     draw(Path(__file__).parent / "figures" / "shrinkage.png")
     measure_slopes()
     measure_gaps()
+    measure_thresholds()

@@ -119,8 +119,11 @@ COMPLAINTS = {
     "flag without value": (["--training.steps"], ["--training.steps"]),
     "no sizes": (["--sizes"], ["--sizes", "at least 1"]),
     "size 0": (["--sizes", "0"], ["--sizes", "at least 1"]),
-    "infinite rate": (["--training.learning-rate", "inf"], ["--training.learning_rate", "inf"]),
-    "infinite number": (["--sampling.sigma-min", "inf"], ["--sampling.sigma", "finite", "inf"]),
+    "infinite rate": (["--training.learning-rate", "inf"], ["--training.learning-rate: ", "inf"]),
+    "infinite number": (
+        ["--sampling.sigma-min", "inf"],
+        ["--sampling.sigma-min: ", "finite", "inf"],
+    ),
     "settings that do not fit": (["--sampling.sigma-min", "3"], ["--sampling: sigma_min 3"]),
     "no workers": (["--workers", "0"], ["--workers", "1"]),
     "unknown device": (["--device", "tpu"], ["--device", "tpu", "cuda"]),

@@ -10,7 +10,9 @@ from PIL import Image
 from twinscore import cli, images
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, fitted, load, save
 from twinscore.denoisers.layers import generator_of
+from twinscore.denoisers.shrinkage import Bandlets, Cosines, Thresholding, Wavelets, hard, soft
 from twinscore.errors import InputError
+from twinscore.experiments import harmonics
 from twinscore.experiments.drawing import model_digest, sized
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
@@ -67,6 +69,34 @@ def digit(tmp_path):
     return path
 
 
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("threshold:wavelets", Thresholding(Wavelets())),
+        ("threshold:cosines,block=8,multiple=3", Thresholding(Cosines(8), hard, 3.0)),
+        ("threshold:best-basis,rule=soft", Thresholding(Bandlets(geometry_cost=2), soft)),
+    ],
+)
+def test_a_shrinkage_estimator_is_a_model(model, expected):
+    opened = load(model)
+    y = images.load("photos,size=16")[:2].double()
+    assert torch.equal(opened.denoiser(y, 0.1), expected(y, 0.1))
+    assert (opened.shape, opened.mean) == ((None, None, None), (0.5,))
+    with pytest.raises(ValueError, match="pass sigma"):
+        opened.denoiser(y)
+
+
+def test_a_shrinkage_estimator_is_taken_apart_like_a_network(tmp_path):
+    """Hard thresholding is a projection: of eigenvalues 1, as many as are kept, and 0."""
+    spec = harmonics.Spec(model="threshold:cosines,multiple=2", data="digits", sigma=0.1)
+    [model] = harmonics.run(spec, tmp_path / "run", device="cpu").result.models
+    for level in model.levels:
+        assert level.asymmetry.value < 1e-5
+        assert level.trace.value == pytest.approx(
+            level.kept.directions, abs=1e-3
+        )  # float32, 64 numbers
+
+
 def refusal(model):
     with pytest.raises(InputError) as caught:
         load(model)
@@ -119,6 +149,8 @@ def test_samples_of_the_empirical_denoiser_are_its_images(tmp_path):
 
 def test_a_digest_names_the_content(mine):
     models = ["gaussian:digits", "gaussian:digits,size=7", f"{mine}:known", f"{mine}:bare"]
+    cosines = ["threshold:cosines", "threshold:cosines,block=4", "threshold:cosines,rule=soft"]
+    models = [*cosines, *models]
     digests = [model_digest(load(model)) for model in models]
     assert len(set(digests)) == len(models)
     assert [model_digest(load(model)) for model in models] == digests
@@ -163,6 +195,20 @@ def test_a_function_of_the_users_gives_a_denoiser(mine):
         ("gaussian:nothing", "neither a source of images"),
         ("gausian:digits", "gausian:digits: not found; give a finished trial folder"),
         ("lcv:", "not found"),
+        ("threshold:fourier", "'fourier'; give one of wavelets, cosines, best-basis"),
+        (
+            "threshold:wavelets,rule=firm",
+            "threshold:wavelets,rule=firm: rule='firm' is not hard or",
+        ),
+        ("threshold:wavelets,multiple=x", "multiple='x' is not a number"),
+        ("threshold:wavelets,multiple=0", "multiple must be positive and finite, got 0.0"),
+        (
+            "threshold:wavelets,rules=hard",
+            "'rules' is no option; options are rule, multiple, block",
+        ),
+        ("threshold:wavelets,rule=hard,rule=soft", "'rule' is given twice"),
+        ("threshold:wavelets,block=8", "block is an option of cosines only"),
+        ("threshold:cosines,block=0", "block must be at least 1, got 0"),
         ("nowhere", "another model (docs/models.md)"),
     ],
 )
@@ -185,6 +231,8 @@ def test_a_model_of_any_size(mine):
         sized(coloured, None)
     with pytest.raises(InputError, match="--model: does not say how many channels"):
         sized(load(f"{mine}:bare"), 8)
+    with pytest.raises(InputError, match=r"--model: does not say .* \(docs/models.md\)"):
+        sized(load("threshold:wavelets"), 8)
     with pytest.raises(InputError, match=r"--size: 5 does not suit .* shape \(1, 8, 8\)"):
         sized(load("gaussian:digits"), 5)
 

@@ -92,6 +92,12 @@ def scores_of(denoiser):
 # The bound ----------------------------------------------------------------------------------------
 
 
+def test_the_optimal_mixture_has_no_bound():
+    best = mixture(targets.two_modes(2.0, (0.3, 0.7)))
+    found = kl_bound(best, best, normal(100), **ENDS)
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
 def test_the_optimal_denoiser_has_no_bound_but_its_start():
     p = random_gaussian(0)
     found = kl_bound(p, p, p.draw(normal(500, (1, 3, 3))), **ENDS)
@@ -106,7 +112,7 @@ def test_equality_between_gaussians(seed):
     p, q = random_gaussian(seed), random_gaussian(seed + 5)
     found = kl_bound(q, p, p.draw(normal(2000, (1, 3, 3), seed)), **ENDS)
     known = divergence(p, q, 0.1) - divergence(p, q, 10.0)
-    assert abs(found.value - known) < 3 * found.standard_error + found.quadrature_error
+    assert abs(found.value - known) < 3 * found.standard_error
     assert found.standard_error < 0.05 * found.value  # or equality would say little
     assert found.quadrature_error < max(1e-3 * found.value, 0.1 * found.standard_error)
     assert found.low < found.value < found.high
@@ -132,7 +138,7 @@ def test_equality_between_mixtures():
     found = kl_bound(mixture(q), mixture(p), drawn, **ENDS, batch=8000)
     exact = known(0.1) - known(10.0)
     assert found.standard_error < 0.05 * exact
-    assert abs(found.value - exact) < 3 * found.standard_error + found.quadrature_error
+    assert abs(found.value - exact) < 3 * found.standard_error
 
 
 @pytest.mark.parametrize(("factor", "shift"), [(1.2, 0.0), (0.7, 0.0), (1.0, 1.0), (1.3, -1.0)])

@@ -1,6 +1,5 @@
-"""Shrinkage estimators: energy, reconstruction, oracles, and the best basis against brute force."""
+"""Shrinkage estimators: energy, reconstruction, oracles, and what the best basis gains."""
 
-import itertools
 import math
 
 import numpy as np
@@ -15,7 +14,6 @@ from twinscore.analysis.statistics import interval, resampled
 from twinscore.denoisers import check
 from twinscore.denoisers.layers import generator_of
 from twinscore.denoisers.shrinkage import (
-    BandletBasis,
     Bandlets,
     Cosines,
     Oracle,
@@ -207,58 +205,6 @@ def test_hard_thresholding_is_locally_a_projection(dictionary):
     torch.testing.assert_close(J, J.T, **CLOSE)
     torch.testing.assert_close(J @ J, J, **CLOSE)
     assert 0 < J.trace() < 64
-
-
-def cost_of(basis, x, threshold, geometry_cost):
-    capped = basis.forward(x).square().clamp_max(threshold**2).sum().item()
-    directed = sum(int((choice >= 0).sum()) for choice in basis.choices.values())
-    return capped + geometry_cost * threshold**2 * directed
-
-
-def every_choice(directions):
-    """All divisions of each band of an 8x8 image, the other bands left plain."""
-    bands = [(0, 1), (1, 0), (1, 1)]
-    plain = {2: torch.full((1, 1, 4, 4), -1), 4: torch.full((1, 1, 2, 2), -1)}
-    for row, column in bands:
-        options = []
-        for k in range(directions):
-            large = {side: choice.clone() for side, choice in plain.items()}
-            large[4][..., row, column] = k
-            options.append(large)
-        for four in itertools.product(range(-1, directions), repeat=4):
-            small = {side: choice.clone() for side, choice in plain.items()}
-            block = small[2][0, 0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-            block[:] = torch.tensor(four).view(2, 2)
-            options.append(small)
-        yield options
-    for row, column in bands:
-        options = []
-        for k in range(-1, directions):
-            small = {side: choice.clone() for side, choice in plain.items()}
-            small[2][..., row, column] = k
-            options.append(small)
-        yield options
-
-
-@pytest.mark.parametrize("geometry_cost", [0.0, 0.5])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_search_equals_brute_force(seed, geometry_cost):
-    x, wavelets, directions = normal(1, 1, 8, 8, seed=seed), Wavelets("db2"), 2
-    family = Bandlets(
-        geometry_cost=geometry_cost, wavelets=wavelets, directions=directions, sides=(2, 4)
-    )
-    threshold = 0.8
-    plain = wavelets.forward(x).square().clamp_max(threshold**2).sum().item()
-    expected = plain
-    for options in every_choice(directions):
-        costs = [
-            cost_of(BandletBasis(wavelets, directions, choices), x, threshold, geometry_cost)
-            for choices in options
-        ]
-        expected += min(costs) - plain
-    found = cost_of(family.adapted(x, threshold), x, threshold, geometry_cost)
-    assert found == pytest.approx(expected, abs=1e-10)
-    assert found < plain
 
 
 @settings(max_examples=10, deadline=None)

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from importlib import import_module, resources
 from pathlib import Path
@@ -34,6 +34,8 @@ COMMANDS = {
 
 SHORT = {"--quality": "--sampling.quality"}
 """Flags that may be written without the part of the spec that they belong to."""
+_OF_SPEC = "Value error, "
+"""What pydantic puts before a complaint of a spec's own validator."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def parse(argv: Sequence[str], options: type, spec_type: type | None, command: s
         try:
             default = options(spec=spec_type(**_read_spec(name)) if name else spec_type())
         except ValidationError as error:
-            raise InputError(f"{name}: {_first_complaint(error)}") from None
+            raise InputError(f"{name}: {_first_complaint(error, '.'.join)}") from None
     elif name:
         raise InputError(f"--spec: {command} takes none")
     said = io.StringIO()
@@ -222,8 +224,7 @@ def parse(argv: Sequence[str], options: type, spec_type: type | None, command: s
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
             )
     except ValidationError as error:
-        flag = "--" if error.errors()[0]["loc"] else ""
-        raise InputError(flag + _first_complaint(error)) from None
+        raise InputError(_first_complaint(error, _flag)) from None
     except SystemExit as end:
         if end.code in (0, None):
             raise
@@ -272,16 +273,22 @@ def _read_spec(name: str) -> dict[str, Any]:
     return content
 
 
-def _first_complaint(error: Any) -> str:
+def _first_complaint(error: Any, named: Callable[[Sequence[str]], str]) -> str:
     """``field: what is wrong`` of the first of a pydantic error's complaints."""
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    text = first["msg"].removeprefix("Value error, ")
+    field = named([str(part) for part in first["loc"]]) if first["loc"] else ""
+    text = first["msg"].removeprefix(_OF_SPEC)
     if first["type"] == "extra_forbidden":
         text = "no such field; --print-spec shows all of them"
     elif first["type"] != "value_error":
         text = f"{text}, got {first['input']!r}"
     return f"{field}: {text}" if field else text
+
+
+def _flag(field: Sequence[str]) -> str:
+    """The flag of a field, as the help spells it; a number's place in a list is left out."""
+    parts = [part.replace("_", "-") for part in field if not part.isdigit()]
+    return f"--{'.'.join(parts)}"
 
 
 @contextlib.contextmanager
@@ -309,12 +316,15 @@ def _one_line(text: str) -> str:
         r"Error parsing (?:spec\.?)?(\S*): \d+ validation errors? for \w+ (.*?) \[type=", body
     )
     if inner:
-        field, complaint = inner.groups()
+        parent, complaint = inner.groups()
+        if complaint.startswith(_OF_SPEC):
+            return f"{_flag(parent.split('.'))}: {complaint.removeprefix(_OF_SPEC)}"
         name, _, rest = complaint.partition(" ")
+        flag = _flag(f"{parent}.{name}".split("."))
+        if rest.startswith(_OF_SPEC):
+            return f"{flag}: {rest.removeprefix(_OF_SPEC)}"
         value = re.search(r"input_value=(.*?), input_type", body)
-        if complaint.startswith("Value error, "):
-            return f"--{field}: {complaint.removeprefix('Value error, ')}"
-        return f"--{field}.{name}: {rest}, got {value.group(1) if value else '?'}"
+        return f"{flag}: {rest}, got {value.group(1) if value else '?'}"
     body = body.removeprefix("Error parsing ")
     unknown = re.match(r"Unrecognized options: (\S+?),?(?: |$)", body)
     if unknown:

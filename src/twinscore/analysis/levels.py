@@ -16,6 +16,8 @@ from twinscore.analysis.statistics import LEVEL
 from twinscore.runs import derive_seed
 
 BATCH = 128
+TOLERANCE = 1e-3
+"""Relative quadrature error that is small enough."""
 COARSEST, FINEST = 8, 128
 """Intervals of the first and of the last rule."""
 _SHARE = 0.1

@@ -1,7 +1,8 @@
 """Model strings: what ``--model`` takes becomes a denoiser and what is known of its images.
 
 ``trial/folder``, ``weights.safetensors``, ``lcv:model.pt``, ``mine.py:function``,
-``empirical:digits``, ``gaussian:photos,size=16``. Prefixes win over paths: ``./lcv:x`` is a file.
+``empirical:digits``, ``gaussian:photos,size=16``, ``threshold:wavelets``. Prefixes win over paths:
+``./lcv:x`` is a file.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from twinscore.denoisers import checkpoint, fitted, published
+from twinscore.denoisers import checkpoint, fitted, published, thresholds
 from twinscore.denoisers.adapters import level_per_image
 from twinscore.denoisers.checkpoint import Checkpoint
 from twinscore.errors import InputError
@@ -32,7 +33,8 @@ def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None
         ``FILE.py:FUNCTION``, a function of the user's own that takes nothing and returns a
         denoiser, or a :class:`Checkpoint` where the images' shape and mean are to be known;
         ``gaussian:SOURCE`` and ``empirical:SOURCE``, the closed forms of the images of a source
-        (:func:`twinscore.images.load`).
+        (:func:`twinscore.images.load`); ``threshold:BASIS``, a shrinkage estimator
+        (:func:`twinscore.denoisers.thresholds.thresholding`).
     network : callable, optional
         For weights of a network of the user's own: the factory that made it,
         ``network(channels)``.
@@ -73,6 +75,7 @@ _KINDS: dict[str, Callable[[str], Checkpoint]] = {
     "lcv": _published,
     "gaussian": fitted.gaussian,
     "empirical": fitted.empirical,
+    "threshold": thresholds.thresholding,
 }
 
 

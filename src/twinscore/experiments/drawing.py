@@ -95,8 +95,8 @@ def sized(checkpoint: Checkpoint, side: int | None) -> Checkpoint:
     channels, height, width = checkpoint.shape
     if channels is None:
         raise InputError(
-            "--model: does not say how many channels its images have; let the function return "
-            "Checkpoint(denoiser, shape, mean)"
+            "--model: does not say how many channels its images have; give a function that returns "
+            "Checkpoint(denoiser, shape, mean) (docs/models.md)"
         )
     if side is None and (height is None or width is None):
         raise InputError("--size: not given, and the model does not say how large its images are")

@@ -2,15 +2,18 @@
 
 Baselines for every study. The bases are fixed (``Cosines``, ``Wavelets``) or chosen for each image
 (``Bandlets``); the shrinkage is a threshold (``Thresholding``) or, for what is possible at best, by
-an oracle that knows the clean image (``Oracle``; ``oracle_risk`` gives its exact error).
+an oracle that knows the clean image: with the best factors (``Oracle``; ``oracle_risk`` gives its
+exact error) or the best threshold (``OracleThresholding``).
 """
 
 from twinscore.denoisers.shrinkage.bandlets import BandletBasis, Bandlets, Square
 from twinscore.denoisers.shrinkage.thresholding import (
     Dictionary,
     Oracle,
+    OracleThresholding,
     Thresholding,
     attenuate,
+    best_threshold,
     hard,
     keep_or_kill,
     oracle_risk,
@@ -25,10 +28,12 @@ __all__ = [
     "Cosines",
     "Dictionary",
     "Oracle",
+    "OracleThresholding",
     "Square",
     "Thresholding",
     "Wavelets",
     "attenuate",
+    "best_threshold",
     "hard",
     "keep_or_kill",
     "largest_vectors",

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from twinscore.denoisers.closed_form.level import Level, variance_of
 from twinscore.denoisers.shrinkage.transforms import Basis
@@ -115,15 +116,106 @@ class Oracle:
         ValueError
             If sigma is missing or not positive, or there are other images than the clean ones.
         """
-        if self.x.shape[1:] != y.shape[1:] or len(self.x) not in (1, len(y)):
-            raise ValueError(
-                f"the oracle knows images of shape {tuple(self.x.shape)}, got {tuple(y.shape)}"
-            )
         variance = variance_of(sigma, y)
-        x = self.x.to(y).expand(max(len(self.x), len(variance)), -1, -1, -1)
-        basis = self.dictionary.adapted(x, variance.sqrt().flatten().expand(len(x)))
-        gains = self.gains(basis.forward(x).square(), variance.view(-1, 1, 1, 1))
+        basis, clean = _known(self.x, self.dictionary, y, variance)
+        gains = self.gains(clean.square(), variance.view(-1, 1, 1, 1))
         return basis.inverse(gains * basis.forward(y))
+
+
+@dataclass(frozen=True, eq=False)
+class OracleThresholding:
+    """Denoiser with the best threshold for each noisy image, found by knowing the clean one.
+
+    What is possible at best by choosing a threshold: no multiple of sigma has a smaller error on
+    any image, in the same basis. The basis out of a family is that of :class:`Oracle`, the clean
+    image's at ``T = sigma``; it is not searched again for each threshold.
+
+    Attributes
+    ----------
+    x : Tensor
+        Clean images, (B, C, H, W), in the order of the noisy ones; or one image, (1, C, H, W).
+    dictionary : Dictionary
+        A fixed basis, or a family, of which the clean image takes its own.
+    rule : callable
+        :func:`hard` or :func:`soft`.
+    """
+
+    x: Tensor
+    dictionary: Dictionary
+    rule: Rule = hard
+
+    def __call__(self, y: Tensor, sigma: Level = None) -> Tensor:
+        """Clean estimate of ``y`` (B, C, H, W).
+
+        Raises
+        ------
+        ValueError
+            As for :class:`Oracle`, or if the rule is another one.
+        """
+        basis, clean = _known(self.x, self.dictionary, y, variance_of(sigma, y))
+        noisy = basis.forward(y)
+        threshold = best_threshold(noisy, clean, self.rule)
+        return basis.inverse(self.rule(noisy, threshold.to(y).view(-1, 1, 1, 1)))
+
+
+def _known(x: Tensor, dictionary: Dictionary, y: Tensor, variance: Tensor) -> tuple[Basis, Tensor]:
+    """Basis and coefficients of the clean images that belong to noisy ones.
+
+    Raises
+    ------
+    ValueError
+        If there are other images than the clean ones.
+    """
+    if x.shape[1:] != y.shape[1:] or len(x) not in (1, len(y)):
+        raise ValueError(f"the oracle knows images of shape {tuple(x.shape)}, got {tuple(y.shape)}")
+    x = x.to(y).expand(max(len(x), len(variance)), -1, -1, -1)
+    basis = dictionary.adapted(x, variance.sqrt().flatten().expand(len(x)))
+    return basis, basis.forward(x)
+
+
+def best_threshold(noisy: Tensor, clean: Tensor, rule: Rule = hard) -> Tensor:
+    """Threshold of the least squared error of each image, exact.
+
+    Between two magnitudes that follow each other the same k coefficients are kept. The error of
+    hard thresholding is constant there, that of soft thresholding a parabola in the threshold T:
+    with noisy coefficients a > 0 (signs turned), clean ones c and all sums over the k kept,
+    ``sum c^2`` over all of them plus ``sum a (a - 2 c) - 2 T sum (a - c) + k T^2``. So the least of
+    d + 1 numbers is the least of all.
+
+    Parameters
+    ----------
+    noisy, clean : Tensor
+        Coefficients of noisy images, (B, ...), and of the clean ones, of that shape or (1, ...).
+    rule : callable
+        :func:`hard` or :func:`soft`.
+
+    Returns
+    -------
+    Tensor
+        (B,) float64, in the units of the coefficients. Where several thresholds do the same, one of
+        those that keep the fewest coefficients. Cost: a sort of d numbers an image, and memory for
+        some ten times as many.
+
+    Raises
+    ------
+    ValueError
+        If the rule is neither of the two.
+    """
+    if rule not in (hard, soft):
+        raise ValueError("the best threshold is known for the rules hard and soft")
+    sizes, order = noisy.flatten(1).double().abs().sort(1, descending=True)
+    clean = (noisy.sign() * clean).flatten(1).double().gather(1, order)
+    lower, upper = pad(sizes, (0, 1)), pad(sizes, (1, 0), value=math.inf)  # the k-th: k are kept
+    errors = pad((sizes * (sizes - 2 * clean)).cumsum(1), (1, 0))
+    if rule is hard:
+        thresholds = lower
+        errors = errors.where(lower < upper, math.inf)  # of equal magnitudes all are kept, or none
+    else:
+        excess = pad((sizes - clean).cumsum(1), (1, 0))
+        kept = torch.arange(lower.shape[1]).to(excess)
+        thresholds = (excess / kept.clamp_min(1)).clamp(lower, upper)
+        errors = errors - 2 * thresholds * excess + kept * thresholds.square()
+    return thresholds.gather(1, errors.argmin(1, keepdim=True)).squeeze(1)
 
 
 def oracle_risk(
