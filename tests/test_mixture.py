@@ -5,15 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from twinscore.cli import main
 from twinscore.errors import InputError
 from twinscore.experiments import mixture
 from twinscore.experiments.mixture import assembly, shift, sweep
+from twinscore.experiments.mixture.results import Number
 from twinscore.experiments.mixture.spec import ShiftSpec, Spec, TwinsSpec
 from twinscore.report import mixture as pages
-from twinscore.report import style
+from twinscore.report import mixture_figures, style
 from twinscore.theory.densities import Learned
 from twinscore.theory.targets import gaussian_mixture, two_modes
 
@@ -89,6 +92,23 @@ def test_the_report_draws_every_figure_with_a_caption(finished):
     assert set(content.captions) == set(pages.FIGURES)
     assert content.verdict == finished.result.verdict
     assert style.png(drawn["rates"]).startswith(b"\x89PNG")
+
+
+def test_ticks_of_many_sizes_are_evenly_spaced():
+    sizes = [16, 32, 64, 128, 256, 512, 1024, 2048]
+    axes = Figure().subplots()
+    axes.plot(sizes, sizes)
+    mixture_figures._counted(axes, sizes)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["16", "64", "256", "1,024"]
+
+
+def test_minima_at_an_end_of_the_range_are_drawn_hollow():
+    axes = Figure(facecolor="white").subplots()
+    numbers = [Number(value=v, low=v, high=v) for v in (3.0, 2.0, 1.0)]
+    mixture_figures._bars(axes, [1, 2, 3], numbers, "red", "o", "", [False, True, False])
+    hollow = axes.lines[-1]
+    assert hollow.get_xdata().tolist() == [1, 3]
+    assert to_hex(hollow.get_markerfacecolor()) == to_hex("white")
 
 
 def test_a_run_without_any_result_still_has_a_page(tmp_path):
