@@ -5,17 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from pydantic import ValidationError
 
-from twinscore.analysis.statistics import mean_interval
 from twinscore.cli import main
 from twinscore.errors import InputError
 from twinscore.experiments import mixture
-from twinscore.experiments.mixture import assembly, fits, shift, sweep
-from twinscore.experiments.mixture.results import Exponent, Number
+from twinscore.experiments.mixture import assembly, shift, sweep
+from twinscore.experiments.mixture.results import Number
 from twinscore.experiments.mixture.spec import ShiftSpec, Spec, TwinsSpec
 from twinscore.report import mixture as pages
-from twinscore.report import style
+from twinscore.report import mixture_figures, style
+from twinscore.theory.densities import Learned
+from twinscore.theory.targets import gaussian_mixture, two_modes
 
 SMALL = Spec(
     sizes=(16, 64, 256),
@@ -53,6 +56,12 @@ def test_the_folder_holds_the_run(finished):
         rows = list(csv.DictReader(file))
     assert len(rows) == len(finished.result.stops)
     assert float(rows[0]["kl"]) == pytest.approx(finished.result.stops[0].kl.value, rel=1e-5)
+    with (finished.folder / "shift.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, shifted in zip(rows, finished.result.shifted, strict=True):
+        assert (row["n"] or None) == (shifted.n and str(shifted.n))
+        for name in ("kl", "approximation", "training"):
+            assert float(row[name]) == pytest.approx(getattr(shifted, name).value, rel=1e-5)
 
 
 def test_a_second_run_measures_nothing_and_finds_the_same(finished, monkeypatch):
@@ -85,9 +94,27 @@ def test_the_report_draws_every_figure_with_a_caption(finished):
     assert style.png(drawn["rates"]).startswith(b"\x89PNG")
 
 
+def test_ticks_of_many_sizes_are_evenly_spaced():
+    sizes = [16, 32, 64, 128, 256, 512, 1024, 2048]
+    axes = Figure().subplots()
+    axes.plot(sizes, sizes)
+    mixture_figures._counted(axes, sizes)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["16", "64", "256", "1,024"]
+
+
+def test_minima_at_an_end_of_the_range_are_drawn_hollow():
+    axes = Figure(facecolor="white").subplots()
+    numbers = [Number(value=v, low=v, high=v) for v in (3.0, 2.0, 1.0)]
+    mixture_figures._bars(axes, [1, 2, 3], numbers, "red", "o", "", [False, True, False])
+    hollow = axes.lines[-1]
+    assert hollow.get_xdata().tolist() == [1, 3]
+    assert to_hex(hollow.get_markerfacecolor()) == to_hex("white")
+
+
 def test_a_run_without_any_result_still_has_a_page(tmp_path):
     spec = SMALL.model_copy(
         update={
+            "mu": 100.0,
             "sizes": (16,),
             "widths": (8,),
             "tau_count": 4,
@@ -100,7 +127,19 @@ def test_a_run_without_any_result_still_has_a_page(tmp_path):
     drawn = pages.figures(done.folder)
     said = [text.get_text() for axes in drawn["training"].axes for text in axes.texts]
     assert said == ["no result"]
-    assert pages.content(done.folder).verdict.startswith("too few minima")
+    content = pages.content(done.folder)
+    assert content.verdict.startswith("too few minima")
+    # far modes of p_T, each as wide as pi: KL is half the squared distance less log 2
+    about = "modes at -100 and 100: the reverse process starts KL(p_T || pi) = 11 nats"
+    assert about in content.verdict
+    assert any(about in note for note in content.notes)
+    assert done.result.prior["mixture"] == pytest.approx(1e4 * np.exp(-6.05) / 2 - np.log(2), 1e-3)
+
+
+def test_a_start_that_is_small_against_the_least_kl_is_not_worth_a_word(finished):
+    result = finished.result
+    assert max(s.prior for s in result.shifted) < 1e-3 < min(s.kl.value for s in result.shifted)
+    assert result.cautions == []
 
 
 def test_the_bound_holds_and_its_terms_are_parts_of_it():
@@ -142,110 +181,66 @@ def test_modes_a_hundred_apart_keep_finite_densities():
     assert (arrays["kept"][:, 0] < 0.5).any()  # at tau = m no model of these features has both
 
 
-def test_slope_of_a_power_law_is_its_exponent():
-    x = [10, 100, 1000]
-    logs = np.log(3 * np.array(x, dtype=float) ** -0.4)
-    found = fits.slope(x, logs, np.tile(logs, (5, 1)))
-    assert found.value == pytest.approx(-0.4)
-    assert found.low == pytest.approx(-0.4)
+def two_and_one(mu, wide):
+    """A hump at 0 and the target itself, as densities learned of two modes."""
+    target = two_modes(mu)
+    points = np.linspace(-20, 20, 801)
+    rows = [gaussian_mixture([1.0], [0.0], wide**2), target]
+    log_density = np.stack([row.log_density(points[:, None]) for row in rows])
+    zero = np.zeros(2)
+    weights = np.full(801, 0.05)
+    return Learned(points, weights, log_density, log_density[1], zero, zero, 0.02)
 
 
-def test_the_interval_of_a_mean_is_students():
-    values = np.random.default_rng(0).normal(size=(5, 1))
-    curve = fits.means(values, np.ones((5, 1), dtype=bool))
-    found = fits.number(curve.value[0], curve.without[:, 0])
-    assert (found.value, found.low, found.high) == pytest.approx(mean_interval(values[:, 0]))
+def test_a_single_hump_is_not_two_modes():
+    mass, rise, target_mass, target_rise = shift.near_modes(two_and_one(3.0, 2.7), 3.0)
+    assert (mass[0] / target_mass > assembly.HALF).all()  # by mass alone it would be
+    assert (rise[0] <= 0).all()
+    np.testing.assert_allclose(rise[1], target_rise)
+    # log of the height of a mode, nearly that of one Gaussian, over the height of two at 0
+    assert target_rise == pytest.approx([4.5 - np.log(2)] * 2, abs=1e-6)
 
 
-@pytest.mark.parametrize("replicates", [3, 6])
-def test_intervals_of_few_replicates_cover_what_they_should(replicates):
-    x, times = [16, 64, 256], np.geomspace(1, 1e4, 21)
-    rng, covered = np.random.default_rng(1), []
-    for _ in range(400):
-        noise = rng.normal(size=(replicates, 3))
-        curve = fits.means(np.exp(0.2 * noise) * np.array(x) ** -0.8, np.ones(noise.shape, bool))
-        found = fits.slope(x, np.log(curve.value), np.log(curve.without))
-        bottoms = 1 + (np.log(times) - 4 - 0.3 * noise[:, :1]) ** 2
-        least = fits.minimum(fits.means(bottoms, np.ones(bottoms.shape, bool)), times)
-        tau = fits.positive(least.tau, least.taus)
-        covered.append((found.low < -0.8 < found.high, tau.low < np.exp(4) < tau.high))
-    # 95 % with a standard error of 1.1 %; resampling three or six covers 70 to 88 %
-    assert (np.mean(covered, axis=0) > 0.925).all()
+def test_modes_that_the_target_itself_blends_are_never_learned():
+    *_, target_rise = shift.near_modes(two_and_one(1.0, 1.0), 1.0)
+    part = shifted_part(3) | {"target_rise": np.tile(target_rise, (2, 1))}
+    spec = SMALL.model_copy(update={"tau_count": 3, "tau_last": 100.0})
+    assert [s.learned_at for s in assembly._shifted(spec, 1.0, 0.5, part)] == [None, None]
 
 
-def test_the_least_value_counts_as_inside_only_between_results():
-    times = np.array([1.0, 2.0, 3.0, 4.0])
-    rising = np.array([np.nan, 1.0, 2.0, 3.0])
-    falling = np.array([3.0, 1.0, 2.0, np.nan])
-    at = [fits.minimum(fits.Means(v, np.tile(v, (3, 1))), times) for v in (rising, falling)]
-    assert [m.inside for m in at if m] == [False, True]
-    assert at[0].tau == 2.0
-    assert 1.7 < at[1].tau < 2.3  # between the times, nearer the lower of the neighbours
-    assert fits.minimum(fits.Means(np.full(4, np.nan), np.full((3, 4), np.nan)), times) is None
+def test_the_shift_tells_approximation_from_training():
+    few, many = (SMALL.model_copy(update={"tau_last": last}) for last in (1e2, 1e15))
+    short, long = (shift.measure(spec, 3.0, 0.5, 0) for spec in (few, many))
+    assert short["approximation"] == pytest.approx(long["approximation"])
+    assert (np.diff(short["training"]) < 0).all()
+    assert short["training"][-1] > short["approximation"][0]
+    assert long["training"][-1] < 1e-2 * long["approximation"][0]  # all but the slowest is learned
 
 
-def test_minima_at_an_end_of_the_range_enter_no_exponent():
-    spec = SMALL.model_copy(update={"sizes": (16, 32, 64), "widths": (8,)})
-    kls, flat = 1 / np.array([16, 32, 64.0]), np.ones(3)
-
-    def at(kl, inside):
-        return fits.Minimum(1.0, flat, kl, kl * flat, inside)
-
-    for inside, used in ((True, 3), (False, 0)):
-        found = {(n, 8): at(kl, inside) for n, kl in zip(spec.sizes, kls, strict=True)}
-        found[None, 8] = at(0.0, False)
-        fit = [e for e in fits.exponents(spec, "mixture", found) if e.along == "n, at m = 8"]
-        assert [e.settings for e in fit] == [used, used]
-
-
-def test_a_time_without_enough_replicates_has_no_mean():
-    values = np.arange(10.0).reshape(5, 2)
-    kept = np.ones((5, 2), dtype=bool)
-    kept[0, 0] = kept[:2, 1] = False
-    found = fits.means(values, kept)
-    assert found.value[0] == pytest.approx(5.0)  # mean of 2, 4, 6, 8
-    assert found.without[4, 0] == pytest.approx(4.0)
-    assert np.isnan(found.value[1])
-    assert np.isnan(found.without[:, 1]).all()
+def shifted_part(times):
+    """Two replicates of a mixture whose modes are there at all times."""
+    shape = (2, 2, times, 2)
+    return {
+        "kl": np.ones(shape[:3]),
+        "converged": np.ones(shape[:3], dtype=bool),
+        "kept": np.ones(shape),
+        "rise": np.ones(shape),
+        "target_rise": np.ones((2, 2)),
+        "training": np.ones((2, times)),
+        "approximation": np.ones((2, 1)),
+    }
 
 
 def test_a_mode_of_a_density_without_a_result_is_not_there():
     there = np.array([[False, True, True], [True, True, True], [False, False, True]])
     found = assembly._learned_at(there, np.array([1.0, 2.0, 4.0]))
     assert (found.median, found.first, found.last) == (2.0, 1.0, 4.0)
-    shape = (2, 2, 3, 2)
-    part = {
-        "kl": np.ones(shape[:3]),
-        "kept": np.ones(shape),
-        "converged": np.ones(shape[:3], dtype=bool),
-    }
+    part = shifted_part(3)
     part["converged"][:, :, 0] = False
     spec = SMALL.model_copy(update={"tau_count": 3, "tau_last": 100.0})
     for shifted in assembly._shifted(spec, 3.0, 0.5, part):
         assert [at.first for at in shifted.learned_at] == pytest.approx([10.0, 10.0])
     assert np.isnan(assembly._shares(part)[:, :, 0]).all()
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "kind", "expected"),
-    [
-        (-0.9, -0.5, "at most", "compatible"),
-        (-0.3, -0.1, "at most", "slower than the bound's"),
-        (-0.9, -0.5, "equal", "smaller"),
-        (-0.5, -0.3, "equal", "compatible"),
-    ],
-)
-def test_an_upper_bound_is_not_contradicted_by_what_falls_faster(low, high, kind, expected):
-    exponent = Exponent(
-        target="mixture",
-        quantity="KL_min",
-        along="m = n",
-        measured=Number(value=(low + high) / 2, low=low, high=high),
-        predicted=(-0.4, -0.4),
-        kind=kind,
-        settings=4,
-    )
-    assert exponent.answer == expected
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class Exponent(_Part):
     quantity: str
     along: str
     measured: Number | None
-    predicted: tuple[float, float]
+    predicted: tuple[float, float] | None
     kind: str
     settings: int
 
@@ -67,7 +67,10 @@ class Shifted(_Part):
     tau: float | None
     kl: Number | None
     left_out: int
-    learned_at: tuple[Learned | None, Learned | None]
+    learned_at: tuple[Learned | None, Learned | None] | None
+    approximation: Number
+    training: Number
+    prior: float
 
 
 class Twin(_Part):
@@ -86,6 +89,7 @@ class Result(_Part):
     """The fields of result.json that the report reads."""
 
     verdict: str
+    cautions: list[str]
     prior: dict[str, float]
     densities: int
     failed: int

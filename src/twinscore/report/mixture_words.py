@@ -7,7 +7,12 @@ import numpy as np
 from twinscore.report.mixture_data import Data, Learned, Number, Shifted
 from twinscore.report.pieces import Caption, Cell, Table
 
-QUANTITIES = {"tau_es": "best stopping time", "KL_min": "least KL above the floor"}
+QUANTITIES = {
+    "tau_es": "best stopping time",
+    "KL_min": "least KL above the floor",
+    "least KL": "least KL",
+}
+TARGETS = {"shift": "two modes, at -mu and mu"}
 
 CAPTIONS: Mapping[str, Caption] = {
     "training": Caption(
@@ -22,10 +27,10 @@ CAPTIONS: Mapping[str, Caption] = {
         "Best stopping and least KL against n",
         "Left, training time of least KL, where it lies inside the range; right, that least KL "
         "above the least one with infinitely many samples, which is mostly its value at the last "
-        "training time. Only minima inside the range enter the fits. Dotted, the slope of the "
-        "theory along m = n. The theory bounds KL from above: falling faster does not contradict "
-        "it. Intervals that reach the floor end at a tenth of the value, those of times at the "
-        "ends of the range.",
+        "training time. Hollow marks: minima at an end of the range, which enter no fit. Dotted, "
+        "the slope of the theory along m = n. The theory bounds KL from above: falling faster does "
+        "not contradict it. Series stand a little apart, so that all can be seen. Intervals that "
+        "reach the floor end at a tenth of the value, those of times at the ends of the range.",
         "Best stopping time and least KL against the number of samples, with fitted exponents.",
     ),
     "terms": Caption(
@@ -34,19 +39,25 @@ CAPTIONS: Mapping[str, Caption] = {
         "the score learned from n samples to the one learned in the same time from infinitely "
         "many. Training: what that one still lacks. Approximation: what no coefficients can give. "
         "Start: divergence of the noised target from the Gaussian the reverse process starts from. "
-        "Bound: the error of the score learned from the most samples, plus start; KL lies below.",
+        "Bound (rings): the error of the score learned from the most samples, plus start; KL lies "
+        "below.",
         "Sampling, training, approximation and start terms against training time, with KL.",
     ),
     "capacity": Caption(
         "Least KL against the number of features",
-        "More features lower the floor of infinitely many samples; at small n they do not help.",
+        "Least KL along training for several n, and for infinitely many samples. Hollow marks are "
+        "minima at an end of the range of training times.",
         "Least KL divergence against the number of features for several numbers of samples.",
     ),
     "shift": Caption(
         "Modes shift",
-        "Left, KL along training for modes ever further apart: finite n (lines), infinitely many "
-        "samples (dashed). Right, its least value: where both are the same, the error is of "
-        "approximation or training time, not of generalisation.",
+        "Left, KL along training for modes ever further apart: finite n (lines, with 95 % "
+        "intervals), infinitely many samples (dashed). Gaps, after a stub at the first times too: "
+        "too few replicates reached the tolerance, mostly since mass left the grid. Right, "
+        "its least value. Where finite and infinite n are the same, the error is not of "
+        "generalisation; how the error of the score with infinitely many samples splits into "
+        "approximation and training left over (dotted, dash-dotted; nats of the bound) tells what "
+        "else it is.",
         "KL divergence along training, and its least value against the distance of the modes.",
     ),
     "dynamics": Caption(
@@ -56,9 +67,10 @@ CAPTIONS: Mapping[str, Caption] = {
         "Learned densities and target at several training times for near and far modes.",
     ),
     "modes": Caption(
-        "Unequal weights: which mode is lost",
-        "Mass that the model draws within 3 deviations of the lighter mode (the right one), in "
-        "units of the target's mass there: 1 is right, 0 a lost mode. Dashed: infinitely many "
+        "Unequal weights: mass near the lighter mode",
+        "Mass that the model draws within 3 deviations of the lighter mode (the right one), on its "
+        "side of 0, in units of the target's mass there: 1 is right, 0 a lost mode. One broad hump "
+        "has mass there too: when a mode stands out is in the notes. Dashed: infinitely many "
         "samples. Gaps: too few replicates reached the tolerance. Values above the panel are cut "
         "off.",
         "Relative mass of the lighter mode against training time for several weights.",
@@ -68,7 +80,7 @@ CAPTIONS: Mapping[str, Caption] = {
         "Left, half the mean squared distance between the scores of twins trained on disjoint "
         "samples with their own features, beside their mean error. Where twins agree but "
         "are off, they share a bias. Right, total variation between their densities where KL is "
-        "least; a shared first layer makes them agree more than the data do.",
+        "least, with their own features and had they the same, beside that from the target.",
         "Distance of twins' scores against training time, and of their densities against n.",
     ),
 }
@@ -93,11 +105,12 @@ def facts(data: Data) -> tuple[tuple[str, str], ...]:
 def table(data: Data) -> Table:
     """Exponents along m = n, at the largest m and at the extreme n, then the bound's terms."""
     widest, least, most = data.widths[-1], data.sizes[0], data.sizes[-1]
-    shown = {"m = n", f"n, at m = {widest}", f"m, at n = {least}", f"m, at n = {most}"}
+    shown = {"m = n", f"n <= m, at m = {widest}", f"n, at m = {widest}"}
+    shown |= {f"m, at n = {n}" for n in (least, most)}
     chosen = [e for e in data.result.exponents if e.along in shown] + data.result.terms
     rows = tuple(
         (
-            Cell(QUANTITIES.get(e.quantity, f"{e.quantity} term"), e.target),
+            Cell(QUANTITIES.get(e.quantity, f"{e.quantity} term"), TARGETS.get(e.target, e.target)),
             Cell(e.along),
             Cell(f"{e.measured.value:+.2f}", _interval(e.measured)) if e.measured else Cell("-"),
             Cell(e.theory),
@@ -109,17 +122,18 @@ def table(data: Data) -> Table:
         "Fitted exponents with 95 % intervals over replicates (Student's t over the jackknife), "
         "beside what the theory gives. Intervals hold what differs between replicates, not how far "
         "the values are from a power law. Of KL and of the terms the theory gives upper bounds; "
-        "best stopping times are tau, not tau / m. Of tau_es and KL_min only minima inside the "
-        "range of training times count.",
+        "best stopping times are tau, not tau / m. The degree of a polynomial is left open. "
+        "Of tau_es and KL_min only minima inside the range of training times count.",
         ("Exponent of", "along", "measured", "theory", "answer"),
         rows,
     )
 
 
 def notes(data: Data) -> tuple[str, ...]:
-    """The bound beside the least KL of each target, and what became of each mode."""
+    """Cautions, the bound beside the least KL of each target, and what became of each mode."""
+    cautions = [f"Caution: {text}." for text in data.result.cautions]
     bounds = [text for target in data.targets for text in _bound(data, target)]
-    return (*bounds, *(_mode(s) for s in data.result.shifted))
+    return (*cautions, *bounds, *(_mode(data, s) for s in data.result.shifted))
 
 
 def _bound(data: Data, target: str) -> list[str]:
@@ -137,14 +151,24 @@ def _bound(data: Data, target: str) -> list[str]:
     ]
 
 
-def _mode(shifted: Shifted) -> str:
+def _mode(data: Data, shifted: Shifted) -> str:
     n = "infinitely many samples" if shifted.n is None else f"{shifted.n:,} samples"
     kl = f"least KL {shifted.kl.value:.2g} nats" if shifted.kl else "no KL reached its tolerance"
-    modes = "; ".join(
-        f"{side} mode {_when(at)}"
-        for side, at in zip(("left", "right"), shifted.learned_at, strict=True)
-    )
-    return f"mu = {shifted.mu:g}, right mode's weight {shifted.lighter:g}, {n}: {kl}; {modes}."
+    text = f"mu = {shifted.mu:g}, right mode's weight {shifted.lighter:g}, {n}: {kl}; "
+    if shifted.learned_at is None:
+        text += "the target has one peak"
+    else:
+        text += "; ".join(
+            f"{side} mode {_when(at)}"
+            for side, at in zip(("left", "right"), shifted.learned_at, strict=True)
+        )
+    if shifted.n is None:
+        text += (
+            f"; nats of the bound: approximation {shifted.approximation.value:.2g}, training left "
+            f"at tau / m = {data.run.spec['tau_last']:g} {shifted.training.value:.2g}, start "
+            f"{shifted.prior:.2g}"
+        )
+    return f"{text}."
 
 
 def _when(at: Learned | None) -> str:

@@ -3,11 +3,12 @@
 import contextlib
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 from threadpoolctl import threadpool_limits
@@ -133,20 +134,53 @@ def _write(folder: Path, spec: Spec, measured: dict[str, dict[str, np.ndarray]])
         ),
     )
     runs.write_text(folder / "levels.csv", _levels(result))
+    runs.write_text(folder / "shift.csv", _shift(result))
     runs.write_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
     return result
 
 
 def _levels(result: Result) -> str:
     """Best stopping for every target, n and m, as CSV; n is empty for infinitely many."""
+    numbers = ("tau", "kl", "floor")
+    header = ["target", "n", "m", *_columns(numbers), "last", "inside", "left_out"]
+    rows = [
+        [s.target, s.n, s.m, *_values(s, numbers), _text(s.last), int(s.inside), s.left_out]
+        for s in result.stops
+    ]
+    return _csv(header, rows)
+
+
+def _shift(result: Result) -> str:
+    """What each mixture cost and when its modes are there, as CSV; n is empty for infinitely many.
+
+    ``left_at`` and ``right_at`` are medians over replicates, empty for a mode that is lost.
+    """
+    numbers = ("kl", "approximation", "training")
+    header = ["mu", "lighter", "n", "tau", *_columns(numbers), "prior", "left_at", "right_at"]
+    rows = []
+    for s in result.shifted:
+        times = [_text(at and at.median) for at in s.learned_at or (None, None)]
+        values = _values(s, numbers)
+        rows.append([s.mu, s.lighter, s.n, _text(s.tau), *values, _text(s.prior), *times])
+    return _csv(header, rows)
+
+
+def _columns(numbers: Iterable[str]) -> list[str]:
+    return [name + end for name in numbers for end in ("", "_low", "_high")]
+
+
+def _values(row: BaseModel, numbers: Iterable[str]) -> list[str]:
+    found = [getattr(row, name) for name in numbers]
+    return [_text(v) for x in found for v in ((x.value, x.low, x.high) if x else [None] * 3)]
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _csv(header: list[str], rows: list[list]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    numbers = ("tau", "kl", "floor")
-    columns = [name + end for name in numbers for end in ("", "_low", "_high")]
-    writer.writerow(["target", "n", "m", *columns, "last", "inside", "left_out"])
-    for stop in result.stops:
-        row = [f"{v:.6g}" for name in numbers for v in vars(getattr(stop, name)).values()]
-        last = "" if stop.last is None else f"{stop.last:.6g}"
-        n = "" if stop.n is None else stop.n
-        writer.writerow([stop.target, n, stop.m, *row, last, int(stop.inside), stop.left_out])
+    writer.writerow(header)
+    writer.writerows(rows)
     return text.getvalue()

@@ -3,16 +3,26 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from twinscore.experiments.mixture import fits
-from twinscore.experiments.mixture.results import Learned, Number, Result, Shifted, Stop, Twin
-from twinscore.experiments.mixture.spec import Spec, forward, raised_cosine, resolving_grid
+from twinscore.experiments.mixture import fits, sweep
+from twinscore.experiments.mixture.results import (
+    Exponent,
+    Learned,
+    Number,
+    Result,
+    Shifted,
+    Stop,
+    Twin,
+)
+from twinscore.experiments.mixture.spec import Spec, forward, resolving_grid
 from twinscore.experiments.mixture.sweep import Arrays, Measured
 from twinscore.experiments.mixture.twins import times as twin_times
 from twinscore.theory.bounds import score_matching_bound
-from twinscore.theory.targets import two_modes
+from twinscore.theory.targets import Target, two_modes
 
 HALF = 0.5
 """Share of a mode's mass below which the mode counts as lost."""
+MOST_START = 0.5
+"""Share of the least KL above which ``KL(p_T || pi)`` is worth a word."""
 
 
 def assemble(spec: Spec, measured: dict[str, Measured]) -> tuple[Result, Arrays]:
@@ -44,11 +54,16 @@ def assemble(spec: Spec, measured: dict[str, Measured]) -> tuple[Result, Arrays]
         part = measured[f"shift-{mu}-{lighter}"]
         shifted += _shifted(spec, mu, lighter, part)
         arrays |= _shift_arrays(spec, mu, lighter, part)
+    equal = {mu: measured[f"shift-{mu}-{HALF}"] for mu in spec.shift.distances}
+    terms += fits.distances(spec, equal)
     arrays |= _twin_arrays(spec, measured["twins"])
+    prior = {name: _prior(spec, sweep.target_of(spec, name), spec.rate) for name in spec.targets}
+    cautions = _cautions(spec, prior, stops, shifted)
     converged = [part["converged"] for part in measured.values()]
     result = Result(
-        verdict=_verdict(spec, stops, exponents, shifted),
-        prior={name: _prior(spec, name) for name in spec.targets},
+        verdict=_verdict(spec, stops, exponents, shifted, cautions),
+        cautions=cautions,
+        prior=prior,
         densities=sum(c.size for c in converged),
         failed=sum(int((~c).sum()) for c in converged),
         stops=stops,
@@ -60,11 +75,39 @@ def assemble(spec: Spec, measured: dict[str, Measured]) -> tuple[Result, Arrays]
     return result, arrays
 
 
-def _prior(spec: Spec, name: str) -> float:
-    target = two_modes(spec.mu) if name == "mixture" else raised_cosine()
-    grid = resolving_grid(target, forward(spec.rate), spec.start)
+def _prior(spec: Spec, target: Target, rate: float) -> float:
+    grid = resolving_grid(target, forward(rate), spec.start)
     exact = score_matching_bound(lambda t, x: target.at(grid.process, t).score(x).T, grid)
     return exact.start
+
+
+def _cautions(
+    spec: Spec, prior: dict[str, float], stops: list[Stop], shifted: list[Shifted]
+) -> list[str]:
+    """Where the reverse process starts too far from the noised target to measure training alone."""
+    said = []
+    for name, start in prior.items():
+        least = min((s.kl.value for s in stops if s.target == name), default=spec.tolerance)
+        if start > MOST_START * least:
+            about = f"modes at -{spec.mu:g} and {spec.mu:g}" if name == "mixture" else "bounded"
+            said.append(_far_start(about, start, "--rate", spec.rate))
+    far = [
+        s for s in shifted if s.prior > MOST_START * (s.kl.value if s.kl else spec.shift.tolerance)
+    ]
+    for mu in dict.fromkeys(s.mu for s in far):
+        at = [s for s in far if s.mu == mu]
+        weights = ", ".join(f"{w:g}" for w in dict.fromkeys(s.lighter for s in at))
+        about = f"modes at -{mu:g} and {mu:g}, the latter of weight {weights}"
+        start = max(s.prior for s in at)
+        said.append(_far_start(about, start, "--shift.rate", spec.shift.rate))
+    return said
+
+
+def _far_start(about: str, start: float, flag: str, rate: float) -> str:
+    return (
+        f"{about}: the reverse process starts KL(p_T || pi) = {start:.2g} nats from the noised "
+        f"target, not small against the least KL; raise {flag} above {rate:g}"
+    )
 
 
 def _banded(curve: fits.Means) -> NDArray[np.float64]:
@@ -72,6 +115,12 @@ def _banded(curve: fits.Means) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         factor = np.exp(fits.reach(np.log(curve.value), np.log(curve.without)))
         return np.stack([curve.value, curve.value / factor, curve.value * factor])
+
+
+def _number(values: NDArray[np.float64]) -> Number:
+    """Mean of positive values (R,) of all replicates."""
+    curve = fits.means(values, np.ones(values.shape, dtype=bool))
+    return fits.positive(float(curve.value), curve.without)
 
 
 def _everywhere(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -109,10 +158,16 @@ def _shift_arrays(spec: Spec, mu: float, lighter: float, part: Measured) -> Arra
 
 def _shifted(spec: Spec, mu: float, lighter: float, part: Measured) -> list[Shifted]:
     curves = fits.means(part["kl"], part["converged"])
+    margin = spec.shift.tolerance
+    two = (part["target_rise"] > margin).all()
+    approximation, training = (_number(part[key][:, -1]) for key in ("approximation", "training"))
+    prior = _prior(spec, two_modes(mu, (1 - lighter, lighter)), spec.shift.rate)
     out = []
     for i, n in enumerate((spec.shift.samples, None)):
-        best = fits.minimum(fits.Means(curves.value[i], curves.without[:, i]), spec.times)
-        there = (part["kept"][:, i] >= HALF) & part["converged"][:, i, :, None]
+        best = fits.shift_minimum(spec, part, i)
+        there = (part["kept"][:, i] >= HALF) & (part["rise"][:, i] > margin)
+        there &= part["converged"][:, i, :, None]
+        learned = tuple(_learned_at(there[..., k], spec.times) for k in (0, 1))
         out.append(
             Shifted(
                 mu=mu,
@@ -121,7 +176,10 @@ def _shifted(spec: Spec, mu: float, lighter: float, part: Measured) -> list[Shif
                 tau=best and best.tau,
                 kl=best and fits.positive(best.kl, best.kls),
                 left_out=int(np.isnan(curves.value[i]).sum()),
-                learned_at=tuple(_learned_at(there[..., k], spec.times) for k in (0, 1)),
+                learned_at=learned if two else None,
+                approximation=approximation,
+                training=training,
+                prior=prior,
             )
         )
     return out
@@ -186,7 +244,13 @@ def _twins(spec: Spec, part: Measured) -> list[Twin]:
 _TWIN_NUMBERS = ("variance", "error", "variation", "variation_shared", "off")
 
 
-def _verdict(spec: Spec, stops: list[Stop], exponents: list, shifted: list[Shifted]) -> str:
+def _verdict(
+    spec: Spec,
+    stops: list[Stop],
+    exponents: list[Exponent],
+    shifted: list[Shifted],
+    cautions: list[str],
+) -> str:
     name = spec.targets[0]
     said = [
         f"{e.quantity} moves as n^{e.measured.value:.2f} "
@@ -208,4 +272,4 @@ def _verdict(spec: Spec, stops: list[Stop], exponents: list, shifted: list[Shift
             f"; modes {2 * far[0].mu:g} apart are learned to {far[0].kl.value:.2g} nats, "
             f"with infinitely many samples to {far[1].kl.value:.2g}"
         )
-    return f"{text}."
+    return "; ".join([text, *cautions]) + "."

@@ -1,5 +1,6 @@
 """From replicates to numbers with intervals: best stopping times, exponents, terms of the bound."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,81 +152,90 @@ def stops(spec: Spec, name: str, measured: Measured) -> tuple[list[Stop], dict]:
     return out, found
 
 
+@dataclass(frozen=True)
+class _Path:
+    """Settings (n, m) along which a power law is fitted, and against which of the two."""
+
+    along: str
+    settings: list[tuple[int, int]]
+    axis: int
+
+
 def exponents(spec: Spec, name: str, found: dict) -> list[Exponent]:
     """Power laws of the best stopping time and of the least KL above its floor.
 
-    Along m = n; at each m along n; at each n along m.
+    Along m = n; along n up to the largest m; at each m along n; at each n along m.
     """
-    paths = [("m = n", [(n, n) for n in spec.sizes], 0)]
-    paths += [(f"n, at m = {m}", [(n, m) for n in spec.sizes], 0) for m in spec.widths]
-    paths += [(f"m, at n = {n}", [(n, m) for m in spec.widths], 1) for n in spec.sizes]
-    out = []
-    for along, path, axis in paths:
-        settings = [(n, m) for n, m in path if (n, m) in found and (None, m) in found]
-        low, high = _predicted(along, path)
-        out.append(_stopping(name, along, axis, settings, found, (low, high)))
-        out.append(_least(name, along, axis, settings, found, (-low, -high)))
-    return out
+    sizes, widths, most = spec.sizes, spec.widths, spec.widths[-1]
+    paths = [_Path("m = n", [(n, n) for n in sizes], 0)]
+    paths += [_Path(f"n <= m, at m = {most}", [(n, most) for n in sizes if n <= most], 0)]
+    paths += [_Path(f"n, at m = {m}", [(n, m) for n in sizes], 0) for m in widths]
+    paths += [_Path(f"m, at n = {n}", [(n, m) for m in widths], 1) for n in sizes]
+    fitted = []
+    for path in paths:
+        known = [(n, m) for n, m in path.settings if (n, m) in found and (None, m) in found]
+        fitted += [_stopping(name, path, known, found), _least(name, path, known, found)]
+    return fitted
 
 
-def _predicted(along: str, path: list[tuple[int, int]]) -> tuple[float, float]:
-    """Exponent of tau_es, which is minus that of KL_min (STUDIES section 6).
+def _predicted(path: _Path, used: list[tuple[int, int]]) -> tuple[float, float]:
+    """Exponent of tau_es in the settings used, which is minus that of KL_min (STUDIES section 6).
 
-    Along m = n, 2/5. Else tau = (m n)^(1/5) while n is below m^(3/2); beyond, tau = m^(1/2).
+    Along m = n, and along n while m is no smaller, 2/5: there ``n^(-2/5)`` outweighs ``m^(-4/5)``.
+    The bound's own minimum at fixed m or n: ``tau = (m n)^(1/5)`` while n is below m^(3/2); beyond,
+    ``tau = m^(1/2)``.
     """
-    if along == "m = n":
+    if path.along.startswith(("m = n", "n <= m")):
         return 0.4, 0.4
-    few = [n < m**1.5 for n, m in path]
-    later = 0.0 if along.startswith("n") else 0.5
+    few = [n < m**1.5 for n, m in used]
+    later = 0.0 if path.axis == 0 else 0.5
     return (0.2 if any(few) else later), (0.2 if all(few) else later)
 
 
-def _stopping(
-    name: str, along: str, axis: int, settings: list, found: dict, predicted: tuple[float, float]
-) -> Exponent:
-    used = [s for s in settings if found[s].inside]
-    x = [s[axis] for s in used]
+def _stopping(name: str, path: _Path, known: list[tuple[int, int]], found: dict) -> Exponent:
+    used = [s for s in known if found[s].inside]
+    enough = len(used) >= LEAST_SETTINGS
     measured = None
-    if len(used) >= LEAST_SETTINGS:
+    if enough:
         logs = np.log([found[s].tau * s[1] for s in used])
         without = np.log(np.stack([found[s].taus * s[1] for s in used], axis=1))
-        measured = slope(x, logs, without)
+        measured = slope([s[path.axis] for s in used], logs, without)
     return Exponent(
         target=name,
         quantity="tau_es",
-        along=along,
+        along=path.along,
         measured=measured,
-        predicted=predicted,
+        predicted=_predicted(path, used if enough else path.settings),
         kind="equal",
         settings=len(used),
     )
 
 
-def _least(
-    name: str, along: str, axis: int, settings: list, found: dict, predicted: tuple[float, float]
-) -> Exponent:
+def _least(name: str, path: _Path, known: list[tuple[int, int]], found: dict) -> Exponent:
     used, values, without = [], [], []
-    for n, m in settings:
+    for n, m in known:
         if not found[n, m].inside:
             continue
         above, others = (found[n, m].kl - found[None, m].kl), found[n, m].kls - found[None, m].kls
         if number(above, others).low > 0 and others.min() > 0:
-            used.append((n, m)[axis])
+            used.append((n, m))
             values.append(np.log(above))
             without.append(np.log(others))
     enough = len(used) >= LEAST_SETTINGS
+    x = [s[path.axis] for s in used]
+    low, high = _predicted(path, used if enough else path.settings)
     return Exponent(
         target=name,
         quantity="KL_min",
-        along=along,
-        measured=slope(used, np.array(values), np.stack(without, axis=1)) if enough else None,
-        predicted=predicted,
+        along=path.along,
+        measured=slope(x, np.array(values), np.stack(without, axis=1)) if enough else None,
+        predicted=(-low, -high),
         kind="at most",
         settings=len(used),
     )
 
 
-def slope(x: list[int], logs: NDArray[np.float64], without: NDArray[np.float64]) -> Number:
+def slope(x: Sequence[float], logs: NDArray[np.float64], without: NDArray[np.float64]) -> Number:
     """Least-squares exponent of values at x, from their logarithms (S,); without each (R, S).
 
     The interval holds what differs between replicates, not how far the values are from a power law.
@@ -237,44 +247,116 @@ def slope(x: list[int], logs: NDArray[np.float64], without: NDArray[np.float64])
 
 
 def terms(spec: Spec, name: str, measured: Measured) -> list[Exponent]:
-    """Power laws of each term of the bound: of sampling, of training and of approximation."""
+    """Power laws of each term of the bound: of sampling, of training and of approximation.
 
-    def fitted(
-        quantity: str, along: str, x: list, values: NDArray, theory: tuple[float, float]
-    ) -> Exponent:
-        fit = None
-        if len(x) >= LEAST_SETTINGS and (values > 0).all():
-            curve = means(values, np.ones(values.shape, dtype=bool))
-            fit = slope(x, np.log(curve.value), np.log(curve.without))
-        return Exponent(
-            target=name,
-            quantity=quantity,
-            along=along,
-            measured=fit,
-            predicted=theory,
-            kind="at most",
-            settings=len(x),
-        )
-
+    ``tau^4/(m n) + tau^3/m^2`` bounds sampling. Along m it is taken in two ways: at the same
+    tau / m, at which functions have moved alike (of ``m^3`` to ``m`` then), and at the same tau.
+    """
     m, n = spec.widths[-1], spec.sizes[-1]
     middle, times = spec.tau_count // 2, spec.times
     sampling, training = measured["sampling"], measured["training"][:, -1]
-    at = f"m = {m}"
-    return [
-        fitted(
+    tau = times[middle] * np.sqrt(spec.widths[0] * m)
+    at_m, at_n = f"m = {m}", f"n = {n}"
+    at = f"tau = {times[middle]:.2g} m"
+    widths = list(spec.widths)
+    chosen = [
+        ("sampling", f"n, {at_m}, {at}", spec.sizes, sampling[:, :, -1, middle], (-1.0, 0.0)),
+        ("sampling", f"m, {at_n}, {at}", widths, sampling[:, -1, :, middle], (1.0, 3.0)),
+        (
             "sampling",
-            f"n, {at}, tau = {times[middle]:.2g} m",
-            list(spec.sizes),
-            sampling[:, :, -1, middle],
-            (-1.0, 0.0),
+            f"m, {at_n}, tau = {tau:.2g}",
+            widths,
+            _at_time(sampling[:, -1], tau / np.array(widths), times),
+            (-2.0, -1.0),
         ),
-        fitted("sampling", f"tau, {at}, n = {n}", list(times), sampling[:, -1, -1], (3.0, 4.0)),
-        fitted("training", f"tau, {at}", list(times), training, (-1.0, -1.0)),
-        fitted(
-            "approximation",
-            "m",
-            list(spec.widths),
-            measured["approximation"],
-            (-1.0, -1.0),
-        ),
+        ("sampling", f"tau, {at_m}, {at_n}", times, sampling[:, -1, -1], (3.0, 4.0)),
+        ("training", f"tau, {at_m}", times, training, (-1.0, -1.0)),
+        ("approximation", "m", widths, measured["approximation"], (-1.0, -1.0)),
     ]
+    return [_term(name, *term) for term in chosen]
+
+
+def _at_time(
+    values: NDArray[np.float64], taus: NDArray[np.float64], times: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Positive values (R, M, K) at one of the times for each of M, by logarithms; (R, M)."""
+    logs = np.log(values)
+    return np.exp(
+        [
+            [np.interp(np.log(t), np.log(times), row) for t, row in zip(taus, rows, strict=True)]
+            for rows in logs
+        ]
+    )
+
+
+def distances(spec: Spec, measured: Mapping[float, Measured]) -> list[Exponent]:
+    """Power laws in mu of two modes of equal weights, given the arrays of each mu.
+
+    The theory bounds KL by a polynomial in mu, and what no training removes by ``mu^2/m``.
+    """
+    shift, middle, times = spec.shift, spec.tau_count // 2, spec.times
+    mus, parts = list(measured), list(measured.values())
+    n, m = f"n = {shift.samples}", f"m = {shift.width}"
+
+    def at(key: str, k: int) -> NDArray[np.float64]:
+        return np.stack([part[key][:, k] for part in parts], axis=1)
+
+    sampling = f"mu, {n}, {m}, tau = {times[middle]:.2g} m"
+    training = f"mu, {m}, tau = {times[-1]:.2g} m"
+    return [
+        *(
+            _least_along_mu(f"mu, {said}, {m}", mus, [shift_minimum(spec, p, i) for p in parts])
+            for i, said in enumerate((n, "n infinite"))
+        ),
+        _term("shift", "sampling", sampling, mus, at("sampling", middle), None),
+        _term("shift", "training", training, mus, at("training", -1), None),
+        _term("shift", "approximation", f"mu, {m}", mus, at("approximation", 0), (2.0, 2.0)),
+    ]
+
+
+def shift_minimum(spec: Spec, part: Measured, row: int) -> Minimum | None:
+    """Least KL along training of a mixture: of n samples (row 0), of infinitely many (row 1)."""
+    curves = means(part["kl"][:, row], part["converged"][:, row])
+    return minimum(curves, spec.times)
+
+
+def _least_along_mu(along: str, mus: list[float], minima: list[Minimum | None]) -> Exponent:
+    used = [(mu, best) for mu, best in zip(mus, minima, strict=True) if best and best.kls.min() > 0]
+    measured = None
+    if len(used) >= LEAST_SETTINGS:
+        logs = np.log([best.kl for _, best in used])
+        without = np.log(np.stack([best.kls for _, best in used], axis=1))
+        measured = slope([mu for mu, _ in used], logs, without)
+    return Exponent(
+        target="shift",
+        quantity="least KL",
+        along=along,
+        measured=measured,
+        predicted=None,
+        kind="at most",
+        settings=len(used),
+    )
+
+
+def _term(
+    target: str,
+    quantity: str,
+    along: str,
+    x: Sequence[float],
+    values: NDArray[np.float64],
+    bound: tuple[float, float] | None,
+) -> Exponent:
+    """Power law of values (R, S) at S settings x, which the theory bounds from above."""
+    fit = None
+    if len(x) >= LEAST_SETTINGS and (values > 0).all():
+        curve = means(values, np.ones(values.shape, dtype=bool))
+        fit = slope(x, np.log(curve.value), np.log(curve.without))
+    return Exponent(
+        target=target,
+        quantity=quantity,
+        along=along,
+        measured=fit,
+        predicted=bound,
+        kind="at most",
+        settings=len(x),
+    )

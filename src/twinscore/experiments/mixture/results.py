@@ -55,8 +55,9 @@ class Exponent(_Part):
     along: str
     measured: Number | None
     """None with fewer than 3 settings to fit."""
-    predicted: tuple[float, float]
-    """What the theory gives; two ends where the exponent moves from one to the other."""
+    predicted: tuple[float, float] | None
+    """What the theory gives; two ends where the exponent moves from one to the other; None for a
+    polynomial whose degree it leaves open."""
     kind: Literal["equal", "at most"]
     """at most: an upper bound, which what falls faster, or grows more slowly, respects."""
     settings: int
@@ -65,7 +66,9 @@ class Exponent(_Part):
     @property
     def theory(self) -> str:
         """What the theory gives, in words."""
-        low, high = self.predicted
+        if self.predicted is None:
+            return "polynomial"
+        low, high = (value + 0.0 for value in self.predicted)  # no minus before a zero
         text = f"{low:+g}" if low == high else f"{low:+g} to {high:+g}"
         return text if self.kind == "equal" else f"at most {text}"
 
@@ -75,6 +78,8 @@ class Exponent(_Part):
         """How the interval lies to it; an upper bound allows whatever falls faster."""
         if self.measured is None:
             return "too few settings"
+        if self.predicted is None:
+            return "no degree given"
         if self.measured.low > max(self.predicted):
             return "larger" if self.kind == "equal" else "slower than the bound's"
         below = self.measured.high < min(self.predicted)
@@ -82,9 +87,10 @@ class Exponent(_Part):
 
 
 class Learned(_Part):
-    """When a mode is learned: training time, in units of m, from which on it has half its mass.
+    """When a mode is learned: training time, in units of m, from which on it is there.
 
-    Over replicates. A density that missed its tolerance has no mode.
+    Half of its mass or more lies near it, and the density there rises above the one halfway between
+    the modes. Over replicates. A density that missed its tolerance has no mode.
     """
 
     median: float
@@ -104,9 +110,15 @@ class Shifted(_Part):
     """Training time of least KL, in units of m; None if no time has a result."""
     kl: Number | None
     left_out: int
-    learned_at: tuple[Learned | None, Learned | None]
+    learned_at: tuple[Learned | None, Learned | None] | None
     """When the mode at -mu, and at mu, is there for good; None where half of the replicates or more
-    lack it at the end."""
+    lack it at the end. None altogether for modes so near that the target has one peak."""
+    approximation: Number
+    """Error of the score that no coefficients can avoid, nats of the bound; for every n."""
+    training: Number
+    """What infinitely many samples still lack at the last training time, nats of the bound."""
+    prior: float
+    """``KL(p_T || pi)``, nats."""
 
 
 class Twin(_Part):
@@ -132,6 +144,8 @@ class Result(_Part):
     schema_version: int = runs.SCHEMA_VERSION
     study: Literal["mixture"] = "mixture"
     verdict: str
+    cautions: list[str]
+    """What keeps the run from showing what it should."""
     prior: dict[str, float]
     """``KL(p_T || pi)`` for each target, nats."""
     densities: int
@@ -144,7 +158,7 @@ class Result(_Part):
     twins: list[Twin]
 
     def table(self) -> str:
-        """Exponents along m = n, and along n at the largest m, beside the theory's."""
+        """Exponents along m = n and along n at the largest m; then the modes shift."""
         along = {"m = n", f"n, at m = {max((stop.m for stop in self.stops), default=0)}"}
         shown = [e for e in self.exponents if e.along in along and e.measured]
         lines = [f"{'target':9s} {'exponent':8s} {'along':16s} {'measured':>24s}   theory"]
@@ -152,5 +166,15 @@ class Result(_Part):
             f"{e.target:9s} {e.quantity:8s} {e.along:16s} {e.measured!s:>24s}   "
             f"{e.theory}: {e.answer}"
             for e in shown
+        ]
+        lines += [
+            "",
+            f"{'mu':>4s} {'weight':>6s} {'n':>8s} {'least KL':>30s} {'approximation':>13s} "
+            f"{'training':>9s}",
+        ]
+        lines += [
+            f"{s.mu:4g} {s.lighter:6g} {s.n or 'infinite':>8} {s.kl or '-'!s:>30} "
+            f"{s.approximation.value:13.2g} {s.training.value:9.2g}"
+            for s in self.shifted
         ]
         return "\n".join(lines)

@@ -16,7 +16,7 @@ from twinscore.experiments.mixture.spec import (
 from twinscore.theory.coordinates import Grid
 from twinscore.theory.densities import Learned
 from twinscore.theory.fokker_planck import reverse_sde
-from twinscore.theory.gradient_flow import gradient_flow
+from twinscore.theory.gradient_flow import GradientFlow, gradient_flow
 from twinscore.theory.nodes import empirical_nodes, population_nodes
 from twinscore.theory.random_features import RandomFeatures, random_features
 from twinscore.theory.score_matching import QuadraticLoss, quadratic_losses
@@ -45,7 +45,7 @@ def measure(spec: Spec, name: str, replicate: int) -> Arrays:
         ``sampling`` (N, M, K), ``training`` (M, K) and ``approximation`` (M,), its parts. Cost: of
         order 1 ms for each density, and the Gram matrices.
     """
-    target = two_modes(spec.mu) if name == "mixture" else raised_cosine()
+    target = target_of(spec, name)
     process = forward(spec.rate)
     rule = likelihood_rule(process, spec.start)
     generator = np.random.default_rng(runs.derive_seed(spec.seed, name, "samples", replicate))
@@ -67,6 +67,11 @@ def measure(spec: Spec, name: str, replicate: int) -> Arrays:
     return out | {"approximation": out["approximation"][:, 0]}
 
 
+def target_of(spec: Spec, name: str) -> Target:
+    """The target of that name."""
+    return two_modes(spec.mu) if name == "mixture" else raised_cosine()
+
+
 def _at_width(
     spec: Spec, features: RandomFeatures, losses: list[QuadraticLoss], grid: Grid
 ) -> Arrays:
@@ -74,18 +79,53 @@ def _at_width(
     m, exact = features.width, losses[-1]
     flows = [gradient_flow(loss) for loss in losses]
     A = np.stack([flow.at(m * spec.times) for flow in flows])
-    nats = (grid.process.end - spec.start) / 2
-    away = (A[:-1] - A[-1])[..., 0, :]
-    limit = flows[-1].at([np.inf])
     learned = densities(features, A, grid, spec.tolerance)
     return {
         "kl": kl(learned).reshape(A.shape[:2]),
         "converged": learned.converged.reshape(A.shape[:2]),
-        "excess": nats * exact(A),
-        "sampling": nats * ((away @ exact.gram) * away).sum(-1) / m**2,
-        "training": nats * flows[-1].loss_above_limit(m * spec.times),
-        "approximation": nats * exact(limit),
+        "excess": nats(grid) * exact(A),
+        **score_error(A, exact, flows[-1], m * spec.times, grid),
     }
+
+
+def score_error(
+    A: NDArray[np.float64],
+    exact: QuadraticLoss,
+    flow: GradientFlow,
+    taus: NDArray[np.float64],
+    grid: Grid,
+) -> Arrays:
+    """The parts of the score's error, nats of the bound.
+
+    Parameters
+    ----------
+    A : array
+        Coefficients (N + 1, K, 1, m): learned from N training sets, then from infinitely many.
+    exact, flow : QuadraticLoss, GradientFlow
+        Of infinitely many samples.
+    taus : array
+        (K,): training times.
+    grid : Grid
+        Of the target.
+
+    Returns
+    -------
+    dict of str to array
+        ``sampling`` (N, K): distance of the score learned from samples to the one learned in the
+        same time from infinitely many; ``training`` (K,): what that one still lacks;
+        ``approximation`` (1,): what no coefficients can give.
+    """
+    away = (A[:-1] - A[-1])[..., 0, :]
+    return {
+        "sampling": nats(grid) * ((away @ exact.gram) * away).sum(-1) / exact.width**2,
+        "training": nats(grid) * flow.loss_above_limit(taus),
+        "approximation": nats(grid) * exact(flow.at([np.inf])),
+    }
+
+
+def nats(grid: Grid) -> float:
+    """What a loss weighted by ``g(t)^2`` counts in the bound on KL: half the length of its time."""
+    return (grid.process.end - grid.start) / 2
 
 
 def densities(
