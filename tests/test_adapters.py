@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from twinscore import sampling
+from twinscore.analysis import sure
 from twinscore.analysis.denoising import psnr_table
+from twinscore.analysis.jacobian import full, linearise
 from twinscore.denoisers import adapters, check, score
 from twinscore.denoisers.closed_form import Gaussian
 from twinscore.denoisers.layers import generator_of
@@ -62,11 +64,22 @@ FOREIGN = {
     "function": wiener,
     "partial": partial(wiener),
     "module": Wiener().eval(),
+    "module that takes a tensor only": Shrinkage().eval(),
+    "its method": Shrinkage().eval().forward,
     "adapted": adapters.level_per_image(Shrinkage().eval()),
 }
 USES = {
     "check": lambda f, y: check(f, y, 0.5),
+    "check, a level each": lambda f, y: check(f, y, SIGMA),
     "score": lambda f, y: score(f, y, SIGMA),
+    "score, one level": lambda f, y: score(f, y, 0.5),
+    "jacobian": lambda f, y: full(linearise(f, y[:1], 0.5)),
+    "products": lambda f, y: linearise(f, y, SIGMA).push(torch.stack([y, y.flip(0)])),
+    "transposed": lambda f, y: linearise(f, y, 0.5).pull(torch.stack([y, y.flip(0)])),
+    "sure": lambda f, y: sure.sure(f, y, 0.5),
+    "risk": lambda f, y: torch.tensor(
+        [mean.value for mean in vars(sure.risk(f, y, 0.5, batch=3)).values()]
+    ),
     "flow": lambda f, y: sampling.probability_flow(f, y, steps=3),
     "heun": lambda f, y: sampling.probability_flow(f, y, steps=3, solver=sampling.heun),
     "encode": lambda f, y: sampling.encode(f, y, steps=3),
@@ -150,6 +163,16 @@ def test_training_mode_shows_through_an_adapter():
     network.train()
     with pytest.raises(ValueError, match="training mode"):
         check(denoiser, noisy(), 0.5)
+
+
+def test_training_mode_shows_through_a_method():
+    network = Shrinkage()
+    denoiser = adapters.level_per_image(network.forward)
+    with pytest.raises(ValueError, match="training mode"):
+        check(denoiser, noisy(), 0.5)
+    check(denoiser.eval(), noisy(), 0.5)
+    assert not network.training
+    assert list(denoiser.state_dict()) == ["owner.variance"]
 
 
 def test_an_adapter_carries_its_network():

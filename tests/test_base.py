@@ -1,9 +1,11 @@
 """The contract of a denoiser: what ``check`` refuses, the score, PSNR."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from twinscore.denoisers import UNet, check, psnr, score
+from twinscore.denoisers import UNet, check, denoise, per_image, psnr, score
 from twinscore.denoisers.layers import generator_of
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
@@ -19,14 +21,39 @@ def batch(seed=0):
 
 def test_a_good_denoiser_passes_and_its_estimate_is_returned():
     y = batch()
-    assert torch.equal(check(lambda y, sigma: y * sigma, y, 0.5), y * 0.5)
+    assert torch.equal(check(lambda y, sigma: y * sigma.view(-1, 1, 1, 1), y, 0.5), y * 0.5)
     assert check(identity, y) is y
     assert check(UNet(width=2, levels=1).eval(), y, torch.tensor([0.1, 0.2, 0.3])).shape == y.shape
 
 
+@pytest.mark.parametrize("given", [0.25, 1, torch.tensor(0.25), torch.full((3,), 0.25).double()])
+def test_a_denoiser_is_given_one_level_for_each_image(given):
+    y, levels = batch().double(), []
+
+    def watching(y, sigma):
+        levels.append(sigma)
+        return y
+
+    denoise(watching, y, given)
+    check(watching, y, given)
+    score(watching, y, given)
+    for level in levels:
+        assert (level.shape, level.dtype, level.is_contiguous()) == ((3,), y.dtype, True)
+        assert (level == torch.as_tensor(given)).all()
+    assert per_image(None, y) is None
+    with pytest.raises(ValueError, match=r"of shape \(3,\), got \(1,\)"):
+        per_image(torch.ones(1), y)
+
+
 def test_training_mode_is_refused():
-    with pytest.raises(ValueError, match="training mode"):
-        check(UNet(width=2, levels=1), batch())
+    network = UNet(width=2, levels=1)
+    ways = [network, network.forward, partial(network), partial(network.forward)]
+    for denoiser in ways:
+        with pytest.raises(ValueError, match="training mode"):
+            check(denoiser, batch())
+    network.eval()
+    for denoiser in ways:
+        check(denoiser, batch())
 
 
 @pytest.mark.parametrize(

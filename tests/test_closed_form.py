@@ -220,6 +220,48 @@ def test_bad_input_is_refused(name):
         form(y[:, :1], 0.3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", FORMS)
+def test_a_level_whose_square_underflows_is_refused(name, dtype):
+    """An order of magnitude above it all is finite, variances of zero included."""
+    form, y = FORMS[name](), normal(2, *SHAPE).to(dtype)
+    least = math.sqrt(torch.finfo(dtype).tiny)
+    assert torch.isfinite(form(y, 10 * least)).all()
+    for sigma in (0.9 * least, 1e-6 * least, torch.tensor([1.0, 0.9 * least]).to(dtype)):
+        with pytest.raises(ValueError, match=r"at least \S+, below which its square is lost in fl"):
+            form(y, sigma)
+
+
+def test_means_that_are_not_finite_are_refused():
+    for make in (
+        lambda mean: Gaussian.of(mean, covariance()),
+        lambda mean: StationaryGaussian(mean, power()),
+        lambda mean: LinearSubspace(mean, BASIS),
+        lambda mean: GaussianMixture.of(torch.ones(1), mean[None], covariance()),
+    ):
+        make(MEAN)
+        for value in (math.nan, math.inf):
+            with pytest.raises(ValueError, match="the mean holds NaN or infinity"):
+                make(MEAN.clone().fill_(value))
+
+
+def test_a_mixture_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"K at least 1, got \(0, 2, 3, 4\)"):
+        GaussianMixture.of(WEIGHTS[:0], MEANS[:0], covariance())
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
+def test_symmetry_is_asked_for_at_any_scale(scale):
+    shift = torch.zeros(D, D).double()
+    shift[0, 1] = 1e-3
+    Gaussian.of(MEAN, scale * (covariance() + 1e-3 * shift))  # rounding of float32, say
+    with pytest.raises(ValueError, match="not symmetric"):
+        Gaussian.of(MEAN, scale * (covariance() + shift))
+    rising = torch.arange(4).double() / 100
+    with pytest.raises(ValueError, match="must be even"):
+        StationaryGaussian(MEAN, scale * (power() + rising))
+
+
 def test_what_is_no_covariance_is_refused():
     bad = covariance() - 0.1 * torch.eye(D).double()
     with pytest.raises(ValueError, match="negative eigenvalue"):

@@ -120,11 +120,12 @@ def test_a_level_for_each_image():
         torch.testing.assert_close(found[i], naive(IMAGES, Y[i : i + 1], sigma)[1][0], **CLOSE)
 
 
-def test_a_memory_map_is_read_in_chunks(tmp_path, monkeypatch):
+@pytest.mark.parametrize("mode", ["c", "r"])
+def test_a_memory_map_is_read_in_chunks(tmp_path, monkeypatch, mode):
     path = tmp_path / "images.npy"
     np.save(path, IMAGES.float().numpy())
     monkeypatch.setattr(MODULE, "_CHUNK", 7 * D)
-    mapped = Empirical.of(np.load(path, mmap_mode="c"))
+    mapped = Empirical.of(np.load(path, mmap_mode=mode))
     torch.testing.assert_close(mapped(Y, 0.3), Empirical.of(IMAGES.float())(Y, 0.3), **CLOSE)
 
 

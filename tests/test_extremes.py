@@ -5,11 +5,13 @@ import re
 import shutil
 
 import pytest
+import yaml
 
-from twinscore import environment
+from twinscore import cli, environment
 from twinscore.denoisers import NetworkSpec
 from twinscore.experiments import comparison, eigenbasis, extremes, harmonics, transition
 from twinscore.experiments.drawing import SamplingSpec
+from twinscore.report import harmonics as harmonics_report
 from twinscore.report import page, style
 from twinscore.report import transition as report
 from twinscore.training import TrainingSpec
@@ -27,7 +29,7 @@ VERDICTS = {2: "memorises", 3: "transition", 5: "generalises"}
 
 @pytest.fixture(autouse=True)
 def told(monkeypatch):
-    """Verdicts that networks of a few steps do not earn; one core; no layout of figures."""
+    """Verdicts that networks of a few steps do not earn; one core; figures are not encoded."""
     compare = comparison.compare
 
     def compared(*arguments):
@@ -37,6 +39,8 @@ def told(monkeypatch):
     monkeypatch.setattr(comparison, "compare", compared)
     monkeypatch.setattr(environment, "available_cores", lambda: 1)
     monkeypatch.setattr(style, "settle", lambda figure: figure)
+    for kind in ("svg", "png", "pdf"):
+        monkeypatch.setattr(style, kind, lambda *_: b"")
 
 
 def test_both_ends_are_shown_at_one_test_image(tmp_path):
@@ -59,6 +63,7 @@ def test_both_ends_are_shown_at_one_test_image(tmp_path):
     html = page.write(tmp_path).read_text()
     for name, content in re.findall(r'<figure id="(\w+)">(.*?)</figure>', html, flags=re.S):
         assert "<picture>" in content or 'id="viewer"' in content, name
+    assert re.findall(r'href="([^"]*)"', html) == [f"{section.folder}/report.html"]
 
     trials = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/*.safetensors")}
     written = (tmp_path / "result.json").read_bytes()
@@ -88,8 +93,35 @@ def test_bounds_are_called_so(tmp_path, monkeypatch):
     assert said.count("the network keeps at least 6, which hold at least ") == 2
 
 
+def test_both_commands_write_the_page_of_the_bases_and_link_to_it(tmp_path):
+    spec, out = tmp_path / "spec.yaml", tmp_path / "run"
+    spec.write_text(yaml.safe_dump(SPEC.model_dump(mode="json")))
+    command = ["transition", "--spec", str(spec), "--out", str(out), "--device", "cpu"]
+    assert cli.main([*command, "--no-images"]) == 0
+    folder = json.loads((out / "result.json").read_text())["harmonics"]["folder"]
+    link = f'<a href="{folder}/report.html">The bases of N = 2 and N = 5 at test image '
+
+    def check(*, images):
+        outer, inner = (path / "report.html" for path in (out, out / folder))
+        assert link in outer.read_text()
+        assert ("every eigenvector, with a slider" in outer.read_text()) == images
+        for html in (outer.read_text(), inner.read_text()):
+            assert (page.HOLDS if images else page.HOLDS_NOT) in html
+            assert ('id="viewer-data"' in html) == images
+        drawn = harmonics_report.FIGURES if images else ("spectrum", "coefficients")
+        assert {path.stem for path in (out / folder / "figures").iterdir()} == set(drawn)
+
+    check(images=False)
+    (out / folder / "report.html").unlink()
+    assert cli.main(["report", str(out)]) == 0
+    check(images=True)
+    assert cli.main(["report", str(out), "--no-images"]) == 0
+    check(images=False)
+
+
 def test_a_run_without_both_ends_has_none(tmp_path):
     done = transition.run(SPEC.model_copy(update={"sizes": (2, 3)}), tmp_path, device="cpu")
     assert done.result.harmonics is None
     assert not (tmp_path / "harmonics").exists()
     assert "spectrum" not in report.figures(tmp_path)
+    assert report.content(tmp_path).parts == ()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twinscore.analysis import harmonics
 from twinscore.analysis.jacobian import eigenpairs, full, linearise, symmetric_eigenpairs
 from twinscore.denoisers import UNet
-from twinscore.denoisers.closed_form import Gaussian, StationaryGaussian
+from twinscore.denoisers.closed_form import Gaussian, GaussianMixture, StationaryGaussian
 from twinscore.denoisers.layers import generator_of
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
@@ -77,6 +77,27 @@ def test_equal_values_do_not_decay():
 def test_a_denoiser_that_returns_zero_is_homogeneous():
     around = linearise(lambda y, sigma=None: y.relu(), -torch.ones(1, *SHAPE))
     assert harmonics.homogeneity(around) == 0
+
+
+def test_a_slope_at_an_estimate_of_zero_has_no_relative_residual():
+    around = linearise(lambda y, sigma=None: y - y.detach(), torch.ones(1, *SHAPE))
+    assert harmonics.homogeneity(around) == math.inf
+
+
+def test_eigenvectors_of_a_mixture_are_those_of_its_own_jacobian():
+    """Between the means, where it is neither of its Gaussians."""
+    roots = normal(2, D, D, seed=3) / 8
+    weights, means = torch.tensor([0.4, 0.6]).double(), 0.3 * normal(2, *SHAPE, seed=4)
+    mixture = GaussianMixture.of(weights, means, roots @ roots.mT)
+    y, sigma, k = means.mean(0)[None] + 0.1 * normal(1, *SHAPE), 0.5, 12
+    assert mixture.responsibilities(y, sigma).max() < 0.99
+    pairs = symmetric_eigenpairs(linearise(mixture, y, sigma), k, tolerance=1e-10)
+    values, vectors = torch.linalg.eigh(mixture.jacobian(y, sigma)[0])
+    torch.testing.assert_close(pairs.values, values.flip(0)[:k], rtol=1e-9, atol=0)
+    parts = harmonics.agreement_by_eigenspace(pairs.vectors, values.flip(0), vectors.T.flip(0))
+    assert len(parts) == k  # all distinct
+    # an eigenvector is off by residual over gap, its squared cosine by the square of that
+    assert all(part.shared == pytest.approx(1, abs=1e-9) for part in parts)
 
 
 def test_decay_interval_covers_the_exponent():

@@ -350,6 +350,53 @@ def test_no_images_leaves_eigenvectors_out(pair, undrawn):
     assert set(report.figures(pair.folder, images=False)) == {"spectrum", "coefficients"}
 
 
+TRAINING = """
+import torch
+from torch import nn
+
+
+class Centred(nn.Module):
+    def forward(self, y, sigma):
+        assert sigma.shape == (len(y),)
+        return y - y.mean(0) if self.training else y / 2
+
+
+def module():
+    return Centred().train()
+
+
+def method():
+    return Centred().train().forward
+"""
+
+
+@pytest.mark.parametrize("name", ["module", "method"])
+def test_a_network_in_training_mode_is_put_in_evaluation(tmp_path, name):
+    file = tmp_path / "training.py"
+    file.write_text(TRAINING)
+    spec = harmonics.Spec(model=f"{file}:{name}", index=7, **FEW)
+    [model] = harmonics.run(spec, tmp_path / "run", device="cpu").result.models
+    assert [level.trace.value for level in model.levels] == pytest.approx([32] * 3)
+
+
+def test_a_slope_at_an_estimate_of_zero_is_reported_without_a_residual(tmp_path, undrawn):
+    file = tmp_path / "zero.py"
+    file.write_text("def zero():\n    return lambda y, sigma: y - y.detach()\n")
+    done = harmonics.run(harmonics.Spec(model=f"{file}:zero", **FEW), tmp_path / "run")
+    [model] = done.result.models
+    assert {level.homogeneity for level in model.levels} == {None}
+    table = report.content(done.folder).table
+    column = table.columns.index("|f(y) − J y| / |f(y)|")
+    assert {row[column].text for row in table.rows} == {"–"}
+
+
+def test_captions_say_what_was_measured(pair):
+    kept = [[level.kept.directions for level in model.levels] for model in pair.result.models]
+    one, other = (", ".join(map(str, counts)) for counts in kept)
+    said = f"Directions kept at σ = 0.1, 0.2, 0.4: one: {one}; other: {other}."
+    assert report.content(pair.folder).captions["spectrum"].text.endswith(said)
+
+
 def test_largest_entry_of_a_drawn_eigenvector_is_white():
     vectors = torch.tensor([[0.6, -0.8], [0.0, 0.0]]).view(2, 1, 1, 2).numpy()
     np.testing.assert_allclose(report.signed(vectors).reshape(2, 2), [[0.125, 1.0], [0.5, 0.5]])
@@ -372,6 +419,13 @@ def test_largest_entry_of_a_drawn_eigenvector_is_white():
         (["--model", "{flat}"], "not differentiable"),
         (["--model", "{key}"], "KeyError: 'gain'"),
         (["--model", "{kind}"], "TypeError: unsupported operand"),
+        (["--model", "{shape}"], "must return (1, 1, 8, 8) float32, got (1, 1, 8, 7) float32"),
+        (["--model", "{dtype}"], "must return (1, 1, 8, 8) float32, got (1, 1, 8, 8) float64"),
+        (["--model", "{root}"], "--model: {root}: cannot be taken apart at an image of digits, (1"),
+        (["--model", "{root}"], "a product with the denoiser's Jacobian holds NaN"),
+        (["--model", "{loud}"], "(1, 8, 8), with noise of sigma 0.4: the denoiser returned NaN"),
+        (["--model", "{steep}"], "with noise of sigma 0.4: a product with the denoiser's Jac"),
+        (["--model", "gaussian:digits", "--against", "{loud}"], "--against: {loud}: cannot be"),
     ],
 )
 def test_what_cannot_be_taken_apart_is_one_line(tmp_path, capsys, words, says):
@@ -381,9 +435,15 @@ def test_what_cannot_be_taken_apart_is_one_line(tmp_path, capsys, words, says):
         "def flat():\n    return lambda y, sigma: y.detach() * 0.5\n"
         "def key():\n    return lambda y, sigma: y * {}['gain']\n"
         "def kind():\n    return lambda y, sigma: y * None\n"
+        "def shape():\n    return lambda y, sigma: y[..., 1:]\n"
+        "def dtype():\n    return lambda y, sigma: y.double()\n"
+        "def root():\n    return lambda y, sigma: y.clamp(min=0).sqrt()\n"
+        "def loud():\n    return lambda y, sigma: y * (0.39 - sigma[0]).sqrt()\n"
+        "def steep():\n    return lambda y, sigma: y + (y * (sigma[0] < 0.3)).abs().sqrt()\n"
     )
-    own = {name: f"{mine}:{name}" for name in ("nan", "flat", "key", "kind")}
-    words = [w.format(**own) for w in words]
+    names = ("nan", "flat", "key", "kind", "shape", "dtype", "root", "loud", "steep")
+    own = {name: f"{mine}:{name}" for name in names}
+    words, says = [w.format(**own) for w in words], says.format(**own)
     assert cli.main(["harmonics", *words, "--out", str(tmp_path / "run")]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert says in line

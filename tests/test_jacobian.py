@@ -182,8 +182,9 @@ def test_a_product_that_fails_its_test_falls_to_autograd():
 def test_networks_without_additive_terms_equal_their_own_linearisation(kind):
     from twinscore.analysis.harmonics import homogeneity
 
-    around = linearise(network(kind, width=4), normal(2, 1, 9, 8))
-    assert (homogeneity(around) <= 1e-14).all()  # float64 rounding over some 20 layers
+    made, y = network(kind, width=4), normal(2, 1, 9, 8)
+    assert (homogeneity(linearise(made, y)) <= 1e-14).all()  # rounding over some 20 layers
+    assert (homogeneity(linearise(made.float(), y.float())) <= 1e-5).all()
     biased = linearise(DENOISERS["biased"], normal(1, *SHAPE), 0.5)
     assert homogeneity(biased) > 1e-3
 
@@ -213,6 +214,10 @@ def test_what_cannot_be_linearised_is_refused():
         linearise(lambda y, sigma: y.float(), y, 0.5)
     with pytest.raises(ValueError, match="not differentiable"):
         linearise(lambda y, sigma: y.detach() / 2, y, 0.5)
+    root = linearise(lambda y, sigma: (0 * y).sqrt(), y, 0.5)  # of slope 0 times infinity
+    for product in (root.push, root.pull):
+        with pytest.raises(ValueError, match=r"product .* holds NaN"):
+            product(y[None])
     around = linearise(gaussian(), y, torch.tensor([0.5]))
     assert around.push(y[None].repeat(3, 1, 1, 1, 1)).shape == (3, 1, *SHAPE)
     with pytest.raises(ValueError, match=r"vectors must be .*\(K, 1, 1, 5, 6\)"):

@@ -71,8 +71,9 @@ def perturbed(factor, shift=0.0):
 
     def of(best):
         def denoiser(y, sigma):
-            wave = shift * torch.sin(3 * y) / (1 + sigma)
-            return y + sigma**2 * (factor * best.score(y, sigma) + wave)
+            level = torch.as_tensor(sigma).view(-1, 1, 1, 1)
+            wave = shift * torch.sin(3 * y) / (1 + level)
+            return y + level**2 * (factor * best.score(y, sigma) + wave)
 
         return denoiser
 

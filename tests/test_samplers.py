@@ -259,7 +259,7 @@ def test_an_image_that_goes_wrong_is_nan_and_leaves_the_others_alone():
     form, z = gaussian(), normal(6, *SHAPE)
 
     def denoiser(y, sigma):
-        bad = (y[:, :1, :1, :1] > form.mean[0, 0, 0]) & (sigma < 0.1)
+        bad = (y[:, :1, :1, :1] > form.mean[0, 0, 0]) & (sigma < 0.1).view(-1, 1, 1, 1)
         return torch.where(bad, math.inf, form(y, sigma))
 
     found = probability_flow(denoiser, z)

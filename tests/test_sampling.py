@@ -189,9 +189,9 @@ def test_non_blind_denoisers_get_the_tracked_level():
     for t in range(1, steps + 1):
         expected.append(expected[-1] * (1 - beta * h0 * t / (1 + h0 * (t - 1))))
     check, *inner, last = levels
-    assert check == 1.0
-    assert [float(s) for s in inner] == pytest.approx(expected[:-1])
-    assert last.tolist() == pytest.approx([expected[-1]] * 2)
+    assert check.tolist() == [1.0]
+    for level, exact in zip([*inner, last], expected, strict=True):
+        assert level.tolist() == pytest.approx([exact] * 2)
 
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf, 50.0])

@@ -73,6 +73,8 @@ def test_bad_input_is_refused():
     denoiser, x = CASES["network"]
     with pytest.raises(ValueError, match="at least 2 images"):
         sure.risk(denoiser, x[:1], SIGMA)
+    with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
+        sure.risk(denoiser, x, SIGMA, batch=0)
     with pytest.raises(ValueError, match="must be positive"):
         sure.sure(denoiser, x[:1], 0.0)
     with pytest.raises(ValueError, match="NaN"):

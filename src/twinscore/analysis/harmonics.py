@@ -31,7 +31,7 @@ def homogeneity(linearisation: Linearisation) -> Tensor:
     """Relative residual ``|f(y) - J(y) y| / |f(y)|`` of each image, (B,).
 
     Rounding for bias-free networks in evaluation mode, which are homogeneous for positive scales;
-    0 where both sides are zero. Cost: one forward product.
+    0 where both sides are zero, infinite where ``f(y)`` alone is. Cost: one forward product.
     """
     gap = linearisation.push(linearisation.y[None])[0] - linearisation.value
     norms = gap.flatten(1).norm(dim=1), linearisation.value.flatten(1).norm(dim=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from twinscore.analysis.jacobian import linearise, traces
 from twinscore.analysis.jacobian.products import doubled
 from twinscore.analysis.statistics import interval, resampled
-from twinscore.denoisers import Denoiser
+from twinscore.denoisers import Denoiser, denoise
 
 _BATCH, _PIXELS = 64, 2**15
 """Images, and their pixels, that are denoised and differentiated at once."""
@@ -108,12 +108,14 @@ def risk(
     Raises
     ------
     ValueError
-        As :func:`sure`, or for fewer than two images.
+        As :func:`sure`, or for fewer than two images, or none at once.
     """
     if len(images) < 2:
         raise ValueError(f"an interval needs at least 2 images, got {len(images)}")
     if batch is None:
         batch = max(1, min(_BATCH, _PIXELS // images[0, 0].numel()))
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     generator = torch.Generator().manual_seed(seed)
     estimates, errors = [], []
     for x in images.split(batch):
@@ -121,7 +123,7 @@ def risk(
         of_signs = int(torch.randint(2**62, (), generator=generator))  # not those of the noise
         estimates.append(sure(denoiser, y, sigma, probes=probes, seed=of_signs))
         with torch.no_grad():
-            errors.append(doubled(denoiser(y, sigma) - x).square().flatten(1).sum(1))
+            errors.append(doubled(denoise(denoiser, y, sigma) - x).square().flatten(1).sum(1))
     found, true = torch.cat(estimates).cpu().numpy(), torch.cat(errors).cpu().numpy()
     return Risk(_mean(found, seed), _mean(true, seed), _mean(found - true, seed))
 

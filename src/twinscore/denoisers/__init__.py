@@ -1,6 +1,6 @@
 """Functions from a noisy image to its clean estimate."""
 
-from twinscore.denoisers.base import Denoiser, check, psnr, score
+from twinscore.denoisers.base import Denoiser, check, denoise, per_image, psnr, score
 from twinscore.denoisers.bf_cnn import BFCNN
 from twinscore.denoisers.checkpoint import Checkpoint, save
 from twinscore.denoisers.loading import load
@@ -15,7 +15,9 @@ __all__ = [
     "UNet",
     "build",
     "check",
+    "denoise",
     "load",
+    "per_image",
     "psnr",
     "save",
     "score",

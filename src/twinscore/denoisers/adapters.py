@@ -1,15 +1,15 @@
 """Foreign denoisers: networks that follow other conventions become ``x_hat = f(y, sigma)``.
 
-Whatever maps ``(y, sigma)`` to a clean estimate of the same shape is a denoiser already, and needs
-none of these. They are for networks that predict something else, that take the noise level in
-another form only, or whose images have another range.
+Whatever maps ``(y, sigma)``, sigma a (B,) tensor, to a clean estimate of the same shape is a
+denoiser already, and needs none of these. They are for networks that predict something else, whose
+images have another range, or that are to take a float too when they are called directly.
 """
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
+from twinscore.denoisers.base import module_of, per_image
 from twinscore.denoisers.closed_form.level import Level
 
 
@@ -17,7 +17,8 @@ class Adapted(nn.Module):
     """A foreign network and the rule that turns what it predicts into a clean estimate.
 
     A module, so that the network moves between devices, has its weights and tells whether it is in
-    training mode as if it stood alone; made by the functions of this page.
+    training mode as if it stood alone, also where a method of it is given; made by the functions of
+    this page.
 
     Parameters
     ----------
@@ -30,6 +31,7 @@ class Adapted(nn.Module):
     def __init__(self, network: Callable[..., Tensor], rule: Callable[..., Tensor]) -> None:
         super().__init__()
         self.network = network
+        self.owner = None if isinstance(network, nn.Module) else module_of(network)
         self.rule = rule
         self.training = getattr(network, "training", False)
 
@@ -53,7 +55,7 @@ def level_per_image(network: Callable[[Tensor, Tensor], Tensor]) -> Adapted:
     Adapted
         A denoiser that takes a float too. Called without a level it raises ValueError.
     """
-    return Adapted(network, lambda net, y, sigma: net(y, _per_image(sigma, y)))
+    return Adapted(network, lambda net, y, sigma: net(y, _needed(sigma, y)))
 
 
 def noise_predicting(network: Callable[[Tensor, Tensor], Tensor]) -> Adapted:
@@ -72,7 +74,7 @@ def noise_predicting(network: Callable[[Tensor, Tensor], Tensor]) -> Adapted:
     """
 
     def rule(net: Callable[..., Tensor], y: Tensor, sigma: Level) -> Tensor:
-        level = _per_image(sigma, y)
+        level = _needed(sigma, y)
         return y - level.view(-1, 1, 1, 1) * net(y, level)
 
     return Adapted(network, rule)
@@ -129,11 +131,8 @@ def with_range(denoiser: Callable[..., Tensor], low: float, high: float) -> Adap
     return Adapted(denoiser, rule)
 
 
-def _per_image(sigma: Level, y: Tensor) -> Tensor:
+def _needed(sigma: Level, y: Tensor) -> Tensor:
     """``sigma`` as a (B,) tensor like ``y``."""
     if sigma is None:
         raise ValueError("this denoiser needs the noise level; pass sigma")
-    level = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
-    if level.ndim > 1 or (level.ndim == 1 and len(level) not in (1, len(y))):
-        raise ValueError(f"sigma must be a float or of shape ({len(y)},), got {tuple(level.shape)}")
-    return level.expand(len(y)).contiguous()
+    return per_image(sigma, y)

@@ -1,6 +1,7 @@
 """The contract of every denoiser, and what follows from it: the check, the score, PSNR."""
 
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,42 @@ from torch import Tensor, nn
 class Denoiser(Protocol):
     """Maps a noisy image to its clean estimate, ``x_hat = denoiser(y, sigma)``.
 
-    ``y = x + sigma z`` has shape (B, C, H, W), and so has the result. ``sigma`` is a float or a
-    ``(B,)`` tensor in image units (1 = the whole intensity range); a blind denoiser ignores it.
+    ``y = x + sigma z`` has shape (B, C, H, W), and so has the result. ``sigma`` is in image units
+    (1 = the whole intensity range): a float, or a ``(B,)`` tensor like ``y``, as which every
+    function of this package passes it on. A blind denoiser ignores it.
     """
 
     def __call__(self, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
         """Clean estimate of ``y``."""
         ...
+
+
+def per_image(sigma: float | Tensor | None, y: Tensor) -> Tensor | None:
+    """The noise level as every denoiser takes it: (B,), of the dtype and on the device of ``y``.
+
+    None, for blind denoisers, stays None.
+
+    Raises
+    ------
+    ValueError
+        If ``sigma`` is neither a number nor of shape (B,).
+    """
+    if sigma is None:
+        return None
+    if isinstance(sigma, int | float):
+        return y.new_full((len(y),), sigma)
+    level = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
+    if level.ndim and level.shape != (len(y),):
+        raise ValueError(f"sigma must be a float or of shape ({len(y)},), got {_what(level)}")
+    return level.expand(len(y)).contiguous()
+
+
+def denoise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
+    """Clean estimate of ``y`` by a denoiser that is given one noise level for each image.
+
+    So foreign denoisers that take a (B,) tensor only serve everywhere. Shapes as in :func:`check`.
+    """
+    return denoiser(y, per_image(sigma, y))
 
 
 def check(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
@@ -53,12 +83,10 @@ def check(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) ->
     if not torch.isfinite(y).all():
         raise ValueError("y holds NaN or infinity")
     if sigma is not None:
-        level = torch.as_tensor(sigma)
-        if level.ndim and level.shape != (len(y),):
-            raise ValueError(f"sigma must be a float or of shape ({len(y)},), got {_what(level)}")
-        if not (level > 0).all() or not torch.isfinite(level).all():
+        given = torch.as_tensor(sigma)
+        if not (given > 0).all() or not torch.isfinite(given).all():
             raise ValueError("sigma must be positive and finite")
-    x_hat = denoiser(y, sigma)
+    x_hat = denoise(denoiser, y, sigma)
     if not isinstance(x_hat, Tensor) or x_hat.shape != y.shape or x_hat.dtype != y.dtype:
         raise ValueError(f"the denoiser must return {_what(y)}, got {_what(x_hat)}")
     if not torch.isfinite(x_hat).all():
@@ -71,8 +99,8 @@ def score(denoiser: Denoiser, y: Tensor, sigma: float | Tensor) -> Tensor:
 
     Robbins 1956, Miyasawa 1961; [GAHB] eq. 3. Shapes as in :func:`check`.
     """
-    level = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).reshape(-1, 1, 1, 1)
-    return (denoiser(y, sigma) - y) / level**2
+    level = per_image(sigma, y)
+    return (denoiser(y, level) - y) / level.view(-1, 1, 1, 1) ** 2
 
 
 def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -84,10 +112,21 @@ def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
     return -10 * torch.log10((x_hat - x).square().flatten(1).mean(1))
 
 
+def module_of(denoiser: Any) -> nn.Module | None:
+    """The module that a denoiser is, or whose method it is; None if there is none to be seen.
+
+    A :func:`functools.partial` is looked through. What a function or a lambda calls stays hidden.
+    """
+    function = denoiser.func if isinstance(denoiser, partial) else denoiser
+    owner = getattr(function, "__self__", function)
+    return owner if isinstance(owner, nn.Module) else None
+
+
 def _trains(denoiser: Denoiser) -> bool:
     """Whether it, or a module inside it, is in training mode."""
-    if isinstance(denoiser, nn.Module):
-        return any(part.training for part in denoiser.modules())
+    module = module_of(denoiser)
+    if module is not None:
+        return any(part.training for part in module.modules())
     return getattr(denoiser, "training", False)
 
 

@@ -1,5 +1,6 @@
 """What one denoiser does to one noisy image: its eigenbasis, and what follows from it."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -90,8 +91,8 @@ class Level(_Model):
     effective_rank: Number
     asymmetry: Number | None
     """Degree of asymmetry, 0 to 2; None where the Jacobian is zero."""
-    homogeneity: float
-    """``|f(y) - J y| / |f(y)|``."""
+    homogeneity: float | None
+    """``|f(y) - J y| / |f(y)|``; None where f(y) is zero and J y is not."""
     complex_pairs: int
     """Conjugate pairs among the ``eigenvalues`` of J itself with an imaginary part above
     ``COMPLEX`` of the largest magnitude."""
@@ -186,7 +187,7 @@ def measure(
         sigma=sigma,
         psnr_in=psnr(around.y, x).item(),
         psnr_out=min(psnr(around.value, x).item(), EXACT),
-        homogeneity=harmonics.homogeneity(around).item(),
+        homogeneity=_finite(harmonics.homogeneity(around).item()),
         eigenvalues=len(pairs.values),
         kept=kept,
         shrunk=shrunk,
@@ -319,6 +320,10 @@ def _decays(
         else None
         for values in fits
     )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _exact(value: float) -> Number:

@@ -220,21 +220,23 @@ def run(
 
 
 def _open(spec: Spec, x: Tensor, network: Factory | None) -> dict[str, Checkpoint]:
-    """The models, by their flag, each of them tried on the image, on its device."""
+    """The models, by their flag, each of them tried at every noise level, on the image's device."""
     strings = {"model": spec.model, "against": spec.against}
     opened = {}
     for flag, string in strings.items():
         if string is None:
             continue
         opened[flag] = load(string, network=network)
-        try:
-            linearise(opened[flag].on(x.device), x, spec.sigma).symmetric(x.flatten(1))
-        except Exception as error:  # whatever a function of the user's own may raise
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise InputError(
-                f"--{flag}: {string}: cannot be taken apart at an image of {spec.data}, "
-                f"{tuple(x.shape[1:])}: {kind}{one_line(error)}"
-            ) from None
+        for sigma in spec.levels:
+            y = x + sigma * noise(x, spec.seed)
+            try:
+                linearise(opened[flag].on(x.device), y, sigma).symmetric(y.flatten(1))
+            except Exception as error:  # whatever a function of the user's own may raise
+                kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+                raise InputError(
+                    f"--{flag}: {string}: cannot be taken apart at an image of {spec.data}, "
+                    f"{tuple(x.shape[1:])}, with noise of sigma {sigma:g}: {kind}{one_line(error)}"
+                ) from None
     return opened
 
 

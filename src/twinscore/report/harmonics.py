@@ -160,7 +160,7 @@ def _row(name: str, level: Level, shape: tuple[int, int, int]) -> tuple[Cell, ..
         _share(level.shrunk),
         _share(level.removed),
         _number(level.asymmetry),
-        Cell(f"{level.homogeneity:.1e}"),
+        Cell("–" if level.homogeneity is None else f"{level.homogeneity:.1e}"),
         Cell(
             f"{level.complex_pairs}",
             f"of {'all' if whole else 'the first'} {level.eigenvalues}; "
@@ -225,16 +225,14 @@ def _captions(data: Harmonics) -> dict[str, Caption]:
             "Shrinkage factors",
             "Eigenvalues of the symmetric part of the Jacobian, in order, at several noise levels. "
             "Each is the factor by which the denoiser shrinks one direction. The broken lines "
-            "bound what counts as kept, shrunk and removed. With less noise, more is kept.",
+            f"bound what counts as kept, shrunk and removed. {data.kept()}",
             f"Eigenvalues against rank on logarithmic axes for {names}, one curve a noise level.",
         ),
         "eigenvectors": Caption(
             "Eigenvectors in order",
             f"Eigenvectors {at}, from the largest eigenvalue on, with their eigenvalues: gray is "
-            "zero, black and white are opposite signs. In a denoiser that has learned the "
-            "distribution they oscillate along the contours of this image and within its regions. "
-            "The second tile of the viewer adds up the first of them, each times its eigenvalue "
-            "and the noisy image's coefficient.",
+            "zero, black and white are opposite signs. The second tile of the viewer adds up the "
+            "first of them, each times its eigenvalue and the noisy image's coefficient.",
             f"The first eigenvectors of {names} as images, in order of their eigenvalues.",
         ),
         "coefficients": Caption(

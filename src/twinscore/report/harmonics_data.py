@@ -64,7 +64,7 @@ class Level(_Part):
     trace: Number
     effective_rank: Number
     asymmetry: Number | None
-    homogeneity: float
+    homogeneity: float | None
     complex_pairs: int
     largest_imaginary: float
     eigenvalues: int
@@ -130,6 +130,15 @@ class Harmonics:
     def main(self, model: Model) -> Level:
         """A model at the noise level of the pictures."""
         return next(level for level in model.levels if level.sigma == self.result.sigma)
+
+    def kept(self) -> str:
+        """How many directions each model keeps at each noise level, as a sentence."""
+        sigmas = ", ".join(f"{level.sigma:g}" for level in self.result.models[0].levels)
+        counts = "; ".join(
+            f"{model.name}: {', '.join(f'{level.kept.directions:,}' for level in model.levels)}"
+            for model in self.result.models
+        )
+        return f"Directions kept at σ = {sigmas}: {counts}."
 
     def array(self, name: str, model: int | None = None) -> np.ndarray:
         """One array, of the image or of a model."""

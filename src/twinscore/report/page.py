@@ -1,4 +1,7 @@
-"""Write a run's report: one HTML page that needs nothing else, and each figure as PDF and PNG."""
+"""Write a run's report: one HTML page that needs nothing else, and each figure as PDF and PNG.
+
+Where a run holds another one, the page has a link to that one's, and is whole without it.
+"""
 
 import base64
 import hashlib
@@ -43,7 +46,7 @@ HOLDS_NOT = "This page holds no training images or samples."
 
 
 def write(folder: Path, *, images: bool = True) -> Path:
-    """Draw a run folder's report into it.
+    """Draw a run folder's report into it, after those of the runs within that its page links to.
 
     Writes ``report.html`` and ``figures/<name>.pdf`` and ``.png``, each to a temporary name that
     is then renamed. A figure of an earlier report that is not drawn now is deleted, so that
@@ -75,6 +78,8 @@ def write(folder: Path, *, images: bool = True) -> Path:
         )
     study = STUDIES[run.study]
     content = study.content(run.folder, images=images)
+    for part in content.parts:
+        write(run.folder / part.folder, images=images)
     light = study.figures(run.folder, images=images)
     dark = study.figures(run.folder, images=images, theme="dark")
     replaced = {name for name, viewer in content.viewers.items() if not viewer.beside}

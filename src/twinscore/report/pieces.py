@@ -51,6 +51,14 @@ class Viewer:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A run within the run: its folder, relative to the run's, and what its page shows."""
+
+    folder: str
+    shows: str
+
+
+@dataclass(frozen=True)
 class Content:
     """Everything a page says about one run, apart from the figures themselves."""
 
@@ -61,6 +69,7 @@ class Content:
     captions: Mapping[str, Caption]
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
     viewers: Mapping[str, Viewer] = field(default_factory=dict)
 
 

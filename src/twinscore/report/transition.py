@@ -106,5 +106,6 @@ def content(folder: Path, *, images: bool = True) -> Content:
         captions=transition_words.captions(data),
         missing=data.missing,
         notes=transition_words.notes(data),
+        parts=transition_words.parts(data, images=images),
         viewers=viewers,
     )

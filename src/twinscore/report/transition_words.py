@@ -8,7 +8,7 @@ import numpy as np
 
 from twinscore.report.harmonics_data import Harmonics
 from twinscore.report.pictures import sheet
-from twinscore.report.pieces import Caption, Cell, Table, Viewer
+from twinscore.report.pieces import Caption, Cell, Part, Table, Viewer
 from twinscore.report.transition_data import Level, Median, Transition, Value
 
 MOST_SEEDS = 64
@@ -158,12 +158,27 @@ def _harmonics(sentence: str, shown: Harmonics) -> dict[str, Caption]:
         ),
         "spectrum": Caption(
             "Shrinkage factors",
-            "Eigenvalues at that image for several noise levels. A network that memorises keeps "
-            "few directions at any noise level; one that generalises keeps more as noise falls. "
-            "The broken lines bound what counts as kept and as removed.",
+            "Eigenvalues at that image for several noise levels. The broken lines bound what "
+            f"counts as kept and as removed. {shown.kept()}",
             f"Eigenvalues against rank on logarithmic axes for {names}, one curve a noise level.",
         ),
     }
+
+
+def parts(data: Transition, *, images: bool) -> tuple[Part, ...]:
+    """Name the run within that has a page of its own, and what that page shows."""
+    if data.harmonics is None:
+        return ()
+    shown = data.harmonics.result
+    models = " and ".join(model.name for model in shown.models)
+    eigenvectors = "every eigenvector, with a slider, " if images else ""
+    return (
+        Part(
+            data.result.harmonics.folder,
+            f"The bases of {models} at test image {shown.index} on a page of their own: "
+            f"{eigenvectors}where each coefficient goes, and all numbers at every noise level",
+        ),
+    )
 
 
 def notes(data: Transition) -> tuple[str, ...]:

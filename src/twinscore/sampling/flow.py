@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from twinscore.denoisers import Denoiser, check
+from twinscore.denoisers import Denoiser, check, denoise
 from twinscore.sampling.solvers import Callback, Solver, dpm, heun, noise_levels
 
 
@@ -63,7 +63,7 @@ def probability_flow(
     y = solver(denoiser, y, levels, callback)
     if callback:
         callback(steps - 1, levels[-1], y)
-    x_hat = denoiser(y, levels[-1])
+    x_hat = denoise(denoiser, y, levels[-1])
     lost = ~torch.isfinite(x_hat).flatten(1).all(1)
     return x_hat.masked_fill(lost.view(-1, 1, 1, 1), torch.nan)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from twinscore.denoisers import Denoiser, check
+from twinscore.denoisers import Denoiser, check, denoise
 from twinscore.runs import derive_seed
 from twinscore.sampling.noise import noise as probe_noise
 
@@ -97,7 +97,7 @@ def _slope(
     """``y - f`` and ``d - tr J``."""
     with torch.enable_grad():
         y = y.detach().requires_grad_()
-        x_hat = denoiser(y, sigma)
+        x_hat = denoise(denoiser, y, sigma)
         trace = y.new_zeros(len(y))
         for i, v in enumerate(directions):
             keep = i + 1 < len(directions)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twinscore.denoisers import Denoiser
+from twinscore.denoisers import Denoiser, denoise
 from twinscore.sampling.operators import Operator
 
 Conditioned = Callable[[Tensor, float | Tensor], Tensor]
@@ -48,7 +48,7 @@ def projected(denoiser: Denoiser, operator: Operator, measurement: Tensor) -> Co
     _require(operator, measurement)
 
     def estimate(y: Tensor, sigma: float | Tensor) -> Tensor:
-        x_hat = denoiser(y, sigma)
+        x_hat = denoise(denoiser, y, sigma)
         return x_hat + operator.adjoint(measurement - operator.measure(x_hat))
 
     return estimate
@@ -135,7 +135,7 @@ def conditioned(
         variance = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).square().view(-1, 1)
         with torch.enable_grad():
             point = y.detach().requires_grad_()
-            x_hat = denoiser(point, sigma)
+            x_hat = denoise(denoiser, point, sigma)
 
         def spread(u: Tensor) -> Tensor:
             """``sigma^2 J' A' u`` as an image."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twinscore.denoisers import Denoiser, check
+from twinscore.denoisers import Denoiser, check, denoise
 from twinscore.sampling.noise import noise as step_noise
 from twinscore.sampling.solvers import Callback
 
@@ -116,7 +116,7 @@ def reverse_diffusion(
     for t in range(1, max_steps + 1):
         if callback:
             callback(t - 1, tracked, y)
-        d = denoiser(y, tracked) - y
+        d = denoise(denoiser, y, tracked) - y
         sigma = d.square().flatten(1).mean(1).sqrt()
         h = h0 * t / (1 + h0 * (t - 1))
         gamma = ((1 - beta * h) ** 2 - (1 - h) ** 2) ** 0.5
@@ -131,5 +131,5 @@ def reverse_diffusion(
             break
         if not padded:
             running, y, going = running[going], y[going.to(y.device)], going[going]
-    samples = denoiser(final, passed)
+    samples = denoise(denoiser, final, passed)
     return Diffused(samples, (level <= sigma_min).cpu(), steps, level)

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from twinscore.denoisers import Denoiser
+from twinscore.denoisers import Denoiser, denoise
 
 Callback = Callable[[int, float, Tensor], None]
 """Called with (step, noise level, y) before each step."""
@@ -78,7 +78,7 @@ def euler(
     """First order; one evaluation a step. Karras et al. 2022, algorithm 1 without correction."""
     for step, (sigma, after) in enumerate(pairwise(levels)):
         _tell(callback, step, sigma, y)
-        y = torch.lerp(denoiser(y, sigma), y, after / sigma)
+        y = torch.lerp(denoise(denoiser, y, sigma), y, after / sigma)
     return y
 
 
@@ -88,9 +88,9 @@ def heun(
     """Second order; two evaluations a step. Karras et al. 2022, algorithm 1."""
     for step, (sigma, after) in enumerate(pairwise(levels)):
         _tell(callback, step, sigma, y)
-        slope = (y - denoiser(y, sigma)) / sigma
+        slope = (y - denoise(denoiser, y, sigma)) / sigma
         ahead = y + (after - sigma) * slope
-        slope_ahead = (ahead - denoiser(ahead, after)) / after
+        slope_ahead = (ahead - denoise(denoiser, ahead, after)) / after
         y = y + (after - sigma) / 2 * (slope + slope_ahead)
     return y
 
@@ -106,7 +106,7 @@ def dpm(
     before: tuple[Tensor, float] | None = None
     for step, (sigma, after) in enumerate(pairwise(levels)):
         _tell(callback, step, sigma, y)
-        x_hat, width = denoiser(y, sigma), math.log(sigma / after)
+        x_hat, width = denoise(denoiser, y, sigma), math.log(sigma / after)
         middle = x_hat
         if before is not None:
             middle = x_hat + (x_hat - before[0]) * (width / (2 * before[1]))

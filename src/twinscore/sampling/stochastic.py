@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from twinscore.denoisers import Denoiser, check
+from twinscore.denoisers import Denoiser, check, denoise
 from twinscore.sampling.noise import noise as step_noise
 from twinscore.sampling.solvers import Callback, noise_levels
 
@@ -65,8 +65,9 @@ def ancestral(
             callback(t, sigma, y)
         up = eta * after * math.sqrt(max(0.0, 1 - (after / sigma) ** 2))
         down = math.sqrt(after**2 - up**2)
-        y = torch.lerp(denoiser(y, sigma), y, down / sigma) + up * _renewed(seeds, y, t + 1)
-    return denoiser(y, levels[-1])
+        y = torch.lerp(denoise(denoiser, y, sigma), y, down / sigma)
+        y = y + up * _renewed(seeds, y, t + 1)
+    return denoise(denoiser, y, levels[-1])
 
 
 @torch.no_grad()
@@ -117,12 +118,12 @@ def langevin_corrected(
     for t, (sigma, after) in enumerate(pairwise(levels)):
         if callback:
             callback(t, sigma, y)
-        y = torch.lerp(denoiser(y, sigma), y, after / sigma)
+        y = torch.lerp(denoise(denoiser, y, sigma), y, after / sigma)
         for _ in range(corrections):
             draws += 1
             kick = math.sqrt(2 * size) * after * _renewed(seeds, y, draws)
-            y = torch.lerp(y, denoiser(y, after), size) + kick
-    return denoiser(y, levels[-1])
+            y = torch.lerp(y, denoise(denoiser, y, after), size) + kick
+    return denoise(denoiser, y, levels[-1])
 
 
 def _start(

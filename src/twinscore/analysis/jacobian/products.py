@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from twinscore.analysis.jacobian.frozen import Frozen, freeze
-from twinscore.denoisers import Denoiser, check
+from twinscore.denoisers import Denoiser, check, per_image
 
 Operator = Callable[[Tensor], Tensor]
 """A (d, d) matrix as a function of (K, d): every row is multiplied by the matrix."""
@@ -80,7 +80,7 @@ def linearise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None
     y : Tensor
         Noisy images, (B, C, H, W).
     sigma : float or Tensor or None
-        Noise level, scalar or (B,), image units.
+        Noise level, scalar or (B,), image units; the denoiser is given a tensor.
 
     Returns
     -------
@@ -91,16 +91,17 @@ def linearise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None
     Raises
     ------
     ValueError
-        For a denoiser that breaks the contract or is not differentiable.
+        For a denoiser that breaks the contract or is not differentiable. Products raise it where
+        the derivative is NaN or infinite.
     """
     y = y.detach()
     with torch.no_grad():
         value = check(denoiser, y, sigma)
-    listed = isinstance(sigma, Tensor) and sigma.ndim == 1
+    level = per_image(sigma, y)
 
     def function(images: Tensor) -> Tensor:
-        level = sigma.repeat(len(images) // len(y)) if listed else sigma
-        return denoiser(images, level)
+        copies = len(images) // len(y)
+        return denoiser(images, None if level is None else level.repeat(copies))
 
     frozen = freeze(function, y)
     curved = _curved_push(function, y)
@@ -167,6 +168,9 @@ def _chunked(product: Operator, y: Tensor, chunk: int) -> Operator:
                 f"vectors must be {y.dtype} of shape (K, {', '.join(map(str, y.shape))}), "
                 f"got {v.dtype} {tuple(v.shape)}"
             )
-        return torch.cat([product(part) for part in v.split(chunk)]) if len(v) else v
+        found = torch.cat([product(part) for part in v.split(chunk)]) if len(v) else v
+        if not torch.isfinite(found).all():
+            raise ValueError("a product with the denoiser's Jacobian holds NaN or infinity")
+        return found
 
     return whole

@@ -46,7 +46,7 @@ class Empirical:
     Attributes
     ----------
     images : Tensor or ndarray
-        (N, C, H, W), floating point; a memory map is read chunk by chunk.
+        (N, C, H, W), floating point; a memory map, writable or not, is read chunk by chunk.
     centre : Tensor
         (C, H, W), the mean image.
     energies : Tensor
@@ -74,15 +74,15 @@ class Empirical:
                 f"the training images must be (N, C, H, W) with N at least 1, "
                 f"got {tuple(images.shape)}"
             )
-        if not torch.as_tensor(images[:1]).is_floating_point():
+        if not _read(images, slice(1)).is_floating_point():
             raise ValueError("the training images must be floating point, in image units")
         step = max(1, _CHUNK // math.prod(images.shape[1:]))
         chunks = [slice(a, a + step) for a in range(0, len(images), step)]
-        total = sum(torch.as_tensor(images[c]).double().sum(0) for c in chunks)
+        total = sum(_read(images, c).double().sum(0) for c in chunks)
         centre = total / len(images)
         energies, norms = [], []
         for c in chunks:
-            part = torch.as_tensor(images[c]).double()
+            part = _read(images, c).double()
             energies.append((part - centre).flatten(1).square().sum(1) / 2)
             norms.append(part.flatten(1).norm(dim=1).max())
         norm = torch.stack(norms).max().item()
@@ -222,7 +222,7 @@ class Empirical:
         """Images (k, d), of the dtype and on the device of ``like``, and their energies (k,)."""
         step = self._step(len(like))
         for start in range(0, len(self.images), step):
-            images = torch.as_tensor(self.images[start : start + step]).to(like)
+            images = _read(self.images, slice(start, start + step)).to(like)
             yield images.flatten(1), self.energies[start : start + step].to(like.device)
 
     def _step(self, batch: int) -> int:
@@ -309,6 +309,14 @@ class _Product(torch.autograd.Function):
         v, y, noise, *rest = ctx.saved_tensors
         along_v = ctx.form._moment((of_v,), y, noise, *rest)
         return along_v + ctx.form._moment((v, of_y), y, noise, *rest) / noise
+
+
+def _read(images: Tensor | np.ndarray, rows: slice) -> Tensor:
+    """Some images as a tensor: a view, or a copy of what may not be written to."""
+    part = images[rows]
+    if isinstance(part, np.ndarray) and not part.flags.writeable:
+        part = np.array(part)
+    return torch.as_tensor(part)
 
 
 def _product(left: Tensor, right: Tensor, start: Tensor) -> Tensor:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twinscore.denoisers.closed_form.level import Level, centred, positive, variance_of
+from twinscore.denoisers.closed_form.level import Level, centred, finite, positive, variance_of
+
+_SYMMETRIC = 1e-5
+"""Largest difference of entries that should be equal, relative to the largest of all."""
 
 _NEGATIVE = 1e-8
 """Most negative eigenvalue, relative to the largest, that counts as rounding in any precision."""
@@ -40,10 +43,11 @@ class Gaussian:
         Raises
         ------
         ValueError
-            If the covariance has another size, is not symmetric, or not positive semi-definite.
+            If the mean is not finite, or the covariance has another size, is not symmetric, or not
+            positive semi-definite.
         """
         variances, components = spectrum_of(covariance, mean.numel())
-        return cls(mean, variances, components)
+        return cls(finite(mean), variances, components)
 
     def __call__(self, y: Tensor, sigma: Level = None) -> Tensor:
         """E[x | y], (B, C, H, W)."""
@@ -101,7 +105,8 @@ class StationaryGaussian:
     power: Tensor
 
     def __post_init__(self) -> None:
-        """Refuse what is no power spectrum."""
+        """Refuse what is no mean, and no power spectrum."""
+        finite(self.mean)
         if self.power.shape not in (self.mean.shape, (1, *self.mean.shape[1:])):
             raise ValueError(
                 f"power must have the mean's shape, {tuple(self.mean.shape)}, or 1 channel of its "
@@ -110,7 +115,7 @@ class StationaryGaussian:
         if not ((self.power >= 0) & (self.power < math.inf)).all():
             raise ValueError("power must be non-negative and finite")
         mirrored = self.power.flip(-2, -1).roll((1, 1), (-2, -1))
-        if not torch.allclose(self.power, mirrored):
+        if not _equal(self.power, mirrored):
             raise ValueError("power must be even: the same at a frequency and at its negative")
 
     def __call__(self, y: Tensor, sigma: Level = None) -> Tensor:
@@ -162,7 +167,7 @@ def spectrum_of(covariance: Tensor, d: int) -> tuple[Tensor, Tensor]:
         raise ValueError(f"the covariance must be ({d}, {d}), got {tuple(covariance.shape)}")
     if not torch.isfinite(covariance).all():
         raise ValueError("the covariance holds NaN or infinity")
-    if not torch.allclose(covariance, covariance.T, rtol=1e-5):
+    if not _equal(covariance, covariance.T):
         raise ValueError("the covariance is not symmetric")
     variances, components = torch.linalg.eigh(covariance)
     rounding = max(_NEGATIVE, 10 * d * torch.finfo(covariance.dtype).eps)
@@ -172,3 +177,8 @@ def spectrum_of(covariance: Tensor, d: int) -> tuple[Tensor, Tensor]:
             "it must be positive semi-definite"
         )
     return variances.clamp_min(0), components
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether entries are equal but for rounding, whatever their scale."""
+    return torch.allclose(a, b, rtol=0, atol=_SYMMETRIC * a.abs().max().item())

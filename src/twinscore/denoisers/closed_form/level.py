@@ -1,6 +1,7 @@
 """The noise level as closed forms take it."""
 
 import math
+import sys
 
 import torch
 from torch import Tensor
@@ -14,15 +15,21 @@ def variance_of(sigma: Level, y: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If ``sigma`` is missing, not positive, or neither a number nor of shape (B,).
+        If ``sigma`` is missing, not positive, so small that its square underflows, or neither a
+        number nor of shape (B,).
     """
     if sigma is None:
         raise ValueError("this denoiser needs the noise level; pass sigma")
     level = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
     if level.ndim > 1 or (level.ndim == 1 and len(level) != len(y)):
         raise ValueError(f"sigma must be a float or of shape ({len(y)},), got {tuple(level.shape)}")
-    if not (level > 0).all() or not torch.isfinite(level).all():
-        raise ValueError("sigma must be positive and finite")
+    least = math.sqrt(torch.finfo(y.dtype).tiny)
+    fits = (level >= least) & (level < math.inf)
+    if not fits.all():
+        raise ValueError(
+            f"sigma must be positive and finite, and at least {least:.2g}, below which its square "
+            f"is lost in {str(y.dtype).removeprefix('torch.')}; got {level[~fits][0]:.3g}"
+        )
     return level.reshape(-1, 1).square()
 
 
@@ -32,11 +39,24 @@ def positive(sigma: float) -> float:
     Raises
     ------
     ValueError
-        If it is not positive and finite.
+        If it is not positive and finite, or its square is not.
     """
-    if not 0 < sigma < math.inf:
-        raise ValueError(f"sigma must be positive and finite, got {sigma}")
+    if not (sigma > 0 and sys.float_info.min <= sigma * sigma < math.inf):
+        raise ValueError(f"sigma must be positive and finite, and its square too; got {sigma}")
     return sigma
+
+
+def finite(mean: Tensor) -> Tensor:
+    """A mean, as it is.
+
+    Raises
+    ------
+    ValueError
+        If it holds NaN or infinity.
+    """
+    if not torch.isfinite(mean).all():
+        raise ValueError("the mean holds NaN or infinity")
+    return mean
 
 
 def centred(y: Tensor, mean: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from twinscore.denoisers.closed_form.gaussian import spectrum_of
-from twinscore.denoisers.closed_form.level import Level, centred, variance_of
+from twinscore.denoisers.closed_form.level import Level, centred, finite, variance_of
 
 _CHUNK = 2**24
 """Numbers held at a time, for the coefficients of images in the bases of all components."""
@@ -48,10 +48,14 @@ class GaussianMixture:
         Raises
         ------
         ValueError
-            For weights that are not positive or do not sum to 1, or covariances of another shape
-            or not positive semi-definite.
+            For no component, means that are not finite, weights that are not positive or do not
+            sum to 1, or covariances of another shape or not positive semi-definite.
         """
-        count, d = len(means), means[0].numel()
+        if means.ndim != 4 or not len(means):
+            raise ValueError(
+                f"means must be (K, C, H, W) with K at least 1, got {tuple(means.shape)}"
+            )
+        count, d = len(finite(means)), means[0].numel()
         if weights.shape != (count,) or not (weights > 0).all() or abs(weights.sum() - 1) > 1e-5:
             raise ValueError(f"weights must be {count} positive numbers that sum to 1")
         if covariances.shape == (count, d) and (count, d) != (d, d):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twinscore.denoisers.closed_form.level import Level, centred, positive, variance_of
+from twinscore.denoisers.closed_form.level import Level, centred, finite, positive, variance_of
 
 _ORTHONORMAL = 1e-5
 """Largest deviation of the basis' inner products that counts as rounding."""
@@ -33,7 +33,8 @@ class LinearSubspace:
     Raises
     ------
     ValueError
-        If the basis is not orthonormal, of another shape than the mean, or the scale not positive.
+        If the mean is not finite, the basis not orthonormal or of another shape than the mean, or
+        the scale not positive.
     """
 
     mean: Tensor
@@ -41,7 +42,8 @@ class LinearSubspace:
     scale: float = math.inf
 
     def __post_init__(self) -> None:
-        """Refuse what is no orthonormal basis, and no scale."""
+        """Refuse what is no mean, no orthonormal basis, and no scale."""
+        finite(self.mean)
         if self.basis.shape[1:] != self.mean.shape:
             raise ValueError(
                 f"the basis must be (k, {', '.join(map(str, self.mean.shape))}), "
