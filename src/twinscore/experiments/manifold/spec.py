@@ -37,7 +37,8 @@ class Spec(BaseModel):
     levels: tuple[float, ...] = (10.0, 20.0, 30.0, 40.0)
     """Noise levels as input PSNR, -20 log10(sigma), dB."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    """An eigenvalue above it counts as near 1."""
+    """A direction whose eigenvalue is above it counts as kept; those above 0.9, as near 1, are
+    counted too."""
     replicates: int = Field(default=2, ge=1)
     """Networks, on other images and from other weights; with 1, intervals cover the test discs
     only."""
