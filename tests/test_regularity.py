@@ -270,6 +270,14 @@ def test_bad_input_is_one_line(tmp_path, capsys, words, named):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "stated"), [("quick-c-alpha", "steps: 2000"), ("paper-c-alpha", "steps: 390625")]
+)
+def test_shipped_specs_are_read(name, stated, capsys):
+    assert cli.main(["regularity", "--spec", name, "--print-spec"]) == 0
+    assert stated in capsys.readouterr().out
+
+
 def test_a_spec_that_does_not_fit_memory_is_refused_with_the_size_that_fits(
     tmp_path, capsys, monkeypatch
 ):

@@ -314,7 +314,8 @@ def _spectrum(run: reading.Run, result: Result, theme: Theme) -> Figure:
             label = f"σ = {level.sigma:.2g}" if kind == "network" else None
             look = {"color": colour, "linestyle": lines[kind], "label": label}
             left.plot(np.arange(1, len(values) + 1), values, **look)
-    left.axhline(result.threshold, color=theme.muted, linewidth=1, linestyle=":")
+    for threshold in (result.threshold, NEAR_ONE):
+        left.axhline(threshold, color=theme.muted, linewidth=1, linestyle=":")
     left.axvline(DIMENSION + 0.5, color=theme.muted, linewidth=1, linestyle=":")
     left.set(title="eigenvalues", xlabel="rank", ylabel="eigenvalue", ylim=(-0.1, None))
     handles, labels = left.get_legend_handles_labels()

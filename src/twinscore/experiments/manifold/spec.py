@@ -30,8 +30,8 @@ class Spec(BaseModel):
     """Discs never trained on, for each replicate others."""
     exact: int = Field(default=6, ge=0)
     """Of the test discs, those whose exact posterior mean is computed: about a second each at 16x16
-    pixels and more in proportion to the pixels. With 0 the tangent projection is the only
-    reference."""
+    pixels and more in proportion to the pixels, their Jacobians to the square. With 0 the tangent
+    projection is the only reference."""
     bases: int = Field(default=6, ge=1)
     """Of the test discs, those at which the Jacobian is decomposed."""
     levels: tuple[float, ...] = (10.0, 20.0, 30.0, 40.0)
