@@ -147,8 +147,8 @@ def test_a_gap_is_paired_signed_and_never_clipped():
         ((2, 3), "is above that of R by 2.00 [1.00, 3.00] dB at sigma = 1 and by 3.00 [2.00"),
         ((-5, 3), "is below that of R by 5.00 [4.00, 6.00] dB at sigma = 1 and above it by 3.00"),
         (
-            (2, -1),
-            "is above that of R by 2.00 [1.00, 3.00] dB at sigma = 1 and below it by 1.00 [0",
+            (2, -3),
+            "is above that of R by 2.00 [1.00, 3.00] dB at sigma = 1 and below it by 3.00 [2",
         ),
         ((-5, -3), "is below that of R by 5.00 [4.00, 6.00] dB at sigma = 1 and by 3.00 [2.00"),
         ((-5,), "is below that of R by 5.00 [4.00, 6.00] dB at sigma = 1, where"),
