@@ -16,7 +16,7 @@ from twinscore.errors import InputError
 from twinscore.experiments import budget, shuffled, shuffled_control
 from twinscore.images import load
 from twinscore.images.synthetic import pixel_shuffle
-from twinscore.report import page
+from twinscore.report import page, pieces
 from twinscore.training import TrainingSpec
 from twinscore.training.history import SIGMAS
 
@@ -92,6 +92,7 @@ def test_the_report_is_drawn(done, images):
     text = page.write(done.folder, images=images).read_text()
     assert done.result.verdict in text
     assert "t (95 %) over 2 replicates" in text
+    assert (pieces.HOLDS_TEST if images else pieces.HOLDS_NOT) in text
     drawn = {path.stem for path in (done.folder / "figures").glob("*.png")}
     assert drawn == ({"loss", "estimates"} if images else {"loss"})
 
