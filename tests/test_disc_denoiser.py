@@ -1,9 +1,13 @@
 """The denoisers of discs against importance sampling, autograd, and each other at small noise."""
 
+import sys
+
 import pytest
 import torch
 from scipy.stats import truncnorm
+from torch import func
 
+from twinscore.analysis.jacobian import linearise
 from twinscore.denoisers.closed_form import Disc, disc_tangent
 from twinscore.denoisers.closed_form.quadrature import adaptive_nodes, cut_normal
 from twinscore.denoisers.layers import generator_of
@@ -13,6 +17,7 @@ from twinscore.images.synthetic import render, sample_parameters, tangents
 SIZE = 8
 RADIUS = (1.5, 3.0)
 DISC = torch.tensor([[3.4, 3.8, 2.2, 0.75, 0.3]], dtype=torch.float64)
+MODULE = sys.modules[Disc.__module__]
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 
@@ -77,6 +82,32 @@ def test_the_posterior_mean_is_that_of_draws_about_the_mode(sigma):
     assert_consistent(form()(y, sigma), log_weights, estimates)
 
 
+@pytest.mark.parametrize(
+    ("size", "radius", "sigma", "count"),
+    [(8, RADIUS, 0.316, 60_000), (16, (1.6, 6.4), 0.316, 20_000), (16, (1.6, 6.4), 0.1, 20_000)],
+)
+def test_the_posterior_mean_is_that_of_draws_of_all_five_parameters(size, radius, sigma, count):
+    """About one step of Gauss-Newton from the truth; draws outside the law's support weigh none."""
+    disc = DISC if size == 8 else torch.tensor([[7.3, 8.1, 4.2, 0.75, 0.3]], dtype=torch.float64)
+    noise = torch.randn(1, 1, size, size, generator=generator_of(0), dtype=torch.float64)
+    y = render(disc, size) + sigma * noise
+    slopes = tangents(disc, size).flatten(2)[0].T
+    curvature = torch.linalg.inv(slopes.T @ slopes)
+    centre = disc[0] + curvature @ slopes.T @ (sigma * noise).flatten()
+    z = torch.randn(count, 5, generator=generator_of(1), dtype=torch.float64)
+    draws = centre + 1.5 * sigma * z @ torch.linalg.cholesky(curvature).T
+    margin = torch.minimum(draws[:, :2] + 0.5, size - 0.5 - draws[:, :2]).amin(1)
+    r, intensities = draws[:, 2], draws[:, 3:]
+    inside = (r > radius[0]) & (r < radius[1]) & (margin >= r)
+    inside &= ((intensities > 0) & (intensities < 1)).all(1)
+    draws, z, r = draws[inside], z[inside], r[inside]
+    images = render(draws, size).flatten(1)
+    log_prior = -2 * (size - 2 * r).log()
+    misfit = (y.flatten() - images).square().sum(1)
+    log_weights = -misfit / (2 * sigma**2) + log_prior + z.square().sum(1) / 2
+    assert_consistent(Disc(size, radius)(y, sigma), log_weights, images)
+
+
 @pytest.mark.parametrize("sigma", [0.3, 3.0])
 def test_the_score_and_the_jacobian_are_derivatives(sigma):
     disc, y = form(), noisy(sigma).requires_grad_()
@@ -90,14 +121,88 @@ def test_the_score_and_the_jacobian_are_derivatives(sigma):
     assert torch.linalg.eigvalsh(found).min() > -1e-12
 
 
-def test_finite_differences_give_the_jacobian():
-    """At this level the nodes are the same on both sides of a difference."""
-    disc, sigma, y = form(), 3.0, noisy(3.0)
+@pytest.mark.parametrize("sigma", [0.1, 0.316, 1.0, 3.0])
+def test_finite_differences_give_the_jacobian(sigma):
+    """So near each other the nodes are the same on both sides of a difference."""
+    disc, y = form(), noisy(sigma)
     v = torch.randn(y.shape, generator=generator_of(5), dtype=torch.float64)
     step = 1e-4 * sigma
     difference = (disc(y + step * v, sigma) - disc(y - step * v, sigma)) / (2 * step)
     product = disc.jacobian(y, sigma)[0] @ v.flatten()
     assert (difference.flatten() - product).norm() < 1e-6 * product.norm()
+
+
+@pytest.mark.parametrize("sigma", [0.316, 3.0])
+def test_finite_differences_give_the_second_derivatives(sigma):
+    disc, y = form(), noisy(sigma)
+    v, w = torch.randn(2, *y.shape, generator=generator_of(5), dtype=torch.float64)
+
+    def product(at):
+        at = at.detach().requires_grad_()
+        return at, torch.autograd.grad((disc(at, sigma) * v).sum(), at, create_graph=True)[0]
+
+    at, found = product(y)
+    (second,) = torch.autograd.grad((found * w).sum(), at)
+    step = 1e-4 * sigma
+    difference = (product(y + step * w)[1] - product(y - step * w)[1]) / (2 * step)
+    assert (difference - second).norm() < 1e-5 * second.norm()
+
+
+# Torch itself scripts its forward derivatives when they are first used.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_products_with_the_jacobian():
+    """By copies of the image, in both modes, and by transforms."""
+    disc, sigma, y = form(), 0.3, noisy(0.3)
+    jacobian = disc.jacobian(y, sigma)[0]
+    v = torch.randn(3, *y.shape, generator=generator_of(5), dtype=torch.float64)
+    exact = (v.flatten(1) @ jacobian.T).view_as(v)
+    around = linearise(disc, y, sigma)
+    for product in (around.push, around.pull):
+        torch.testing.assert_close(product(v), exact, **CLOSE)
+    _, pushed = func.jvp(lambda y: disc(y, sigma), (y,), (v[0],))
+    torch.testing.assert_close(pushed, exact[0], **CLOSE)
+    full = func.jacrev(lambda y: disc(y, sigma))(y).view_as(jacobian)
+    torch.testing.assert_close(full, jacobian, **CLOSE)
+
+
+def test_copies_of_an_image_take_one_quadrature(monkeypatch):
+    calls = []
+
+    def counted(*arguments):
+        calls.append(1)
+        return adaptive_nodes(*arguments)
+
+    monkeypatch.setattr(MODULE, "adaptive_nodes", counted)
+    a, b = noisy(1.0), noisy(1.0, 1)
+    found = form()(torch.cat([a, b, a, a]), torch.tensor([1.0, 1.0, 1.0, 2.0]).double())
+    assert len(calls) == 3  # a, b, and a at another level
+    for row, (y, sigma) in enumerate([(a, 1.0), (b, 1.0), (a, 1.0), (a, 2.0)]):
+        assert torch.equal(found[row], form()(y, sigma)[0])
+
+
+def test_no_derivative_keeps_the_masks():
+    """Four numbers a mask, of 64 pixels each; a point that is saved twice counts once."""
+    disc, y = form(), noisy(0.3).requires_grad_()
+    nodes = len(MODULE._Posterior.apply(*disc._checked(y.detach(), 0.3), disc)[2])
+    kept = {}
+
+    def note(saved):
+        kept[saved.data_ptr()] = saved.numel()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+        (g,) = torch.autograd.grad(disc(y, 0.3).square().sum(), y, create_graph=True)
+        torch.autograd.grad(g.square().sum(), y)
+    assert nodes > 1000
+    assert 4 * nodes <= sum(kept.values()) < 5 * nodes
+
+
+def test_chunks_change_nothing(monkeypatch):
+    y = noisy(0.3)
+    whole, jacobian = form()(y, 0.3), form().jacobian(y, 0.3)
+    monkeypatch.setattr(MODULE, "_CHUNK", 100 * SIZE**2)
+    torch.testing.assert_close(form()(y, 0.3), whole, **CLOSE)
+    torch.testing.assert_close(form().jacobian(y, 0.3), jacobian, **CLOSE)
 
 
 def test_the_tolerance_bounds_the_error():
@@ -144,9 +249,12 @@ def test_images_of_a_batch_do_not_matter_to_each_other():
 def test_moments_of_a_normal_law_cut_to_the_unit_interval(mean, deviation):
     exact = truncnorm(-mean / deviation, (1 - mean) / deviation, mean, deviation)
     at = torch.tensor([mean, deviation], dtype=torch.float64)
-    _, first, variance = cut_normal(*at)
+    _, first, variance, skew = cut_normal(*at)
     assert first.item() == pytest.approx(exact.mean(), rel=1e-8, abs=1e-10)
     assert variance.item() == pytest.approx(exact.var(), rel=1e-6)
+    # Of terms as large as (deviation + distance)^3, and of scipy alike, the last digits cancel.
+    scale = 1e-12 * (deviation + abs(mean)) ** 3
+    assert skew.item() == pytest.approx(exact.stats("s") * exact.std() ** 3, rel=1e-6, abs=scale)
 
 
 @pytest.mark.parametrize("width", [1.0, 0.1, 1e-3])
@@ -177,6 +285,8 @@ def test_bad_input_is_refused():
         form()(noisy(1.0)[..., 1:], 1.0)
     with pytest.raises(ValueError, match="NaN"):
         form()(noisy(1.0) * torch.nan, 1.0)
+    with pytest.raises(ValueError, match="not in sigma"):
+        form()(noisy(1.0), torch.tensor(1.0, requires_grad=True))
     with pytest.raises(ValueError, match="tolerance"):
         form(tolerance=0.0)
     with pytest.raises(InputError, match="do not fit"):

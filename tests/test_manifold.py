@@ -18,7 +18,7 @@ from twinscore.experiments.manifold import measures, results, study
 from twinscore.experiments.manifold.spec import Spec
 from twinscore.images.synthetic import discs
 from twinscore.report import manifold as drawn
-from twinscore.report import page, style
+from twinscore.report import page, pieces, style
 from twinscore.training import TrainingSpec
 
 SPEC = Spec(
@@ -92,6 +92,11 @@ def test_the_exact_posterior_mean_has_no_gap_and_keeps_five():
     # It answers in float32, whose rounding is under 1e-5 of the error of a pixel.
     assert [level.gap_exact.value, level.gap_exact.low] == pytest.approx([0, 0], abs=1e-3)
     assert (level.kept.value, level.kept_exact.value) == (5, 5)
+    # The same eigenvalues, which rounding to float32 moves by 1e-6.
+    assert level.near_one.value == level.near_one_exact.value <= 5
+    # Here all discs are those of the exact posterior mean.
+    beside = level.beside_exact
+    assert (beside.network, beside.tangent) == (level.network, level.tangent)
     assert level.overlap.value > 0.95  # 1 in the limit of small noise
 
 
@@ -104,10 +109,18 @@ def test_the_tangent_projection_has_no_gap_and_keeps_the_tangent():
     for level in results.result_of(spec, [arrays], []).levels:
         assert level.gap_tangent.value == pytest.approx(0, abs=1e-9)
         assert level.gap is level.gap_tangent
-        assert level.exact is level.kept_exact is None
-        assert level.kept.value == 5
+        assert level.exact is level.kept_exact is level.near_one_exact is None
+        assert level.beside_exact is None
+        assert level.kept.value == level.near_one.value == 5
         assert level.cosines == pytest.approx([1] * 5)
     assert np.abs(arrays["shown/extravalues"]).max() < 1e-6  # float32: the basis follows y
+
+
+def test_directions_kept_in_part_are_not_near_one():
+    """Four fifths of everything: above 0.5 all, above 0.9 nothing."""
+    spec = SPEC.model_copy(update={"levels": (40.0,), "exact": 0, "bases": 1})
+    [level] = measured(lambda y, sigma=None: 0.8 * y, spec, np.array([of_contrast(spec)]))
+    assert (level.kept.value, level.near_one.value) == (64, 0)
 
 
 def test_a_denoiser_that_keeps_more_is_told_apart():
@@ -126,6 +139,34 @@ def test_a_gap_is_paired_signed_and_never_clipped():
     for found, exact in ((worse, 10), (better, -10)):
         # One factor for every disc: paired differences have no spread.
         assert [found.value, found.low, found.high] == pytest.approx([exact] * 3)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "said"),
+    [
+        ((2, 3), "is above that of R by 2.00 [1.00, 3.00] dB at sigma = 1 and by 3.00 [2.00"),
+        ((-5, 3), "is below that of R by 5.00 [4.00, 6.00] dB at sigma = 1 and above it by 3.00"),
+        (
+            (2, -3),
+            "is above that of R by 2.00 [1.00, 3.00] dB at sigma = 1 and below it by 3.00 [2",
+        ),
+        ((-5, -3), "is below that of R by 5.00 [4.00, 6.00] dB at sigma = 1 and by 3.00 [2.00"),
+        ((-5,), "is below that of R by 5.00 [4.00, 6.00] dB at sigma = 1, where"),
+    ],
+)
+def test_the_verdict_words_the_sign(finished, gaps, said):
+    def around(value):
+        return results.Value(value=value, low=value - 1, high=value + 1)
+
+    levels = [
+        finished.result.levels[0].model_copy(
+            update={"gap_exact": around(gap), "near_one": around(8.2), "sigma": 1.0 - 0.9 * k}
+        )
+        for k, gap in enumerate(gaps)
+    ]
+    found = results.verdict_of(SPEC, levels).replace("the exact posterior mean", "R")
+    assert said in found
+    assert "above 0.5 and 8.2 [7.2, 9.2] above 0.9; 5 suffice." in found
 
 
 def test_extra_directions_are_those_beyond_the_tangent():
@@ -154,6 +195,11 @@ def test_a_run_holds_what_it_measured(finished):
         for name in results.VALUES:
             value = getattr(level, name)
             assert value.low <= value.value <= value.high
+        gap = level.beside_exact.tangent.value - level.beside_exact.network.value
+        assert level.beside_exact.gap_tangent.value == pytest.approx(gap)
+        assert level.gap_exact.value == pytest.approx(
+            level.exact.value - level.beside_exact.network.value
+        )
     assert drawn.reading.array(arrays, "mse/network").shape == (2, 2, 4)
     assert drawn.reading.array(arrays, "eigenvalues/exact").shape == (2, 2, 1, 64)
     assert result.verdict.startswith("On discs of 8x8 pixels the network's squared error is above")
@@ -239,8 +285,11 @@ def test_the_command_prints_verdict_table_and_path(folder, finished, monkeypatch
     text = (folder / "report.html").read_text()
     assert f"<h1>{html.escape(result.verdict, quote=False).replace(chr(39), '&#39;')}</h1>" in text
     assert '<figure id="eigenvectors">' in text
+    assert pieces.HOLDS_SYNTHETIC in text
     page.write(folder, images=False)
-    assert '<figure id="eigenvectors">' not in (folder / "report.html").read_text()
+    text = (folder / "report.html").read_text()
+    assert '<figure id="eigenvectors">' not in text
+    assert pieces.HOLDS_NOT in text
 
 
 def test_figures_show_the_numbers(finished):
@@ -255,12 +304,42 @@ def test_figures_show_the_numbers(finished):
     titles = [axes.get_title() for axes in figures["eigenvectors"].axes]
     assert titles.count("network") == 2
     assert "tangent 5" in titles
+    scales = {image.get_clim() for axes in figures["eigenvectors"].axes for image in axes.images}
+    assert len(scales) == 2  # of images, and of vectors: one
+    assert all(axes.get_ylabel() for axes in figures["spectrum"].axes)
+    assert "exact" in [t.get_text() for t in figures["spectrum"].axes[0].get_legend().get_texts()]
+
+
+def test_references_are_drawn_on_the_same_discs(finished):
+    left, right = drawn.figures(finished.folder, images=False)["gap"].axes
+    levels = finished.result.levels
+    for axes, expected in (
+        (left, [[at.beside_exact.network, at.exact, at.beside_exact.tangent] for at in levels]),
+        (right, [[at.gap_exact, at.beside_exact.gap_tangent] for at in levels]),
+    ):
+        found = [container.lines[0].get_ydata() for container in axes.containers]
+        assert np.transpose(found) == pytest.approx(
+            np.array([[value.value for value in row] for row in expected])
+        )
+    assert "same discs, 1 for each network" in drawn.content(finished.folder).captions["gap"].text
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, 1), (4, 4), (5, 5), (9, 5)])
+def test_the_caption_names_the_levels_whose_eigenvectors_are_shown(finished, folder, count, shown):
+    result = json.loads((folder / "result.json").read_text())
+    levels = [result["levels"][0] | {"sigma": 1 / (k + 1)} for k in range(count)]
+    runs.write_json(folder / "result.json", result | {"levels": levels})
+    text = drawn.content(folder).captions["eigenvectors"].text
+    named = text.split("for sigma = ")[1].split(":")[0].split(", ")
+    assert len(named) == shown
+    assert {named[0], named[-1]} == {"1", f"{1 / count:.2g}"}
 
 
 def test_a_page_without_the_exact_reference(finished, folder):
     result = json.loads((folder / "result.json").read_text())
     for level in result["levels"]:
-        level |= {"exact": None, "gap_exact": None, "kept_exact": None}
+        level |= dict.fromkeys(("exact", "gap_exact", "beside_exact"))
+        level |= dict.fromkeys(("kept_exact", "near_one_exact"))
     runs.write_json(folder / "result.json", result | {"exact": 0, "missing": ["replicate 1"]})
     content = drawn.content(folder)
     assert "not computed" in dict(content.facts)["Reference, for each network"]

@@ -18,7 +18,7 @@ from twinscore.experiments.regularity import measures, results, study
 from twinscore.experiments.regularity.spec import Spec
 from twinscore.images import load
 from twinscore.images.synthetic import field_law, mixture
-from twinscore.report import page, style
+from twinscore.report import page, pieces, style
 from twinscore.report import regularity as drawn
 from twinscore.training import TrainingSpec
 
@@ -240,6 +240,7 @@ def test_the_command_writes_a_page(finished, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.startswith(finished.result.verdict)
     text = (finished.folder / "report.html").read_text()
+    assert pieces.HOLDS_SYNTHETIC in text
     assert all(f'<figure id="{name}">' in text for name in drawn.FIGURES)
     assert cli.main([*words, "--no-images"]) == 0
     assert '<figure id="bases">' not in (finished.folder / "report.html").read_text()
@@ -304,6 +305,14 @@ def test_bad_input_is_one_line(tmp_path, capsys, words, named):
     assert all(name in line for name in named), line
     assert not line.startswith(("--the", "--fit_range", "--n", "--2"))
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "stated"), [("quick-c-alpha", "steps: 2000"), ("paper-c-alpha", "steps: 390625")]
+)
+def test_shipped_specs_are_read(name, stated, capsys):
+    assert cli.main(["regularity", "--spec", name, "--print-spec"]) == 0
+    assert stated in capsys.readouterr().out
 
 
 def test_a_spec_that_does_not_fit_memory_is_refused_with_the_size_that_fits(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from twinscore import environment
+from twinscore import cli, environment
 from twinscore.denoisers import NetworkSpec
 from twinscore.denoisers.closed_form import Gaussian
 from twinscore.denoisers.layers import generator_of
@@ -16,7 +16,7 @@ from twinscore.errors import InputError
 from twinscore.experiments import budget, shuffled, shuffled_control
 from twinscore.images import load
 from twinscore.images.synthetic import pixel_shuffle
-from twinscore.report import page
+from twinscore.report import page, pieces
 from twinscore.training import TrainingSpec
 from twinscore.training.history import SIGMAS
 
@@ -92,6 +92,7 @@ def test_the_report_is_drawn(done, images):
     text = page.write(done.folder, images=images).read_text()
     assert done.result.verdict in text
     assert "t (95 %) over 2 replicates" in text
+    assert (pieces.HOLDS_TEST if images else pieces.HOLDS_NOT) in text
     drawn = {path.stem for path in (done.folder / "figures").glob("*.png")}
     assert drawn == ({"loss", "estimates"} if images else {"loss"})
 
@@ -123,17 +124,36 @@ def test_moments_are_summed_in_chunks(monkeypatch):
 def test_a_control_that_does_not_fit_is_refused_with_the_size_that_does(monkeypatch):
     """Of 10 MB, six matrices of float64 leave 456 pixels: 21.4 a side."""
     monkeypatch.setattr(budget, "available_memory", lambda device: 10**7)
-    with pytest.raises(InputError, match=r"size=16 fits$"):
-        shuffled_control.require_memory((1, 32, 32))
-    shuffled_control.require_memory((1, 16, 16))
+    nothing = budget.Cost(weights=0, activations=0, images=0)
+
+    def require(*shape):
+        before = [shuffled_control.demand(shape)]
+        budget.require_memory(nothing, shape[1], "cpu", 1, "data: size", before=before)
+
+    with pytest.raises(InputError, match=r"^data: size 32 needs .* the control .* size 16 fits$"):
+        require(1, 32, 32)
+    require(1, 16, 16)
     with pytest.raises(InputError, match=r"no size fits$"):
-        shuffled_control.require_memory((9, 32, 32))
+        require(9, 32, 32)
+
+
+def test_the_size_that_is_proposed_suits_the_control_and_the_trainings(monkeypatch):
+    """The control alone would do with 48 pixels a side, the trainings with 24."""
+    monkeypatch.setattr(budget, "available_memory", lambda device: 48 * 52**4)
+    side, pixels = 64, 48 * 52**4 // 30**2
+    cost = budget.Cost(weights=0, activations=side**2 * pixels, images=0)
+    before = [shuffled_control.demand((1, side, side))]
+    with pytest.raises(InputError, match=r"for the control .* size 24 fits$"):
+        budget.require_memory(cost, side, "cpu", 1, before=before)
+    fitting = budget.Cost(weights=0, activations=24**2 * pixels, images=0)
+    before = [shuffled_control.demand((1, 24, 24))]
+    budget.require_memory(fitting, 24, "cpu", 1, before=before)
 
 
 def test_trainings_that_do_not_fit_are_refused_beforehand(tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "available_memory", lambda device: 10**6)
     spec = SPEC.model_copy(update={"training": TrainingSpec(batch=512)})
-    with pytest.raises(InputError, match=r"^data: size 8 needs about .* smaller training\.batch"):
+    with pytest.raises(InputError, match=r"^data: size 8 needs about .* smaller training\.batch$"):
         shuffled.run(spec, tmp_path / "run", device="cpu", workers=1)
     assert not (tmp_path / "run").exists()
 
@@ -155,5 +175,13 @@ def test_the_verdict_counts_intervals_that_exclude_zero():
     assert worse.gap.value == pytest.approx(10 * np.log10(2))
     assert better.gap.high < 0
     said = shuffled._verdict([worse, better])
-    assert "loses -3.01 to 3.01 dB" in said
+    assert "loses up to 3.01 dB and gains up to 3.01 dB" in said
     assert "at 1 of 2 noise levels, and better at 1." in said
+    assert "loses 3.01 to 3.01 dB" in shuffled._verdict([worse])
+    assert "gains 3.01 to 3.01 dB" in shuffled._verdict([better])
+
+
+@pytest.mark.parametrize(("name", "replicates"), [("quick-shuffled", 5), ("paper-shuffled", 3)])
+def test_shipped_specs_are_read(name, replicates, capsys):
+    assert cli.main(["shuffled", "--spec", name, "--print-spec"]) == 0
+    assert f"replicates: {replicates}\n" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import math
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -109,8 +110,8 @@ def cost(
     )
 
 
-class _Demand(NamedTuple):
-    """Memory of one worker in one place: ``growing`` grows with the side to a power."""
+class Demand(NamedTuple):
+    """Memory that is needed in one place at a time: ``growing`` grows with the side to a power."""
 
     what: str
     available: int
@@ -120,7 +121,13 @@ class _Demand(NamedTuple):
 
 
 def require_memory(
-    needed: Cost, side: int, device: str, workers: int, field: str = "size:"
+    needed: Cost,
+    side: int,
+    device: str,
+    workers: int,
+    field: str = "size:",
+    *,
+    before: Sequence[Demand] = (),
 ) -> None:
     """Refuse trainings on square images that do not fit the free memory.
 
@@ -139,43 +146,49 @@ def require_memory(
         Trainings side by side.
     field : str
         What the message begins with.
+    before : sequence of Demand
+        What else must fit, before the trainings.
 
     Raises
     ------
     InputError
-        With the memory that is needed, what there is, and the size of image that fits.
+        With the memory that is needed, what there is, and the size of image for which everything
+        fits.
     """
-    demands = _demands(needed, device)
+    demands = [*before, *_demands(needed, device, workers)]
     for what, available, fixed, growing, _ in demands:
-        total = workers * (fixed + growing)
-        if total > available:
+        if fixed + growing > available:
             fits = min(
-                side_that_fits(d.available / workers - d.fixed, d.growing, side, d.power)
-                for d in demands
+                side_that_fits(d.available - d.fixed, d.growing, side, d.power) for d in demands
             )
-            advice = ", or give a smaller training.batch or n" if what == "training" else ""
+            smaller = "training.batch or n" if needed.images else "training.batch"
+            advice = f", or give a smaller {smaller}" if "training" in what else ""
             raise InputError(
-                f"{field} {side} needs about {total / 1e9:.1f} GB for {workers} {what}"
-                f"{'s side by side' * (workers > 1)} and {available / 1e9:.1f} GB are free; "
-                f"{fitting(fits)}{advice}"
+                f"{field} {side} needs about {(fixed + growing) / 1e9:.1f} GB for {what} and "
+                f"{available / 1e9:.1f} GB are free; {fitting(fits)}{advice}"
             )
 
 
-def _demands(needed: Cost, device: str) -> list[_Demand]:
+def _demands(needed: Cost, device: str, workers: int) -> list[Demand]:
     host, entries = available_memory("cpu"), needed.entries
+
+    def of(what: str, available: int, fixed: int, growing: int, power: int) -> Demand:
+        several = f"{workers} {what}s side by side" if workers > 1 else f"1 {what}"
+        return Demand(several, available, workers * fixed, workers * growing, power)
+
     if on_cpu(device):
         jacobian = (_JACOBIAN_FORMED + _JACOBIAN_DECOMPOSED) * entries
         growing = needed.activations + needed.images
         return [
-            _Demand("training", host, needed.weights, growing, 2),
-            _Demand("Jacobian", host, 0, jacobian, 4),
+            of("training", host, needed.weights, growing, 2),
+            of("Jacobian", host, 0, jacobian, 4),
         ]
     card = available_memory(device)
     return [
-        _Demand("training", card, needed.weights, needed.activations, 2),
-        _Demand("training", host, 0, needed.images, 2),
-        _Demand("Jacobian", card, 0, _JACOBIAN_FORMED * entries, 4),
-        _Demand("Jacobian", host, 0, _JACOBIAN_DECOMPOSED * entries, 4),
+        of("training", card, needed.weights, needed.activations, 2),
+        of("training", host, 0, needed.images, 2),
+        of("Jacobian", card, 0, _JACOBIAN_FORMED * entries, 4),
+        of("Jacobian", host, 0, _JACOBIAN_DECOMPOSED * entries, 4),
     ]
 
 
@@ -188,9 +201,9 @@ def side_that_fits(available: float, needed: float, side: int, power: int) -> in
     return int(min(share, 1.0) ** (1 / power) * side) // _STEP * _STEP
 
 
-def fitting(side: int, form: str = "size {}") -> str:
+def fitting(side: int) -> str:
     """Say which size fits, of at least 16 pixels, or that none does."""
-    return f"{form.format(side)} fits" if side > _STEP else "no size fits"
+    return f"size {side} fits" if side > _STEP else "no size fits"
 
 
 def available_memory(device: str) -> int:

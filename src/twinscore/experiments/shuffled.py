@@ -31,7 +31,7 @@ from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.results import Value
 from twinscore.experiments.shuffled_control import (
     control,
-    require_memory,
+    demand,
     squared_errors,
     unshuffled,
 )
@@ -163,8 +163,8 @@ def run(
     Raises
     ------
     InputError
-        For data that do not suffice or are shuffled already, a control that does not fit the
-        memory, or a folder of another run or in use.
+        For data that do not suffice or are shuffled already, a control or trainings that do not
+        fit the memory, or a folder of another run or in use.
     TrainingError
         If a loss is not finite.
     """
@@ -173,11 +173,11 @@ def run(
         raise InputError(f"data: {spec.data} is shuffled already; give it without shuffle=")
     open_images.cache_clear()  # the files may have changed since an earlier run of this process
     images = open_images(spec.data)
-    require_memory(images.shape)
     trials = 2 * spec.replicates
     cost = budget.cost(spec.network, spec.training.batch, images.shape)
     side_by_side = workers or environment.default_workers(device, trials)
-    budget.require_memory(cost, max(images.shape[1:]), device, side_by_side, "data: size")
+    side, before = max(images.shape[1:]), [demand(images.shape)]
+    budget.require_memory(cost, side, device, side_by_side, "data: size", before=before)
     splits = [_split(spec, images, replicate) for replicate in range(spec.replicates)]
     content = {"study": STUDY} | spec.model_dump(mode="json") | {"data_digest": images.digest}
     with run_folder(content, out) as (folder, report):
@@ -355,10 +355,16 @@ def _level(sigma: float, errors: NDArray[np.float64], seed: int) -> Level:
 def _verdict(levels: list[Level]) -> str:
     gaps = [level.gap for level in levels]
     worse, better = sum(gap.low > 0 for gap in gaps), sum(gap.high < 0 for gap in gaps)
+    least, most = min(gap.value for gap in gaps), max(gap.value for gap in gaps)
+    if least >= 0:
+        change = f"loses {least:.2f} to {most:.2f} dB"
+    elif most <= 0:
+        change = f"gains {-most:.2f} to {-least:.2f} dB"
+    else:
+        change = f"loses up to {most:.2f} dB and gains up to {-least:.2f} dB"
     sentence = (
-        f"With shuffled pixels the network loses {min(gap.value for gap in gaps):.2f} to "
-        f"{max(gap.value for gap in gaps):.2f} dB; it is worse (95 % intervals above 0) at {worse} "
-        f"of {len(levels)} noise levels"
+        f"With shuffled pixels the network {change}, depending on the noise level; it is worse "
+        f"(95 % intervals above 0) at {worse} of {len(levels)} noise levels"
     )
     return f"{sentence}, and better at {better}." if better else f"{sentence}."
 

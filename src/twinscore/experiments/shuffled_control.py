@@ -14,7 +14,6 @@ from torch import Tensor
 from twinscore.analysis.levels import image_errors
 from twinscore.denoisers import Denoiser, check
 from twinscore.denoisers.closed_form import Gaussian
-from twinscore.errors import InputError
 from twinscore.experiments import budget
 from twinscore.images import ImageSet
 from twinscore.images.synthetic import PixelShuffle
@@ -26,21 +25,10 @@ _CHUNK_VALUES = 2**22
 """Pixels of the images that are summed at once, float64: 32 MiB."""
 
 
-def require_memory(shape: tuple[int, int, int]) -> None:
-    """Refuse images (C, H, W) whose covariance does not fit the host's free memory.
-
-    Raises
-    ------
-    InputError
-        With the memory that is needed, what there is, and the size that fits.
-    """
-    available, needed = budget.available_memory("cpu"), _SQUARES * 8 * math.prod(shape) ** 2
-    if needed > available:
-        fits = budget.side_that_fits(available, needed, max(shape[1:]), 4)
-        raise InputError(
-            f"data: the control needs {needed / 1e9:.1f} GB for images of {shape}, and "
-            f"{available / 1e9:.1f} GB are free; {budget.fitting(fits, 'size={}')}"
-        )
+def demand(shape: tuple[int, int, int]) -> budget.Demand:
+    """Memory of the host that the control takes for images (C, H, W)."""
+    matrices = _SQUARES * 8 * math.prod(shape) ** 2
+    return budget.Demand("the control", budget.available_memory("cpu"), 0, matrices, 4)
 
 
 def control(

@@ -4,23 +4,26 @@
 Guth, Simoncelli and Mallat (ICLR 2024).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from pydantic import BaseModel, ConfigDict
 
 from twinscore.errors import InputError
 from twinscore.report import reading, style
-from twinscore.report.pieces import Caption, Cell, Content, Table, covers
+from twinscore.report.pieces import HOLDS_SYNTHETIC, Caption, Cell, Content, Table, covers
 from twinscore.report.style import Theme
 
 FIGURES = ("gap", "spectrum", "eigenvectors")
 DIMENSION = 5
 RANKS = 30
-ROWS = 3
+MOST_LEVELS = 5
+NEAR_ONE = 0.9
 DASHED = (0, (4, 2))
 
 
@@ -36,6 +39,14 @@ class Value(_Part):
     high: float
 
 
+class Beside(_Part):
+    """Network and tangent projection on the discs of the exact posterior mean."""
+
+    network: Value
+    tangent: Value
+    gap_tangent: Value
+
+
 class Level(_Part):
     """One noise level."""
 
@@ -46,8 +57,11 @@ class Level(_Part):
     exact: Value | None
     gap_tangent: Value
     gap_exact: Value | None
+    beside_exact: Beside | None
     kept: Value
     kept_exact: Value | None
+    near_one: Value
+    near_one_exact: Value | None
     overlap: Value
 
 
@@ -136,6 +150,7 @@ def content(folder: Path, *, images: bool = True) -> Content:
         captions=_captions(result),
         missing=tuple(result.missing),
         notes=_notes(result),
+        holding=HOLDS_SYNTHETIC,
     )
 
 
@@ -155,37 +170,46 @@ def _notes(result: Result) -> tuple[str, ...]:
 
 
 def _captions(result: Result) -> dict[str, Caption]:
+    same = (
+        f"All are of the same discs, {result.exact} for each network; the table's network and "
+        f"tangent projection are of all {result.test}. "
+        if result.exact
+        else ""
+    )
+    sigmas = ", ".join(f"{result.levels[k].sigma:.2g}" for k in _picked(result))
     return {
         "gap": Caption(
             "Network and optimum",
             "Left: PSNR of the mean squared error against input PSNR. Right: how many dB the "
             "network's squared error is above the reference's, on the same noisy discs; below 0 "
-            "the network is better. Bars are 95 % intervals.",
+            f"the network is better. {same}Bars are 95 % intervals.",
             "Output PSNR and gap in dB against input PSNR.",
         ),
         "spectrum": Caption(
             "Eigenvalues of the Jacobian",
             f"Left: the {RANKS} largest eigenvalues of the Jacobian's symmetric part, mean over "
             "networks and discs, one colour for each noise level; dashed, those of the exact "
-            f"posterior mean. Middle: how many exceed {result.threshold:g}; the manifold has "
-            f"{DIMENSION} dimensions. Right: how much of the tangent space their eigenvectors span "
-            "(mean squared cosine of the principal angles).",
+            f"posterior mean. Middle: how many exceed {result.threshold:g} (filled) and "
+            f"{NEAR_ONE:g} (open); the manifold has {DIMENSION} dimensions. Right: how much of the "
+            f"tangent space the eigenvectors above {result.threshold:g} span (mean squared cosine "
+            "of the principal angles).",
             "Eigenvalues by rank, their number near 1, and the overlap with the tangent space.",
         ),
         "eigenvectors": Caption(
             "What the network keeps",
             "Top: a clean disc and an orthonormal basis of its tangent space, all that the optimum "
-            "keeps at small noise. Below, for each noise level: the noisy disc, the network's "
+            f"keeps at small noise. Below, for sigma = {sigmas}: the noisy disc, the network's "
             "estimate and the eigenvectors of its Jacobian with the largest eigenvalues (above "
-            "each); and the extra directions, the same with the tangent space taken out. Gray is "
-            "0, each vector is scaled to its own range.",
+            "each); and the extra directions, the same with the tangent space taken out. White is "
+            "0, red and blue are of opposite sign; all vectors share one scale.",
             "A disc, its tangent vectors, and eigenvectors of the network at several noise levels.",
         ),
     }
 
 
 def _table(result: Result) -> Table:
-    columns = ("sigma", "network", "above exact", "above tangent", "kept", "overlap")
+    counts = (f"> {t:g}{of}" for t in (result.threshold, NEAR_ONE) for of in ("", ", exact"))
+    columns = ("sigma", "network", "above exact", "above tangent", *counts, "overlap")
     rows = tuple(
         (
             Cell(f"{level.sigma:.3g}"),
@@ -193,14 +217,18 @@ def _table(result: Result) -> Table:
             _cell(level.gap_exact, 2, " dB"),
             _cell(level.gap_tangent, 2, " dB"),
             _cell(level.kept, 1),
+            _cell(level.kept_exact, 1),
+            _cell(level.near_one, 1),
+            _cell(level.near_one_exact, 1),
             _cell(level.overlap, 2),
         )
         for level in result.levels
     )
     caption = (
         "PSNR of the network's mean squared error; how far that error is above the exact posterior "
-        f"mean's and the tangent projection's; eigenvalues above {result.threshold:g}; share of "
-        "the tangent space in their span. In brackets, 95 % intervals."
+        f"mean's and the tangent projection's; eigenvalues above {result.threshold:g} and "
+        f"{NEAR_ONE:g}, of the network and of the exact posterior mean; share of the tangent space "
+        f"in the span of the network's above {result.threshold:g}. In brackets, 95 % intervals."
     )
     return Table(caption, columns, rows)
 
@@ -216,10 +244,16 @@ def _gap(result: Result, theme: Theme) -> Figure:
     figure = style.new_figure(2.9)
     left, right = figure.subplots(1, 2)
     references = _references(theme)
-    _errorbars(left, result, "network", theme.twins, "o", "-", "network")
+    network = [_beside_exact(level).network for level in result.levels]
+    _errorbars(left, result, network, theme.twins, "o", "-", "network")
+    of_reference = {
+        "exact": [(level.exact, level.gap_exact) for level in result.levels],
+        "tangent": [(of.tangent, of.gap_tangent) for of in map(_beside_exact, result.levels)],
+    }
     for name, (colour, marker, label) in references.items():
-        _errorbars(left, result, name, colour, marker, DASHED, label)
-        _errorbars(right, result, f"gap_{name}", colour, marker, "-", f"above {label}")
+        psnr, gaps = zip(*of_reference[name], strict=True)
+        _errorbars(left, result, psnr, colour, marker, DASHED, label)
+        _errorbars(right, result, gaps, colour, marker, "-", f"above {label}")
     right.axhline(0, color=theme.muted, linewidth=1)
     left.set(title="mean squared error", ylabel="output PSNR (dB)")
     right.set(title="network above the reference", ylabel="gap (dB)")
@@ -227,6 +261,11 @@ def _gap(result: Result, theme: Theme) -> Figure:
         axes.set_xlabel("input PSNR (dB)")
         axes.legend()
     return figure
+
+
+def _beside_exact(level: Level) -> Level | Beside:
+    """Numbers on the discs of the exact posterior mean, or, where there are none, on all."""
+    return level.beside_exact or level
 
 
 def _references(theme: Theme) -> dict[str, tuple[str, str, str]]:
@@ -237,11 +276,19 @@ def _references(theme: Theme) -> dict[str, tuple[str, str, str]]:
 
 
 def _errorbars(
-    axes: Axes, result: Result, name: str, colour: str, marker: str, line: object, label: str
+    axes: Axes,
+    result: Result,
+    values: Sequence[Value | None],
+    colour: str,
+    marker: str,
+    line: object,
+    label: str,
+    *,
+    fill: str = "full",
 ) -> None:
     """One quantity against input PSNR; nothing where it was not computed."""
-    known = [(level.input_psnr, getattr(level, name)) for level in result.levels]
-    known = [(x, value) for x, value in known if value is not None]
+    at = [level.input_psnr for level in result.levels]
+    known = [(x, value) for x, value in zip(at, values, strict=True) if value is not None]
     if not known:
         return
     x = [at for at, _ in known]
@@ -249,7 +296,7 @@ def _errorbars(
         np.array([getattr(v, n) for _, v in known]) for n in ("value", "low", "high")
     )
     reach = np.maximum([middle - low, high - middle], 0)
-    look = {"color": colour, "marker": marker, "linestyle": line}
+    look = {"color": colour, "marker": marker, "linestyle": line, "fillstyle": fill}
     axes.errorbar(x, middle, yerr=reach, capsize=2, label=label, **look)
 
 
@@ -267,25 +314,46 @@ def _spectrum(run: reading.Run, result: Result, theme: Theme) -> Figure:
             label = f"σ = {level.sigma:.2g}" if kind == "network" else None
             look = {"color": colour, "linestyle": lines[kind], "label": label}
             left.plot(np.arange(1, len(values) + 1), values, **look)
-    left.axhline(result.threshold, color=theme.muted, linewidth=1, linestyle=":")
+    for threshold in (result.threshold, NEAR_ONE):
+        left.axhline(threshold, color=theme.muted, linewidth=1, linestyle=":")
     left.axvline(DIMENSION + 0.5, color=theme.muted, linewidth=1, linestyle=":")
-    left.set(title="eigenvalues", xlabel="rank", ylim=(-0.1, None))
-    left.legend()
-    _errorbars(middle, result, "kept", theme.twins, "o", "-", "network")
-    _errorbars(middle, result, "kept_exact", theme.nearest, "s", DASHED, "exact posterior mean")
+    left.set(title="eigenvalues", xlabel="rank", ylabel="eigenvalue", ylim=(-0.1, None))
+    handles, labels = left.get_legend_handles_labels()
+    if result.exact:
+        handles.append(Line2D([], [], color=theme.muted, linestyle=DASHED))
+        labels.append("exact")
+    left.legend(handles, labels)
+    for name, threshold, fill in (
+        ("kept", result.threshold, "full"),
+        ("near_one", NEAR_ONE, "none"),
+    ):
+        for suffix, of, colour, marker, line in (
+            ("", "network", theme.twins, "o", "-"),
+            ("_exact", "exact", theme.nearest, "s", DASHED),
+        ):
+            values = [getattr(level, f"{name}{suffix}") for level in result.levels]
+            label = f"{of}, above {threshold:g}"
+            _errorbars(middle, result, values, colour, marker, line, label, fill=fill)
     middle.axhline(DIMENSION, color=theme.muted, linewidth=1, linestyle=":")
-    middle.set(title=f"eigenvalues above {result.threshold:g}", ylim=(0, None))
+    middle.set(title="how many are large", ylabel="number of eigenvalues", ylim=(0, None))
     middle.yaxis.set_major_locator(MaxNLocator(integer=True))
     middle.legend()
-    _errorbars(right, result, "overlap", theme.twins, "o", "-", "network")
-    right.set(title="tangent space kept", ylim=(0, 1.05))
+    overlap = [level.overlap for level in result.levels]
+    _errorbars(right, result, overlap, theme.twins, "o", "-", "network")
+    right.set(title="tangent space kept", ylabel="mean squared cosine", ylim=(0, 1.05))
     for axes in (middle, right):
         axes.set_xlabel("input PSNR (dB)")
     return figure
 
 
+def _picked(result: Result) -> list[int]:
+    """Noise levels whose eigenvectors are shown: all, or a few of many."""
+    count = min(len(result.levels), MOST_LEVELS)
+    return np.linspace(0, len(result.levels) - 1, count).round().astype(int).tolist()
+
+
 def _eigenvectors(run: reading.Run, result: Result) -> Figure:
-    picked = np.unique(np.linspace(0, len(result.levels) - 1, ROWS).round().astype(int))
+    picked = _picked(result)
     values, vectors, extra_values, extra, noisy, denoised = (
         reading.array(run, f"shown/{name}")
         for name in (
@@ -300,21 +368,21 @@ def _eigenvectors(run: reading.Run, result: Result) -> Figure:
     grid = figure.subplots(rows, across, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
+    tangent = reading.array(run, "shown/tangent")
+    reach = max(np.abs(part).max() for part in (tangent, vectors[picked], extra[picked]))
     _picture(grid[0, 0], reading.array(run, "shown/clean")[0], "clean")
-    for k, (axes, vector) in enumerate(
-        zip(grid[0, 2:], reading.array(run, "shown/tangent"), strict=False), 1
-    ):
-        _vector(axes, vector[0], f"tangent {k}")
+    for k, (axes, vector) in enumerate(zip(grid[0, 2:], tangent, strict=False), 1):
+        _vector(axes, vector[0], f"tangent {k}", reach)
     for row, k in zip(range(1, rows, 2), picked, strict=True):
         _picture(grid[row, 0], noisy[k, 0], f"σ = {result.levels[k].sigma:.2g}")
         _picture(grid[row, 1], denoised[k, 0], "network")
-        _words(grid[row + 1, 0], "extra\ndirections")
+        _words(grid[row + 1, 1], "extra\ndirections")
         for of_row, shares, directions in (
             (grid[row], values[k], vectors[k]),
             (grid[row + 1], extra_values[k], extra[k]),
         ):
             for axes, share, direction in zip(of_row[2:], shares, directions, strict=True):
-                _vector(axes, direction[0], f"{share:.2f}")
+                _vector(axes, direction[0], f"{share:.2f}", reach)
     return figure
 
 
@@ -323,11 +391,10 @@ def _picture(axes: Axes, image: np.ndarray, title: str) -> None:
     axes.set_title(title, fontsize=6.5, fontweight="normal", pad=2)
 
 
-def _vector(axes: Axes, vector: np.ndarray, title: str) -> None:
-    reach = np.abs(vector).max()
-    axes.imshow(vector, cmap="gray", vmin=-reach, vmax=reach, interpolation="nearest")
+def _vector(axes: Axes, vector: np.ndarray, title: str, reach: float) -> None:
+    axes.imshow(vector, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="nearest")
     axes.set_title(title, fontsize=6.5, fontweight="normal", pad=2)
 
 
 def _words(axes: Axes, text: str) -> None:
-    axes.text(1, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=7)
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=6.5)

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from twinscore.report import mixture_figures, mixture_words, style
 from twinscore.report.mixture_data import load
-from twinscore.report.pieces import Content
+from twinscore.report.pieces import HOLDS_NOT, Content
 
 FIGURES = ("training", "rates", "terms", "capacity", "shift", "dynamics", "modes", "twins")
 
@@ -66,4 +66,5 @@ def content(folder: Path, *, images: bool = True) -> Content:
         table=mixture_words.table(data),
         captions=mixture_words.CAPTIONS,
         notes=mixture_words.notes(data),
+        holding=HOLDS_NOT,
     )

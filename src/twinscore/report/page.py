@@ -27,6 +27,7 @@ from twinscore.report import (
     transition,
 )
 from twinscore.report.pictures import data_uri
+from twinscore.report.pieces import HOLDS_NOT
 from twinscore.report.reading import Run
 from twinscore.runs import write_atomic, write_text
 
@@ -41,8 +42,6 @@ STUDIES = {
     "shuffled": shuffled,
     "transition": transition,
 }
-HOLDS = "This page holds training images and samples: think before you share it."
-HOLDS_NOT = "This page holds no training images or samples."
 
 
 def write(folder: Path, *, images: bool = True) -> Path:
@@ -95,7 +94,7 @@ def write(folder: Path, *, images: bool = True) -> Path:
         content=content,
         pictures=pictures,
         shown=[name for name in study.FIGURES if name in light],
-        holding=HOLDS if images else HOLDS_NOT,
+        holding=content.holding if images else HOLDS_NOT,
         background=_background(run),
     )
     path = run.folder / "report.html"

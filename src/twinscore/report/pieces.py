@@ -4,6 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+HOLDS = "This page holds training images and samples: think before you share it."
+HOLDS_TEST = "This page holds test images of the data: think before you share it."
+HOLDS_SYNTHETIC = "The images of this page are synthetic; none was trained on."
+HOLDS_NOT = "This page holds no training images or samples."
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -60,7 +65,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything a page says about one run, apart from the figures themselves."""
+    """Everything a page says about one run, apart from the figures themselves.
+
+    ``holding`` tells what images the page shows, where it may show any.
+    """
 
     title: str
     verdict: str
@@ -71,6 +79,7 @@ class Content:
     notes: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
     viewers: Mapping[str, Viewer] = field(default_factory=dict)
+    holding: str = HOLDS
 
 
 def covers(replicates: int, samples: str) -> str:

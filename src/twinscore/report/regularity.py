@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from twinscore.report import reading, regularity_figures, style
-from twinscore.report.pieces import Caption, Cell, Content, Table, covers
+from twinscore.report.pieces import HOLDS_SYNTHETIC, Caption, Cell, Content, Table, covers
 from twinscore.report.regularity_data import Data, Value, load
 
 FIGURES = ("slopes", "curves", "local", "bases", "decay", "eigenvalues")
@@ -77,6 +77,7 @@ def content(folder: Path, *, images: bool = True) -> Content:
         captions=_captions(data),
         missing=tuple(data.result.missing),
         notes=_notes(data),
+        holding=HOLDS_SYNTHETIC,
     )
 
 

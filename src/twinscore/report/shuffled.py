@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from twinscore.report import reading, style
 from twinscore.report.pictures import to_rgb
-from twinscore.report.pieces import Caption, Cell, Content, Table, covers
+from twinscore.report.pieces import HOLDS_TEST, Caption, Cell, Content, Table, covers
 from twinscore.report.style import Theme
 
 FIGURES = ("loss", "estimates")
@@ -121,6 +121,7 @@ def content(folder: Path, *, images: bool = True) -> Content:
                 "What shuffling costs",
                 "Left, PSNR of the mean squared error against that of the noisy image. Right, what "
                 "the network trained on shuffled pixels loses. Bands and bars are 95 % intervals. "
+                "Below the gray line an estimate is worse than the noisy image. "
                 "The optimal denoiser would lose nothing.",
                 "Two curves of output against input PSNR, and their difference with intervals.",
             ),
@@ -132,6 +133,7 @@ def content(folder: Path, *, images: bool = True) -> Content:
             ),
         },
         notes=(covers(result.replicates, "test images"),),
+        holding=HOLDS_TEST,
     )
 
 
@@ -161,6 +163,7 @@ def _loss(result: Result, theme: Theme) -> Figure:
         value, low, high = _curve(result, name)
         left.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
         left.plot(x, value, color=colour, marker="o", label=name)
+    left.plot(x, x, color=theme.muted, linewidth=1, label="output = input")
     left.legend()
     left.set_ylabel("output PSNR (dB)")
     value, low, high = _curve(result, "gap")

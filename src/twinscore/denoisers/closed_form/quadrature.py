@@ -93,10 +93,15 @@ def window(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
     return low[..., None] + length * at, (length * weights).log()
 
 
-def cut_normal(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log probability of [0, 1] under a normal law, and mean and variance on that interval.
+def cut_normal(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log probability of [0, 1] under a normal law, and its moments on that interval.
 
     Exact in both tails: the law is mirrored to have its mean below 1/2.
+
+    Returns
+    -------
+    log_mass, mean, variance, skew : Tensor
+        The moments are of order 1 to 3, the last two central.
     """
     mirrored = mean > 0.5
     near = torch.where(mirrored, 1 - mean, mean)
@@ -108,8 +113,16 @@ def cut_normal(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor, Tensor]
     )
     shift = at_low - at_high
     first = near + deviation * shift
-    variance = deviation**2 * (1 + low * at_low - high * at_high - shift**2)
-    return log_mass, torch.where(mirrored, 1 - first, first), variance.clamp_min(0)
+    second = 1 + low * at_low - high * at_high
+    third = 2 * shift + low**2 * at_low - high**2 * at_high
+    variance = deviation**2 * (second - shift**2)
+    skew = deviation**3 * (third - shift * (3 * second - 2 * shift**2))
+    return (
+        log_mass,
+        torch.where(mirrored, 1 - first, first),
+        variance.clamp_min(0),
+        torch.where(mirrored, -skew, skew),
+    )
 
 
 @cache

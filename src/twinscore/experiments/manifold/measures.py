@@ -23,7 +23,9 @@ LARGEST = 64
 """Eigenvalues that are kept of each Jacobian."""
 SHOWN = 10
 """Eigenvectors that are shown at each noise level."""
-MEASURES_VERSION = 1
+NEAR_ONE = 0.9
+"""An eigenvalue above it is near 1: next to nothing of its direction is taken away."""
+MEASURES_VERSION = 2
 """Bumped when the same trial gives other measures."""
 
 Measured = dict[str, NDArray]
@@ -90,9 +92,9 @@ def measure(
         the denoiser, of the projection on the tangent at the true disc, of the exact posterior
         mean. ``eigenvalues/network`` (K, J, 64) and ``eigenvalues/exact`` (K, min(E, J), 64): the
         largest of the symmetric part, falling. ``kept/network`` and ``kept/exact``: how many exceed
-        the threshold. ``cosines`` (K, J, 5): of the principal angles between the tangent and the
-        span of the kept eigenvectors, falling, 0 where there are fewer. ``shown/...``: pictures at
-        the disc of most contrast among the J.
+        the threshold; ``near_one/...``: how many exceed 0.9. ``cosines`` (K, J, 5): of the
+        principal angles between the tangent and the span of the kept eigenvectors, falling, 0 where
+        there are fewer. ``shown/...``: pictures at the disc of most contrast among the J.
     """
     x, parameters = discs(
         rows, size=spec.size, radius=spec.radius, edge=spec.edge, seed=spec.seed, device=device
@@ -160,6 +162,7 @@ def _bases(
             stacked = torch.stack(of)
             found[f"eigenvalues/{name}"] = stacked[:, :LARGEST]
             found[f"kept/{name}"] = (stacked > spec.threshold).sum(1).double()
+            found[f"near_one/{name}"] = (stacked > NEAR_ONE).sum(1).double()
     found |= {f"shown/{name}": value for name, value in shown.items()}
     return {name: _array(value) for name, value in found.items()}
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from twinscore.analysis.statistics import Statistic, over_replicates
-from twinscore.experiments.manifold.measures import DIMENSION, Measured
+from twinscore.experiments.manifold.measures import DIMENSION, NEAR_ONE, Measured
 from twinscore.experiments.manifold.spec import Spec
 from twinscore.runs import SCHEMA_VERSION, derive_seed
 
 VALUES = (
     *("network", "tangent", "exact", "gap_tangent", "gap_exact"),
-    *("kept", "kept_exact", "overlap"),
+    *("kept", "kept_exact", "near_one", "near_one_exact", "overlap"),
 )
 """The numbers with intervals of a :class:`Level`."""
 
@@ -37,6 +37,14 @@ class Value(_Model):
     high: float
 
 
+class Beside(_Model):
+    """PSNR (dB) and gap on the discs of the exact posterior mean alone, to set beside it."""
+
+    network: Value
+    tangent: Value
+    gap_tangent: Value
+
+
 class Level(_Model):
     """One noise level.
 
@@ -44,9 +52,11 @@ class Level(_Model):
     and of the projection on the true disc's tangent on all test discs, of the exact posterior mean
     on those where it was computed. ``gap_tangent`` and ``gap_exact`` are how many dB the network's
     mean squared error is above theirs, on the same noisy discs; negative where it is below.
-    ``kept`` is the number of eigenvalues above the threshold, of the network and of the exact
-    posterior mean; ``overlap`` the share of the tangent space in the span of the network's kept
-    eigenvectors, the mean squared cosine of the principal angles; ``cosines`` their means.
+    ``beside_exact`` has the numbers of network and tangent on the discs of the exact posterior mean
+    alone. ``kept`` is the number of eigenvalues above the threshold and ``near_one`` of those above
+    0.9, of the network and of the exact posterior mean; ``overlap`` the share of the tangent space
+    in the span of the network's kept eigenvectors, the mean squared cosine of the principal angles;
+    ``cosines`` their means.
     """
 
     sigma: float
@@ -56,8 +66,11 @@ class Level(_Model):
     exact: Value | None
     gap_tangent: Value
     gap_exact: Value | None
+    beside_exact: Beside | None
     kept: Value
     kept_exact: Value | None
+    near_one: Value
+    near_one_exact: Value | None
     overlap: Value
     cosines: list[float]
 
@@ -84,28 +97,34 @@ class Result(_Model):
     levels: list[Level]
 
     def table(self) -> str:
-        """A row for each noise level."""
-        head = ("sigma", "network dB", "above exact, dB", "above tangent, dB", "kept", "overlap")
-        rows = [head, *(_row(level) for level in self.levels)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows
-        )
+        """A row for each noise level: errors, then eigenvalues."""
+        errors = [("sigma", "network dB", "above exact, dB", "above tangent, dB", "overlap")]
+        counts = [
+            (
+                "sigma",
+                *(f"> {t:g}{of}" for t in (self.threshold, NEAR_ONE) for of in ("", ", exact")),
+            )
+        ]
+        for level in self.levels:
+            sigma = f"{level.sigma:.3g}"
+            gaps = (shown(level.gap_exact), shown(level.gap_tangent))
+            errors.append((sigma, f"{level.network.value:.2f}", *gaps, shown(level.overlap)))
+            numbers = (level.kept, level.kept_exact, level.near_one, level.near_one_exact)
+            counts.append((sigma, *(shown(number, 1) for number in numbers)))
+        return f"{_aligned(errors)}\n\neigenvalues of the Jacobian\n{_aligned(counts)}"
 
 
-def _row(level: Level) -> tuple[str, ...]:
-    return (
-        f"{level.sigma:.3g}",
-        f"{level.network.value:.2f}",
-        shown(level.gap_exact) if level.gap_exact else "-",
-        shown(level.gap_tangent),
-        shown(level.kept, 1),
-        shown(level.overlap),
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows
     )
 
 
-def shown(value: Value, digits: int = 2) -> str:
-    """A number and its interval."""
+def shown(value: Value | None, digits: int = 2) -> str:
+    """A number and its interval, or a dash."""
+    if value is None:
+        return "-"
     return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
@@ -140,7 +159,13 @@ def _level(spec: Spec, k: int, arrays: Measured) -> Level:
     errors = {name: arrays[f"mse/{name}"] for name in ("network", "tangent")}
     exact = arrays.get("mse/exact")
     share = np.square(arrays["cosines"]).sum(2) / DIMENSION
-    kept_exact = arrays.get("kept/exact")
+    counts = {
+        f"{name}{suffix}": _value(arrays[f"{name}/{of}"], np.mean, seed)
+        if f"{name}/{of}" in arrays
+        else None
+        for name in ("kept", "near_one")
+        for suffix, of in (("", "network"), ("_exact", "exact"))
+    }
     return Level(
         sigma=spec.sigmas[k],
         input_psnr=spec.levels[k],
@@ -149,10 +174,20 @@ def _level(spec: Spec, k: int, arrays: Measured) -> Level:
         exact=None if exact is None else _value(exact, _psnr, seed),
         gap_tangent=gap(errors["network"], errors["tangent"], seed),
         gap_exact=None if exact is None else gap(errors["network"], exact, seed),
-        kept=_value(arrays["kept/network"], np.mean, seed),
-        kept_exact=None if kept_exact is None else _value(kept_exact, np.mean, seed),
+        beside_exact=None if exact is None else _beside(errors, exact.shape[1], seed),
+        **counts,
         overlap=_value(share, np.mean, seed),
         cosines=arrays["cosines"].mean((0, 1)).tolist(),
+    )
+
+
+def _beside(errors: Measured, count: int, seed: int) -> Beside:
+    """Of the first discs alone."""
+    network, tangent = (errors[name][:, :count] for name in ("network", "tangent"))
+    return Beside(
+        network=_value(network, _psnr, seed),
+        tangent=_value(tangent, _psnr, seed),
+        gap_tangent=gap(network, tangent, seed),
     )
 
 
@@ -195,13 +230,25 @@ def verdict_of(spec: Spec, levels: Sequence[Level]) -> str:
         "the exact posterior mean" if spec.exact else "the projection on the true disc's tangent"
     )
     ends = levels if len(levels) == 1 else (levels[0], levels[-1])
-    gaps = " and ".join(f"{shown(end.gap)} dB at sigma = {end.sigma:.2g}" for end in ends)
+    sides = ["below" if end.gap.value < 0 else "above" for end in ends]
+    gaps = [f"{sides[0]} that of {reference} {_by(ends[0])}"]
+    if len(ends) == 2:
+        turned = f"{sides[1]} it " if sides[1] != sides[0] else ""
+        gaps.append(f"{turned}{_by(ends[1])}")
     last = levels[-1]
     return (
-        f"On discs of {spec.size}x{spec.size} pixels the network's squared error is above that of "
-        f"{reference} by {gaps}, where its Jacobian keeps {shown(last.kept, 1)} eigenvalues above "
-        f"{spec.threshold:g} and {DIMENSION} suffice."
+        f"On discs of {spec.size}x{spec.size} pixels the network's squared error is "
+        f"{' and '.join(gaps)}, where its Jacobian has {shown(last.kept, 1)} eigenvalues above "
+        f"{spec.threshold:g} and {shown(last.near_one, 1)} above {NEAR_ONE:g}; {DIMENSION} suffice."
     )
+
+
+def _by(level: Level) -> str:
+    """How far above or below the reference; the sign is left to the words."""
+    gap = level.gap
+    if gap.value < 0:
+        gap = Value(value=-gap.value, low=-gap.high, high=-gap.low)
+    return f"by {shown(gap)} dB at sigma = {level.sigma:.2g}"
 
 
 def csv_of(levels: Sequence[Level]) -> str:

@@ -30,14 +30,15 @@ class Spec(BaseModel):
     """Discs never trained on, for each replicate others."""
     exact: int = Field(default=6, ge=0)
     """Of the test discs, those whose exact posterior mean is computed: about a second each at 16x16
-    pixels and more in proportion to the pixels. With 0 the tangent projection is the only
-    reference."""
+    pixels and more in proportion to the pixels, their Jacobians to the square. With 0 the tangent
+    projection is the only reference."""
     bases: int = Field(default=6, ge=1)
     """Of the test discs, those at which the Jacobian is decomposed."""
     levels: tuple[float, ...] = (10.0, 20.0, 30.0, 40.0)
     """Noise levels as input PSNR, -20 log10(sigma), dB."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    """An eigenvalue above it counts as near 1."""
+    """A direction whose eigenvalue is above it counts as kept; those above 0.9, as near 1, are
+    counted too."""
     replicates: int = Field(default=2, ge=1)
     """Networks, on other images and from other weights; with 1, intervals cover the test discs
     only."""

@@ -24,6 +24,9 @@ from twinscore.images.synthetic import discs
 
 STUDY = "manifold"
 
+_PRODUCTS = 300
+"""Pixels at which the products of a Jacobian take as long as a call, about."""
+
 
 def run(
     spec: Spec, out: Path | None = None, *, device: str = "auto", workers: int | None = None
@@ -86,20 +89,25 @@ def _say_cost(
     each = budget.training_seconds(spec.network, training, shape, how.device)
     product = each / (training.steps * training.batch)
     decomposing = spec.bases * len(spec.levels) * spec.size**2 * product
-    posterior = len(spec.levels) * spec.exact * _posterior_seconds(spec) if spec.exact else 0.0
+    posterior = len(spec.levels) * _posterior_seconds(spec) if spec.exact else 0.0
     work = left * (each + decomposing + posterior)
     report("estimate", {"text": budget.said(left, work, cost, how)})
 
 
 def _posterior_seconds(spec: Spec) -> float:
-    """Time of an exact posterior mean and its Jacobian, which takes about twice that."""
+    """Time of the exact posterior means of one level, and of their Jacobians.
+
+    A Jacobian takes a call, and products that grow by the square of the pixels.
+    """
     sigma = spec.sigmas[len(spec.sigmas) // 2]
     x, _ = discs([0], size=spec.size, radius=spec.radius, edge=spec.edge, seed=spec.seed)
     z = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     with torch_threads(1):
         started = time.perf_counter()
         Disc(spec.size, spec.radius, spec.edge)((x + sigma * z).double(), sigma)
-        return 3 * (time.perf_counter() - started)
+        call = time.perf_counter() - started
+    products = call * spec.size**2 / _PRODUCTS
+    return spec.exact * call + min(spec.exact, spec.bases) * (call + products)
 
 
 def _tasks(spec: Spec, folder: Path, how: Execution, report: Report) -> list[Task]:
