@@ -95,7 +95,7 @@ def test_networks_are_asked_for_no_level_they_were_not_trained_on():
             denoiser, training[:1], training, EXACT, trained=trained, seed=0, batch=1
         )
         assert max(asked) == pytest.approx(trained)
-    with pytest.raises(ValueError, match="above training.sigma_max 1"):
+    with pytest.raises(ValueError, match=r"above training\.sigma_max 1"):
         bits_per_dimension(
             law, training, training, LikelihoodSpec(sigma_max=2), trained=1.0, seed=0, batch=1
         )
