@@ -4,8 +4,8 @@
 
 Two modes at mu = 3, n = 1000, 16 swish units of which all layers learn, SGD at rate 0.5 on batches
 of 32, and a process whose noise grows as ``g = 5^t``: with ``25^t`` that rate is not stable.
-Prints, and draws if told where, KL along training of what the study reads as the density, ``exp`` of
-the integrated score on [-10, 10], and of what the reverse SDE draws. Of order 30 s a seed.
+Prints, and draws if told where, KL along training of what the study reads as the density (``exp``
+of the integrated score on [-10, 10]) and of what the reverse SDE draws. Of order 20 s a seed.
 """
 
 import argparse
