@@ -1,6 +1,6 @@
 """The published setting of the early-stopping study ([GP]; STUDIES section 6), step by step.
 
-    python benchmarks/published_theory.py [--seeds 3] [--figure FILE.png]
+    python benchmarks/published_theory.py [--seeds 3] [--samples 1000] [--figure FILE.png]
 
 Two modes at mu = 3, n = 1000, 16 swish units of which all layers learn, SGD at rate 0.5 on batches
 of 32, and a process whose noise grows as ``g = 5^t``: with ``25^t`` that rate is not stable.
@@ -23,16 +23,16 @@ from twinscore.theory.processes import geometric, variance_exploding
 from twinscore.theory.random_features import random_features
 from twinscore.theory.targets import two_modes
 
-MU, SAMPLES, WIDTH, RATE, BATCH, START = 3.0, 1000, 16, 0.5, 32, 1e-2
+MU, WIDTH, RATE, BATCH, START = 3.0, 16, 0.5, 32, 1e-2
 STEPS = (10, 30, 100, 300, 1000, 2000, 4000, 8000, 16000)
 NAMES = ("integrated score", "reverse SDE")
 TOLERANCE = 1e-2
 
 
-def divergence(seed: int) -> np.ndarray:
-    """KL after each number of steps, (2, K): of the integrated score and of the reverse SDE."""
+def divergence(seed: int, count: int) -> np.ndarray:
+    """KL after each number of steps on ``count`` samples, (2, K), a row for each of ``NAMES``."""
     target, process = two_modes(MU), variance_exploding(geometric(5.0))
-    samples = target.draw(SAMPLES, np.random.default_rng(seed))
+    samples = target.draw(count, np.random.default_rng(seed))
     rates = dict.fromkeys("AWU", RATE)
     features = random_features(WIDTH, seed=seed)
     learned = train(
@@ -68,9 +68,10 @@ def draw(found: np.ndarray, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--figure", type=Path, help="PNG of KL against the number of steps")
     chosen = parser.parse_args()
-    found = np.stack([divergence(seed) for seed in range(chosen.seeds)])
+    found = np.stack([divergence(seed, chosen.samples) for seed in range(chosen.seeds)])
     print("KL in nats for each seed; nan: missed its tolerance")
     for name, part in zip(NAMES, found.swapaxes(0, 1), strict=True):
         for steps, values in zip(STEPS, part.T, strict=True):
