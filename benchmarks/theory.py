@@ -56,17 +56,17 @@ def replicate(number: int) -> tuple[float, float, int]:
 
 
 def exactly(size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Seconds of Gram matrix and flow, and GiB of the process at most: before, and in all."""
+    """Processor seconds of Gram matrix and flow, and GiB of the process at most: before, and in all."""
     n, m = size
     process = forward(SPEC.rate)
     samples = two_modes(MU).draw(n, np.random.default_rng(0))
-    before, started = peak(), time.perf_counter()
+    before, started = peak(), time.process_time()
     rule = likelihood_rule(process, SPEC.start)
     blocks = nodes.empirical_nodes([samples], process, rule)
     [loss] = quadratic_losses(random_features(m, seed=0), blocks)
-    summed = time.perf_counter()
+    summed = time.process_time()
     gradient_flow(loss).at(m * SPEC.times)
-    return summed - started, time.perf_counter() - summed, before, peak()
+    return summed - started, time.process_time() - summed, before, peak()
 
 
 def peak() -> float:
