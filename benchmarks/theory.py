@@ -56,7 +56,7 @@ def replicate(number: int) -> tuple[float, float, int]:
 
 
 def exactly(size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Processor seconds of Gram matrix and flow, and GiB of the process at most: before, and in all."""
+    """Processor seconds of Gram matrix and flow, and peak GiB of the process before and after."""
     n, m = size
     process = forward(SPEC.rate)
     samples = two_modes(MU).draw(n, np.random.default_rng(0))
