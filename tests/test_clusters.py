@@ -13,12 +13,11 @@ import torch
 from twinscore import environment, images
 from twinscore.analysis.statistics import mean_interval
 from twinscore.denoisers import NetworkSpec
-from twinscore.denoisers.closed_form.gaussian import Gaussian
 from twinscore.errors import InputError
 from twinscore.experiments import cluster_results, clusters
 from twinscore.experiments.clusters import Spec
 from twinscore.experiments.drawing import SamplingSpec
-from twinscore.experiments.likelihood import LikelihoodSpec, bits_per_dimension
+from twinscore.experiments.likelihood import LikelihoodSpec
 from twinscore.images import ImageSet, from_pixels
 from twinscore.report import page, style
 from twinscore.training import TrainingSpec
@@ -148,28 +147,6 @@ def test_mean_interval_is_students():
     assert (mean, low, high) == pytest.approx((2, 2 - reach, 2 + reach), rel=1e-6)
     with pytest.raises(ValueError, match="at least 2 values"):
         mean_interval(np.array([1.0]))
-
-
-# Likelihood
-
-
-def test_bits_of_a_gaussian_are_its_own():
-    """The flow of the exact denoiser gives the exact density."""
-    generator = torch.Generator().manual_seed(0)
-    training = 0.5 + 0.2 * torch.randn(40, 1, 2, 2, generator=generator)
-    flat = training.flatten(1).double()
-    law = Gaussian.of(flat.mean(0).view(1, 2, 2), torch.cov(flat.T))
-    spec = LikelihoodSpec(probes=None)
-    found = bits_per_dimension(law, training[:6], training, spec, seed=1, batch=4)
-    again = bits_per_dimension(law, training[:6], training, spec, seed=1, batch=6)
-    np.testing.assert_allclose(found, again, atol=1e-5)  # rounding of other batches
-    other = bits_per_dimension(law, training[:6], training, spec, seed=2, batch=6)
-    assert np.abs(other - found).max() > 0.01
-    many = bits_per_dimension(law, training, training, spec, seed=1, batch=40)
-    variance = law.variances + spec.sigma_min**2
-    entropy = 0.5 * torch.log2(2 * torch.pi * torch.e * variance).mean().item()
-    # The mean over 40 x 4 numbers of z^2 / (2 ln 2) has standard deviation 0.08.
-    assert many.mean() == pytest.approx(entropy, abs=0.25)
 
 
 # The study
@@ -326,3 +303,17 @@ def test_spec_refuses_what_has_no_halves_or_no_interval(change):
 def test_spec_refuses_more_likelihoods_than_images():
     with pytest.raises(ValueError, match=r"likelihood.images 5 is more than n 4 or test 4"):
         Spec(**TINY.model_dump() | {"likelihood": {"images": 5}})
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"sigma_max": 2}, r"likelihood.sigma_max 2 is above training.sigma_max 1, .*at most that"),
+        ({"sigma_min": 1}, r"likelihood.sigma_min 1 is not below the largest noise level, 1"),
+        ({"sigma_max": 0.5, "sigma_min": 0.6}, r"sigma_min 0.6 is not below .*, 0.5"),
+    ],
+)
+def test_spec_refuses_likelihoods_at_levels_that_are_not_trained(change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Spec(**TINY.model_dump() | {"likelihood": {"images": 2, **change}})
+    assert Spec(**TINY.model_dump() | {"likelihood": {"images": 0, **change}})

@@ -246,6 +246,14 @@ def test_the_history_is_complete(tmp_path, fabric):
     )
 
 
+def test_equal_images_have_no_gap_in_the_history(tmp_path, fabric):
+    """Train and test images take the same noise."""
+    fit(network(), pictures(), SPEC, test=pictures(), folder=tmp_path, fabric=fabric)
+    for row in history.read(tmp_path / "history.csv"):
+        for sigma in history.SIGMAS:
+            assert row[f"train_psnr_{sigma:g}"] == row[f"test_psnr_{sigma:g}"]
+
+
 def test_the_history_holds_the_mean_loss_since_the_last_row(tmp_path, fabric):
     """A network stuck at zero loses ``||x||^2``, summed over pixels, averaged over images."""
     x = pictures(6, size=2)

@@ -79,6 +79,8 @@ class Spec(BaseModel):
             raise ValueError(
                 f"likelihood.images {shown} is more than n {self.n} or test {self.test}; give less"
             )
+        if shown:
+            self.likelihood.highest(self.training.sigma_max)
         return self
 
 
@@ -287,8 +289,10 @@ def _work(task: _Task, report: Report) -> Outcome:
 def _bits(task: _Task, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """Bits per dimension of the first training and test images, (L,) each."""
     trial, spec = task.trial, task.likelihood
+    trained = trial.training.sigma_max
     parts = {"train": trial.indices[: spec.images], "test": trial.test[: spec.images]}
-    key = spec.model_dump() | {name: rows.tolist() for name, rows in parts.items()}
+    key = spec.model_dump() | {"sigma_max": spec.highest(trained)}
+    key |= {name: rows.tolist() for name, rows in parts.items()}
 
     def compute() -> dict[str, np.ndarray]:
         images, device = open_images(trial.source), single_device(trial.device).device
@@ -300,6 +304,7 @@ def _bits(task: _Task, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
                 images[rows].to(device),
                 images[trial.indices],
                 spec,
+                trained=trained,
                 seed=seed,
                 batch=trial.training.batch,
             )

@@ -1,12 +1,11 @@
 """Likelihood of images under a trained denoiser, in bits per dimension."""
 
 import math
-from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from twinscore import sampling
@@ -26,18 +25,32 @@ class LikelihoodSpec(BaseModel):
     """Runge-Kutta steps, evenly spaced in log sigma."""
     probes: int | None = Field(default=8, ge=1)
     """Random signs that estimate the trace of the Jacobian; none for the exact trace."""
-    sigma_max: float = Field(default=2.0, gt=0)
-    """Noise level at which the density is taken for Gaussian, image units."""
+    sigma_max: float | None = Field(default=None, gt=0)
+    """Noise level at which the density is taken for Gaussian, image units; none for the largest
+    the networks are trained on, above which their density is only extrapolated."""
     sigma_min: float = Field(default=0.05, gt=0)
     """Noise level whose density is measured, on images with that noise, image units."""
 
-    @model_validator(mode="after")
-    def _levels(self) -> Self:
-        if self.sigma_min >= self.sigma_max:
+    def highest(self, trained: float) -> float:
+        """``sigma_max`` for networks trained on noise levels up to ``trained``.
+
+        Raises
+        ------
+        ValueError
+            If it is above ``trained``, or not above ``sigma_min``.
+        """
+        sigma_max = trained if self.sigma_max is None else self.sigma_max
+        if sigma_max > trained:
             raise ValueError(
-                f"sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}"
+                f"likelihood.sigma_max {sigma_max:g} is above training.sigma_max {trained:g}, "
+                "beyond which networks only extrapolate; give at most that"
             )
-        return self
+        if self.sigma_min >= sigma_max:
+            raise ValueError(
+                f"likelihood.sigma_min {self.sigma_min:g} is not below the largest noise level, "
+                f"{sigma_max:g}"
+            )
+        return sigma_max
 
 
 def bits_per_dimension(
@@ -46,6 +59,7 @@ def bits_per_dimension(
     training: Tensor,
     spec: LikelihoodSpec,
     *,
+    trained: float,
     seed: int,
     batch: int,
 ) -> NDArray[np.float32]:
@@ -54,7 +68,8 @@ def bits_per_dimension(
     ``p`` is the density at ``sigma_min`` whose probability flow the denoiser drives, in image
     units: it can exceed 1, and the bits be negative. Noise keeps it finite on 8-bit images; the
     same ``seed`` gives the same noise and probes. At ``sigma_max`` the density is taken to be
-    Gaussian with the mean and covariance of the training images.
+    Gaussian with the mean of the training images and their covariance plus that of the noise,
+    whatever the shape of their law: the noise hides it, the better the higher the level.
 
     Parameters
     ----------
@@ -64,6 +79,8 @@ def bits_per_dimension(
         (B, C, H, W) and (N, C, H, W), N >= 2.
     spec : LikelihoodSpec
         Noise levels, steps and probes.
+    trained : float
+        Largest noise level the denoiser was trained on, image units.
     seed : int
         Seed of noise and probes.
     batch : int
@@ -74,7 +91,13 @@ def bits_per_dimension(
     array
         (B,) float32. Cost: ``4 steps (1 + probes)`` passes of the network over all images, and an
         eigendecomposition of a (d, d) covariance.
+
+    Raises
+    ------
+    ValueError
+        For noise levels above ``trained``, or that leave no range.
     """
+    sigma_max = spec.highest(trained)
     flat = training.flatten(1).double().cpu()
     prior = Gaussian.of(flat.mean(0).view(training.shape[1:]), torch.cov(flat.T))
     shape = tuple(images.shape[1:])
@@ -84,8 +107,8 @@ def bits_per_dimension(
         sampling.log_density(
             denoiser,
             y[part],
-            lambda end: prior.log_density(end, spec.sigma_max),
-            sigma_max=spec.sigma_max,
+            lambda end: prior.log_density(end, sigma_max),
+            sigma_max=sigma_max,
             sigma_min=spec.sigma_min,
             steps=spec.steps,
             probes=spec.probes,

@@ -209,8 +209,9 @@ def _captions() -> dict[str, Caption]:
             "Loss and denoising during training",
             "Against the training step: training loss, PSNR on test images, and PSNR on training "
             "less that on test images (both averaged over noise levels). Lines are means over "
-            "replicates, bands their intervals. A test PSNR that falls while the gap grows is a "
-            "network that starts to memorise.",
+            "replicates, bands their intervals. All networks and both sets take the same noise, "
+            "which is not that of the table: the last values differ a little. A test PSNR that "
+            "falls while the gap grows is a network that starts to memorise.",
             "Training loss, test PSNR and train − test gap against the step, near and far.",
         ),
         "shares": Caption(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from pydantic import BaseModel, ConfigDict
 
 from twinscore.report import reading, style
@@ -12,6 +13,7 @@ from twinscore.report.pictures import strip
 from twinscore.report.style import Theme
 
 EXAMPLES = 16
+BINS = 24
 
 
 class _Part(BaseModel):
@@ -97,6 +99,9 @@ def dynamics(sides: Sequence[Side], theme: Theme) -> Figure:
         axes.set(title=title, ylabel=label, xlabel="step")
         axes.locator_params(axis="x", nbins=4)
     panels[0].set_yscale("log")
+    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panels[0].yaxis.set_minor_locator(NullLocator())
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
@@ -117,15 +122,18 @@ def shares(run: reading.Run, sides: Sequence[Side], theme: Theme) -> Figure:
     left.set_xticks([0.5, 3.0], ["first cluster's\nside", "in another\ncluster"])
     left.set_ylabel("fraction of samples")
     left.grid(visible=False, axis="x")
+    entries = []
     for axes, side, colour in zip(panels, sides, _colours(theme), strict=True):
         drawn = reading.array(run, f"{side.name}/positions_samples").ravel()
         real = reading.array(run, f"{side.name}/positions_images").ravel()
-        bins = np.linspace(min(drawn.min(), real.min()), max(drawn.max(), real.max()), 41)
-        axes.hist(real, bins, density=True, color=theme.muted, alpha=0.35, label="held-out images")
+        bins = np.linspace(min(drawn.min(), real.min()), max(drawn.max(), real.max()), BINS + 1)
+        grey = axes.hist(real, bins, density=True, color=theme.muted, alpha=0.35)[2]
         axes.hist(drawn, bins, density=True, histtype="step", color=colour, linewidth=1.4)
-        axes.plot([], [], color=colour, label=f"samples, {side.name}")
-        axes.set(title=side.name, xlabel="position between centres", yticks=[])
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28))
+        entries.append(axes.plot([], [], color=colour, label=f"samples, {side.name}")[0])
+        axes.set(title=side.name, xlabel="position between centres", ylabel="density")
+        axes.locator_params(nbins=4)
+    grey.set_label("held-out images")
+    figure.legend(handles=[grey, *entries], loc="outside lower center", ncols=3)
     return figure
 
 

@@ -32,10 +32,13 @@ class Learned:
         (n,): log density of the target at the same time.
     error : array
         (B,): estimated mean absolute error of the log density, the larger of those under the target
-        and under the learned law, and the logarithm of the mass that had to be divided out.
+        and under the learned law, and ``|log_mass|``.
     escaped : array
         (B,): mass on the outermost sixteenth of the points' range on either side. What reaches it
         may have gone further: take a grid of larger reach.
+    log_mass : array
+        (B,): logarithm of the mass that a solver found and that was divided out, 0 for an exact
+        solution within the range of the points; counted in ``error``.
     tolerance : float
         The error that was asked for.
     """
@@ -46,6 +49,7 @@ class Learned:
     target: NDArray[np.float64]
     error: NDArray[np.float64]
     escaped: NDArray[np.float64]
+    log_mass: NDArray[np.float64]
     tolerance: float
 
     @property
@@ -174,14 +178,14 @@ def settled(
     tolerance: float,
 ) -> Learned:
     """Log densities (B, n) brought to mass 1, with their errors ``off`` (B, n) averaged."""
-    mass = log_mass(log_density, weights)
+    mass = log_mass(log_density, weights)[:, 0]
     log_target = grid.target.at(grid.process, grid.start).log_density(points[:, None])
-    q = np.exp(log_density - mass)
-    p = np.exp(log_target)
-    error = np.maximum(off @ (weights * p), (off * q) @ weights) + np.abs(mass[:, 0])
+    log_density = log_density - mass[:, None]
+    q, p = np.exp(log_density), np.exp(log_target)
+    error = np.maximum(off @ (weights * p), (off * q) @ weights) + np.abs(mass)
     middle, half = (points[0] + points[-1]) / 2, (points[-1] - points[0]) / 2
     escaped = q @ (weights * (np.abs(points - middle) > _EDGE * half))
-    return Learned(points, weights, log_density - mass, log_target, error, escaped, tolerance)
+    return Learned(points, weights, log_density, log_target, error, escaped, mass, tolerance)
 
 
 def log_mass(log_density: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -42,10 +42,14 @@ def write(path: Path, rows: Sequence[dict[str, float]]) -> None:
 
 @torch.no_grad()
 def psnr_row(denoiser: nn.Module, images: Tensor, part: str) -> dict[str, float]:
-    """Mean PSNR in dB of ``images`` (B, C, H, W) at each of ``SIGMAS``, with fixed noise."""
+    """Mean PSNR in dB of ``images`` (B, C, H, W) at each of ``SIGMAS``, with fixed noise.
+
+    The noise is the same for every ``part``: what differs between equally many training and test
+    images is not its draw.
+    """
     row = {}
     for sigma in SIGMAS:
-        generator = torch.Generator().manual_seed(derive_seed("history", part, f"{sigma:g}"))
+        generator = torch.Generator().manual_seed(derive_seed("history", f"{sigma:g}"))
         z = torch.randn(images.shape, generator=generator).to(images.device)
         row[f"{part}_psnr_{sigma:g}"] = psnr(denoiser(images + sigma * z), images).mean().item()
     return row

@@ -43,7 +43,8 @@ def measure(spec: Spec, name: str, replicate: int) -> Arrays:
         For N sizes and infinitely many samples, M widths and K times: ``kl`` and ``converged``
         (N + 1, M, K), nats; ``excess`` (N + 1, M, K), the score error in the bound;
         ``sampling`` (N, M, K), ``training`` (M, K) and ``approximation`` (M,), its parts. Cost: of
-        order 1 ms for each density, and the Gram matrices.
+        order 1 ms for each density, and the Gram matrices. Memory: those of all sizes, (m, m) each,
+        and the eigenvectors of one at a time.
     """
     target = target_of(spec, name)
     process = forward(spec.rate)
@@ -76,15 +77,16 @@ def _at_width(
     spec: Spec, features: RandomFeatures, losses: list[QuadraticLoss], grid: Grid
 ) -> Arrays:
     """What :func:`measure` returns, without the axis of widths."""
-    m, exact = features.width, losses[-1]
-    flows = [gradient_flow(loss) for loss in losses]
-    A = np.stack([flow.at(m * spec.times) for flow in flows])
+    exact, taus = losses[-1], features.width * spec.times
+    sampled = [gradient_flow(loss).at(taus) for loss in losses[:-1]]
+    population = gradient_flow(exact)
+    A = np.stack([*sampled, population.at(taus)])
     learned = densities(features, A, grid, spec.tolerance)
     return {
         "kl": kl(learned).reshape(A.shape[:2]),
         "converged": learned.converged.reshape(A.shape[:2]),
         "excess": nats(grid) * exact(A),
-        **score_error(A, exact, flows[-1], m * spec.times, grid),
+        **score_error(A, exact, population, taus, grid),
     }
 
 

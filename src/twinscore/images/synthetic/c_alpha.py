@@ -145,8 +145,10 @@ def contours(numbers: torch.Tensor, a: float) -> torch.Tensor:
     """
     gain = _gain(numbers.shape[-1], 1, a).to(numbers.device)
     several = numbers.expand(2, -1) if len(numbers) == 1 else numbers
-    # The FFT of a single row rounds otherwise than those of several.
-    return torch.fft.ifft(torch.fft.fft(several) * gain).real[: len(numbers)]
+    # The FFT of a single row rounds otherwise than those of several, and that of real numbers
+    # otherwise on one thread than on two.
+    spectra = torch.fft.fft(torch.complex(several, torch.zeros_like(several)))
+    return torch.fft.ifft(spectra * gain).real[: len(numbers)]
 
 
 def backgrounds(numbers: torch.Tensor, a: float) -> torch.Tensor:
