@@ -12,7 +12,7 @@ from twinscore.denoisers import NetworkSpec
 from twinscore.experiments import comparison, eigenbasis, extremes, harmonics, transition
 from twinscore.experiments.drawing import SamplingSpec
 from twinscore.report import harmonics as harmonics_report
-from twinscore.report import page, style
+from twinscore.report import page, pieces, style
 from twinscore.report import transition as report
 from twinscore.training import TrainingSpec
 
@@ -106,7 +106,7 @@ def test_both_commands_write_the_page_of_the_bases_and_link_to_it(tmp_path):
         assert link in outer.read_text()
         assert ("every eigenvector, with a slider" in outer.read_text()) == images
         for html in (outer.read_text(), inner.read_text()):
-            assert (page.HOLDS if images else page.HOLDS_NOT) in html
+            assert (pieces.HOLDS if images else pieces.HOLDS_NOT) in html
             assert ('id="viewer-data"' in html) == images
         drawn = harmonics_report.FIGURES if images else ("spectrum", "coefficients")
         assert {path.stem for path in (out / folder / "figures").iterdir()} == set(drawn)

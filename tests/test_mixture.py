@@ -189,7 +189,7 @@ def two_and_one(mu, wide):
     log_density = np.stack([row.log_density(points[:, None]) for row in rows])
     zero = np.zeros(2)
     weights = np.full(801, 0.05)
-    return Learned(points, weights, log_density, log_density[1], zero, zero, 0.02)
+    return Learned(points, weights, log_density, log_density[1], zero, zero, zero, 0.02)
 
 
 def test_a_single_hump_is_not_two_modes():

@@ -162,7 +162,7 @@ def test_the_estimate_comes_first_and_counts_baselines_and_what_is_left(
 ):
     assert (finished.folder / "log.txt").read_text().startswith("estimate: 4 networks: about ")
     assert measures.baseline_seconds(16, "cpu") > 0
-    monkeypatch.setattr(budget, "training_seconds", lambda *_: 0.0)
+    monkeypatch.setattr(budget, "training_seconds", lambda *_, **__: 0.0)
     monkeypatch.setattr(study, "baseline_seconds", lambda *_: 6.0)
     how, said = environment.Execution("cpu", 1, 1), []
     needed = budget.Cost(0, 0, 0)
@@ -176,7 +176,7 @@ def test_the_estimate_comes_first_and_counts_baselines_and_what_is_left(
     for k in range(3):
         (tmp_path / "trials" / f"n{k}").mkdir(parents=True)
         (tmp_path / "trials" / f"n{k}" / "weights.safetensors").touch()
-    assert say()[0].startswith("1 networks: about 1.5 minutes")
+    assert say()[0].startswith("1 network: about 1.5 minutes")
     (tmp_path / "trials" / "n2" / "weights.safetensors").rename(tmp_path / "moved")
     assert say()[0].startswith("2 networks: about 3.0 minutes")
     (tmp_path / "trials" / "n3").mkdir()

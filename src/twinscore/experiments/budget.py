@@ -271,7 +271,7 @@ def training_seconds(
     shape: tuple[int, int, int],
     device: str,
     *,
-    threads: int = 1,
+    threads: int,
 ) -> float:
     """Time of one training, from a few of its steps, in seconds of one core or of the device.
 

@@ -215,7 +215,9 @@ def _say_cost(
 ) -> None:
     left = sum(not task.trial.trained for task in tasks)
     if left:
-        each = budget.training_seconds(spec.network, spec.training, shape, how.device)
+        each = budget.training_seconds(
+            spec.network, spec.training, shape, how.device, threads=how.threads
+        )
         report("estimate", {"text": budget.said(left, left * each, cost, how)})
 
 

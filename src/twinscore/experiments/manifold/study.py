@@ -86,7 +86,7 @@ def _say_cost(
     if not left:
         return
     shape, training = (1, spec.size, spec.size), spec.training
-    each = budget.training_seconds(spec.network, training, shape, how.device)
+    each = budget.training_seconds(spec.network, training, shape, how.device, threads=how.threads)
     product = each / (training.steps * training.batch)
     decomposing = spec.bases * len(spec.levels) * spec.size**2 * product
     posterior = len(spec.levels) * _posterior_seconds(spec) if spec.exact else 0.0

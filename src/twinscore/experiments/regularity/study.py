@@ -91,7 +91,7 @@ def _say_cost(spec: Spec, cost: budget.Cost, folder: Path, how: Execution, repor
     if left <= 0:
         return
     shape, training = (1, spec.size, spec.size), spec.training
-    each = budget.training_seconds(spec.network, training, shape, how.device)
+    each = budget.training_seconds(spec.network, training, shape, how.device, threads=how.threads)
     product = each / (training.steps * training.batch)
     jacobians = min(left, spec.classes) * spec.size**2 * product
     baselines = left * spec.test * len(spec.levels) * baseline_seconds(spec.size, how.device)

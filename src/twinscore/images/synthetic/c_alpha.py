@@ -103,7 +103,8 @@ def c_alpha(
     Returns
     -------
     torch.Tensor
-        ``(n, 1, size, size)`` float32 in [0, 1]. On a CPU the same bits in whatever batches.
+        ``(n, 1, size, size)`` float32 in [0, 1]. On a CPU the same bits in whatever batches
+        and on however many threads.
 
     Raises
     ------
