@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from twinscore import environment
 from twinscore.denoisers import NetworkSpec
 from twinscore.environment import Execution
 from twinscore.experiments import budget
@@ -37,6 +38,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(budget.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(budget, "single_device", lambda name: None)
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
     return ticking
 
 
@@ -102,9 +104,11 @@ GB = 10**9
         (4, 1200.0, (2, 2), "4 networks: about 5.0 minutes and 4 GB of memory"),
         (3, 900.0, (2, 1), "3 networks: about 10.0 minutes and 4 GB of memory"),  # two, then one
         (2, 72000.0, (2, 1), "2 networks: about 10.0 hours and 4 GB of memory"),
+        (8, 480.0, (8, 1), "8 networks: about 2.0 minutes and 16 GB of memory"),  # on four cores
     ],
 )
-def test_estimates_in_words(networks, work, how, expected):
+def test_estimates_in_words(monkeypatch, networks, work, how, expected):
+    monkeypatch.setattr(environment, "available_cores", lambda: 4)
     needed = budget.Cost(weights=2 * GB, activations=0, images=0)
     assert budget.said(networks, work, needed, Execution("cpu", *how)) == expected
 

@@ -161,8 +161,9 @@ def test_products_with_the_jacobian():
         torch.testing.assert_close(product(v), exact, **CLOSE)
     _, pushed = func.jvp(lambda y: disc(y, sigma), (y,), (v[0],))
     torch.testing.assert_close(pushed, exact[0], **CLOSE)
-    full = func.jacrev(lambda y: disc(y, sigma))(y).view_as(jacobian)
-    torch.testing.assert_close(full, jacobian, **CLOSE)
+    for transform in (func.jacrev, func.jacfwd):
+        full = transform(lambda y: disc(y, sigma))(y).view_as(jacobian)
+        torch.testing.assert_close(full, jacobian, **CLOSE)
 
 
 def test_copies_of_an_image_take_one_quadrature(monkeypatch):
@@ -276,6 +277,13 @@ def test_a_tolerance_out_of_reach_is_told(monkeypatch):
     monkeypatch.setattr("twinscore.denoisers.closed_form.quadrature._MOST", 1000)
     with pytest.raises(RuntimeError, match="do not reach the tolerance"):
         adaptive_nodes(lambda points: 1e9 * points.sum(1).sin(), 3, 1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_a_derivative_in_sigma_is_refused_in_forward_mode_too():
+    level = torch.ones(1, dtype=torch.float64)
+    with pytest.raises(ValueError, match="not in sigma"):
+        func.jvp(lambda sigma: form()(noisy(1.0), sigma), (level,), (level,))
 
 
 def test_bad_input_is_refused():

@@ -181,6 +181,13 @@ def test_no_product_keeps_the_weights(monkeypatch):
     assert kept[20] == kept[500]
 
 
+@SCRIPTED
+def test_a_derivative_in_sigma_is_refused_in_forward_mode_too():
+    level = torch.full((5,), 0.3, dtype=torch.float64)
+    with pytest.raises(ValueError, match="not in sigma"):
+        func.jvp(lambda sigma: Empirical.of(IMAGES)(Y, sigma), (level,), (level,))
+
+
 def test_the_score_is_the_slope_of_the_log_density():
     """By finite differences: autograd of the log density is the score by construction."""
     form, v, step = Empirical.of(IMAGES), normal(5, *SHAPE, seed=4), 1e-5

@@ -129,6 +129,9 @@ def test_a_bound_is_called_one(tmp_path, monkeypatch, undrawn):
     assert done.result.table().splitlines()[1].split()[-4:-1] == [">=", "6", "-"]
     [row] = report.content(done.folder).table.rows
     assert [cell.text for cell in row[5:8]] == ["≥ 6", "–", "–"]
+    assert "m: ≥ 6." in report.content(done.folder).captions["spectrum"].text.replace(
+        done.result.models[0].name, "m"
+    )
     report.figures(done.folder)
 
 

@@ -66,7 +66,7 @@ def test_the_folder_holds_the_run(finished):
 
 def test_a_second_run_measures_nothing_and_finds_the_same(finished, monkeypatch):
     before = (finished.folder / "result.json").read_bytes()
-    missing = finished.folder / "trials" / "twins-r001.safetensors"
+    missing = finished.folder / "trials" / f"twins-v{mixture.MEASURES_VERSION}-r001.safetensors"
     missing.unlink()
     asked = []
     real = mixture._MEASURES["twins"]

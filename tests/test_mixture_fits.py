@@ -80,17 +80,32 @@ def test_the_theory_is_asked_at_the_settings_that_were_fitted():
         assert fit[1].predicted == tuple(-value for value in predicted)
 
 
-def test_each_term_of_the_bound_is_fitted_along_what_it_depends_on():
-    n, m, t = np.ix_(SMALL.sizes, SMALL.widths, SMALL.times)
+def bound_terms(spec):
+    """Terms that are power laws, of three equal replicates."""
+    n, m, t = np.ix_(spec.sizes, spec.widths, spec.times)
     replicates = np.ones((3, 1, 1, 1))
-    measured = {
+    return {
         "sampling": replicates * (m * t) ** 1.5 / (m * n),
         "training": replicates[0] * 1 / (m * t)[0],
         "approximation": replicates[0, 0] / m[0, :, 0] ** 2,
     }
+
+
+def test_each_term_of_the_bound_is_fitted_along_what_it_depends_on():
+    measured = bound_terms(SMALL)
     found = [e.measured.value for e in fits.terms(SMALL, "mixture", measured)]
     # along n; along m at the same tau / m, then at the same tau; along tau; training; approximation
     assert found == pytest.approx([-1, 0.5, -1, 1.5, -1, -2])
+
+
+def test_widths_that_no_time_reaches_are_not_fitted():
+    narrow = SMALL.model_copy(update={"widths": (8, 64, 512), "tau_first": 10.0, "tau_last": 100.0})
+    [_, _, at_tau, *_] = fits.terms(narrow, "mixture", bound_terms(narrow))
+    assert (at_tau.settings, at_tau.measured) == (1, None)
+    wide = narrow.model_copy(update={"tau_first": 1.0, "tau_last": 1e4})
+    [_, _, at_tau, *_] = fits.terms(wide, "mixture", bound_terms(wide))
+    assert at_tau.settings == 3
+    assert at_tau.measured.value == pytest.approx(-1)
 
 
 def test_the_dependence_on_mu_is_fitted():

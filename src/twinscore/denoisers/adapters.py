@@ -26,6 +26,11 @@ class Adapted(nn.Module):
         A module or any other callable.
     rule : callable
         ``rule(network, y, sigma) -> x_hat``.
+
+    Notes
+    -----
+    A method's object becomes a part of the adapter, for ``eval``, ``to`` and the check of training
+    mode; it must not hold the adapter itself.
     """
 
     def __init__(self, network: Callable[..., Tensor], rule: Callable[..., Tensor]) -> None:

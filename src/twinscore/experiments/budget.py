@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from twinscore import environment
 from twinscore.denoisers import NetworkSpec, build
 from twinscore.environment import Execution, on_cpu
 from twinscore.errors import InputError
@@ -229,9 +230,12 @@ def _host_memory() -> int:
 def wall_seconds(work: float, how: Execution) -> float:
     """How long ``work``, in seconds of one core or of the device, takes with all workers.
 
-    Workers and threads share out the cores of a CPU; any other device is one, however many use it.
+    Workers and threads share out the cores of a CPU, which may be fewer than they; any other device
+    is one, however many use it.
     """
-    return work / (how.workers * how.threads) if on_cpu(how.device) else work
+    if not on_cpu(how.device):
+        return work
+    return work / min(how.workers * how.threads, environment.available_cores())
 
 
 def said(networks: int, work: float, needed: Cost, how: Execution) -> str:
@@ -248,8 +252,9 @@ def said(networks: int, work: float, needed: Cost, how: Execution) -> str:
     how : Execution
         The run's device, workers and threads.
     """
-    rounds = math.ceil(networks / how.workers)
-    idle = rounds * how.workers / networks if on_cpu(how.device) else 1.0
+    side_by_side = min(how.workers, environment.available_cores())
+    rounds = math.ceil(networks / side_by_side)
+    idle = rounds * side_by_side / networks if on_cpu(how.device) else 1.0
     took = _duration(wall_seconds(work, how) * idle)
     memory = min(how.workers, networks) * needed.total / 1e9
     plural = "s" if networks > 1 else ""
@@ -303,6 +308,8 @@ def training_seconds(
         step = _step_seconds(network, training, shape, device, part) * batch / part
         if part < batch and step < _LONG:
             step = _step_seconds(network, training, shape, device, batch)
+    if not on_cpu(device):
+        torch.accelerator.empty_cache()  # it is the workers' now
     evaluation = 2 * SHOWN * len(SIGMAS) / (3 * batch)
     seconds = step * (training.steps + training.evaluations * evaluation)
     return seconds * threads if on_cpu(device) else seconds

@@ -135,7 +135,7 @@ class Harmonics:
         """How many directions each model keeps at each noise level, as a sentence."""
         sigmas = ", ".join(f"{level.sigma:g}" for level in self.result.models[0].levels)
         counts = "; ".join(
-            f"{model.name}: {', '.join(f'{level.kept.directions:,}' for level in model.levels)}"
+            f"{model.name}: {', '.join(_count(level.kept) for level in model.levels)}"
             for model in self.result.models
         )
         return f"Directions kept at σ = {sigmas}: {counts}."
@@ -143,6 +143,10 @@ class Harmonics:
     def array(self, name: str, model: int | None = None) -> np.ndarray:
         """One array, of the image or of a model."""
         return reading.array(self.run, name if model is None else f"model{model}/{name}")
+
+
+def _count(share: Share) -> str:
+    return f"{'' if share.complete else '≥ '}{share.directions:,}"
 
 
 def load(folder: Path) -> Harmonics:

@@ -151,9 +151,8 @@ def _captions(data: Data) -> dict[str, Caption]:
             "For each class, above: a test image, the noisy and the denoised one, eigenvectors "
             "of the network's Jacobian there, in the order of falling eigenvalues (numbers). "
             "Below: vectors of the clean image's best basis with the largest coefficients. Blue "
-            "is negative, red positive. Few of these vectors follow a contour: the largest "
-            "coefficients lie in coarse bands, too small for a square that has a direction, and "
-            "there the best basis is plain wavelets (a pale square is the constant vector). "
+            "is negative, red positive; a pale square is the constant vector. In coarse bands, too "
+            "small for a square that has a direction, the best basis is plain wavelets. "
             "The Jacobian of an optimal denoiser is symmetric and has no negative eigenvalue. "
             "Asymmetry is |J - J'| / |J| in Frobenius norms, from 0 to 2; eigenvectors are of the "
             "symmetric part.",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from twinscore.denoisers.closed_form.intensities import Intensities, intensities
-from twinscore.denoisers.closed_form.level import Level, centred, variance_of
+from twinscore.denoisers.closed_form.level import Level, centred, differentiated, variance_of
 from twinscore.denoisers.closed_form.quadrature import adaptive_nodes
 from twinscore.denoisers.closed_form.subspace import LinearSubspace
 from twinscore.images.synthetic.discs import parameters_at, render, tangents
@@ -41,7 +41,9 @@ class Disc:
     Images are taken one at a time, and copies of one together; each costs some 10^4 to 10^5 masks.
     Memory: chunks of 2^21 numbers, and four numbers for each mask; no more for derivatives of first
     and second order, which pass over the masks again. Those of third order keep the masks.
-    It can be differentiated in ``y``, not in ``sigma``, in reverse or forward mode.
+    It can be differentiated in ``y``, not in ``sigma``, in reverse or forward mode. A second order
+    takes reverse mode at least once: of forward over forward mode torch makes 0. Derivatives of a
+    reverse pass compute those in ``y`` too, asked for or not: twice the price.
 
     Attributes
     ----------
@@ -108,7 +110,7 @@ class Disc:
         if not torch.isfinite(y).all():
             raise ValueError("y holds NaN or infinity")
         noise = variance_of(sigma, y.double()).expand(len(y), 1)
-        if noise.requires_grad:
+        if differentiated(noise):
             raise ValueError("Disc can be differentiated in y, not in sigma; detach sigma")
         return y.double().flatten(1), noise
 
@@ -245,6 +247,8 @@ class _Point(NamedTuple):
 class _Posterior(torch.autograd.Function):
     """Posterior mean, log density and nodes, whose derivatives pass over the nodes again."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(y: Tensor, noise: Tensor, form: Disc) -> tuple[Tensor, ...]:
         rows = _alike(y, noise)
@@ -274,7 +278,7 @@ class _Posterior(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, of_y: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         y, noise, mean, _, *nodes = ctx.saved_tensors
-        of_mean = _each(ctx.form._product, (of_y,), *ctx.saved_tensors) / noise
+        of_mean = _Product.apply(ctx.form, of_y, *ctx.saved_tensors) / noise
         return of_mean, ((mean - y) / noise * of_y).sum(1), *[None] * len(nodes)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinscore.denoisers.closed_form.level import Level, centred, variance_of
+from twinscore.denoisers.closed_form.level import Level, centred, differentiated, variance_of
 
 _CHUNK = 2**20
 """Numbers held at a time: of a chunk of images, or of its distances to the batch."""
@@ -41,7 +41,10 @@ class Empirical:
     Cost of a call: 4 B N d flops, half of that where few images weigh anything. Memory: chunks of
     2^20 numbers, whatever N, and so for derivatives of first and second order, which pass over the
     images again; those of third order keep some B N numbers.
-    It can be differentiated in ``y``, not in ``sigma``, in reverse or forward mode.
+    It can be differentiated in ``y``, not in ``sigma``, in reverse or forward mode. A second order
+    takes reverse mode at least once: of forward over forward mode torch makes 0. Derivatives of a
+    reverse pass, such as ``J v`` of ``linearise``, compute those in ``y`` too, asked for or not:
+    2.5 times the price of a reverse pass.
 
     Attributes
     ----------
@@ -141,7 +144,7 @@ class Empirical:
         """Posterior mean (B, d), and log of ``sum_i exp(-||y - x_i||^2 / 2 sigma^2)``, (B,)."""
         centred(y[:0], self.centre)
         noise = variance_of(sigma, y).expand(len(y), 1)
-        if noise.requires_grad:
+        if differentiated(noise):
             raise ValueError("Empirical can be differentiated in y, not in sigma; detach sigma")
         return _Posterior.apply(y.flatten(1), noise, self)
 
@@ -262,7 +265,7 @@ class _Posterior(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, of_y: Tensor, *_: None) -> tuple[Tensor, Tensor]:
         y, noise, mean, _ = ctx.saved_tensors
-        of_mean = ctx.form._moment((of_y,), *ctx.saved_tensors) / noise
+        of_mean = _Product.apply(of_y, *ctx.saved_tensors, ctx.form) / noise
         return of_mean, ((mean - y) / noise * of_y).double().sum(1)
 
     @staticmethod

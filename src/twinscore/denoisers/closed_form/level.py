@@ -5,6 +5,7 @@ import sys
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Level = float | Tensor | None
 
@@ -31,6 +32,11 @@ def variance_of(sigma: Level, y: Tensor) -> Tensor:
             f"is lost in {str(y.dtype).removeprefix('torch.')}; got {level[~fits][0]:.3g}"
         )
     return level.reshape(-1, 1).square()
+
+
+def differentiated(level: Tensor) -> bool:
+    """Whether a derivative is being taken in the noise level, in reverse or forward mode."""
+    return level.requires_grad or forward_ad.unpack_dual(level).tangent is not None
 
 
 def positive(sigma: float) -> float:

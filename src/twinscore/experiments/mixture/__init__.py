@@ -25,6 +25,9 @@ __all__ = ["Done", "Result", "Spec", "run"]
 
 STUDY = "mixture"
 
+MEASURES_VERSION = 2
+"""Bumped when a replicate of the same spec gives other arrays; it is part of their file's name."""
+
 _MEASURES: dict[str, Callable[..., Arrays]] = {
     "sweep": sweep.measure,
     "shift": shift.measure,
@@ -51,7 +54,8 @@ class _Task:
     @property
     def path(self) -> Path:
         """Where its arrays are kept."""
-        return self.folder / "trials" / f"{self.key}-r{self.replicate:03d}.safetensors"
+        name = f"{self.key}-v{MEASURES_VERSION}-r{self.replicate:03d}.safetensors"
+        return self.folder / "trials" / name
 
 
 def run(spec: Spec, out: Path | None = None, *, workers: int | None = None) -> Done[Result]:

@@ -256,6 +256,7 @@ def terms(spec: Spec, name: str, measured: Measured) -> list[Exponent]:
     middle, times = spec.tau_count // 2, spec.times
     sampling, training = measured["sampling"], measured["training"][:, -1]
     tau = times[middle] * np.sqrt(spec.widths[0] * m)
+    within = [j for j, w in enumerate(spec.widths) if times[0] <= tau / w <= times[-1]]
     at_m, at_n = f"m = {m}", f"n = {n}"
     at = f"tau = {times[middle]:.2g} m"
     widths = list(spec.widths)
@@ -265,8 +266,8 @@ def terms(spec: Spec, name: str, measured: Measured) -> list[Exponent]:
         (
             "sampling",
             f"m, {at_n}, tau = {tau:.2g}",
-            widths,
-            _at_time(sampling[:, -1], tau / np.array(widths), times),
+            [widths[j] for j in within],
+            _at_time(sampling[:, -1, within], [tau / widths[j] for j in within], times),
             (-2.0, -1.0),
         ),
         ("sampling", f"tau, {at_m}, {at_n}", times, sampling[:, -1, -1], (3.0, 4.0)),
@@ -277,7 +278,7 @@ def terms(spec: Spec, name: str, measured: Measured) -> list[Exponent]:
 
 
 def _at_time(
-    values: NDArray[np.float64], taus: NDArray[np.float64], times: NDArray[np.float64]
+    values: NDArray[np.float64], taus: Sequence[float], times: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Positive values (R, M, K) at one of the times for each of M, by logarithms; (R, M)."""
     logs = np.log(values)

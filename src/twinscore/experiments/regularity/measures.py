@@ -11,7 +11,7 @@ from torch import Tensor
 
 from twinscore.analysis.denoising import psnr_table
 from twinscore.analysis.jacobian import full, linearise, symmetric_basis
-from twinscore.denoisers import Checkpoint, Denoiser
+from twinscore.denoisers import Checkpoint, Denoiser, denoise
 from twinscore.denoisers.shrinkage import (
     Bandlets,
     Cosines,
@@ -181,7 +181,7 @@ def compare_bases(
     coefficients = {name: basis.forward(x).flatten() for name, basis in adapted.items()}
     coefficients["eigenvectors"] = eigenvectors @ x.flatten()
     with torch.no_grad():
-        denoised = denoiser(y, sigma)
+        denoised = denoise(denoiser, y, sigma)
     vectors, _ = largest_vectors(adapted["best basis"], x[0], count)
     arrays = {
         **{"clean": x[0], "noisy": y[0], "denoised": denoised[0]},
