@@ -283,6 +283,13 @@ def test_a_second_run_reads_the_first(pair, models, monkeypatch):
         harmonics.run(spec.model_copy(update={"index": 8}), pair.folder, device="cpu")
 
 
+def test_a_result_of_another_version_is_measured_again(tmp_path):
+    done = harmonics.run(gaussian_spec(), tmp_path / "run", device="cpu")
+    file = done.folder / "result.json"
+    file.write_text(json.dumps({"study": "harmonics", "verdict": "of old"}))
+    assert harmonics.run(gaussian_spec(), done.folder, device="cpu").result == done.result
+
+
 def test_weights_are_named_after_their_folders(models, tmp_path):
     one, other = map(str, models)
     spec = harmonics.Spec(model=one, against=other, **FEW)

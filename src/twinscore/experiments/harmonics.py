@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors.numpy import save as serialise
 from torch import Tensor
 
@@ -163,7 +163,7 @@ def run(
 ) -> Done[Result]:
     """Take one or two denoisers apart at one image, and write the run folder.
 
-    A finished run is read, not repeated.
+    A finished run is read, not repeated, unless another version wrote it.
 
     Parameters
     ----------
@@ -211,7 +211,8 @@ def run(
     with run_folder(content, out) as (folder, report):
         finished = folder / "result.json"
         if finished.exists():
-            return Done(folder, Result.model_validate(runs.read_json(finished)))
+            with suppress(ValidationError):  # of an earlier version: measure again
+                return Done(folder, Result.model_validate(runs.read_json(finished)))
         environment.start(folder, device=device, workers=1, trials=1)
         with environment.timed(folder):
             bases = [_bases(spec, checkpoint, x, report) for checkpoint in models.values()]
