@@ -42,7 +42,7 @@ class ShiftSpec(_Model):
     """Features m."""
     shown: tuple[float, ...] = (3.0, 30.0, 300.0, 10000.0)
     """Training times tau / m at which densities are kept."""
-    rate: float = Field(default=20.0, gt=0.1, le=LARGEST_RATE)
+    rate: float = Field(default=25.0, gt=0.1, le=LARGEST_RATE)
     """Largest rate beta of the forward process; far modes need more noise to meet."""
     tolerance: float = Field(default=2e-2, gt=0)
     """For the KL divergence of far modes, nats: they are harder to follow."""
