@@ -3,16 +3,15 @@
 import contextlib
 import io
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from twinscore import __version__
+from twinscore import __version__, complaints
 from twinscore.errors import InputError
 
 COMMANDS = {
@@ -34,8 +33,6 @@ COMMANDS = {
 
 SHORT = {"--quality": "--sampling.quality"}
 """Flags that may be written without the part of the spec that they belong to."""
-_OF_SPEC = "Value error, "
-"""What pydantic puts before a complaint of a spec's own validator."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +207,7 @@ def parse(argv: Sequence[str], options: type, spec_type: type | None, command: s
         try:
             default = options(spec=spec_type(**_read_spec(name)) if name else spec_type())
         except ValidationError as error:
-            raise InputError(f"{name}: {_first_complaint(error, '.'.join)}") from None
+            raise InputError(f"{name}: {complaints.of_pydantic(error, '.'.join)}") from None
     elif name:
         raise InputError(f"--spec: {command} takes none")
     said = io.StringIO()
@@ -224,11 +221,11 @@ def parse(argv: Sequence[str], options: type, spec_type: type | None, command: s
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
             )
     except ValidationError as error:
-        raise InputError(_first_complaint(error, _flag)) from None
+        raise InputError(complaints.of_pydantic(error, complaints.flag)) from None
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        raise InputError(_one_line(said.getvalue())) from None
+        raise InputError(complaints.of_tyro(said.getvalue())) from None
 
 
 def _options(spec_type: type, base: type) -> type:
@@ -273,24 +270,6 @@ def _read_spec(name: str) -> dict[str, Any]:
     return content
 
 
-def _first_complaint(error: Any, named: Callable[[Sequence[str]], str]) -> str:
-    """``field: what is wrong`` of the first of a pydantic error's complaints."""
-    first = error.errors()[0]
-    field = named([str(part) for part in first["loc"]]) if first["loc"] else ""
-    text = first["msg"].removeprefix(_OF_SPEC)
-    if first["type"] == "extra_forbidden":
-        text = "no such field; --print-spec shows all of them"
-    elif first["type"] != "value_error":
-        text = f"{text}, got {first['input']!r}"
-    return f"{field}: {text}" if field else text
-
-
-def _flag(field: Sequence[str]) -> str:
-    """The flag of a field, as the help spells it; a number's place in a list is left out."""
-    parts = [part.replace("_", "-") for part in field if not part.isdigit()]
-    return f"--{'.'.join(parts)}"
-
-
 @contextlib.contextmanager
 def _wide(words: Sequence[str]) -> Any:
     """Keep tyro from wrapping a complaint (but not its help) over several lines."""
@@ -303,43 +282,6 @@ def _wide(words: Sequence[str]) -> Any:
         yield
     finally:
         os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
-
-
-def _one_line(text: str) -> str:
-    """Boil a complaint of tyro down to one line."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    rows = [re.sub(r"^[│|\s]+|[│|\s]+$", "", row) for row in plain.splitlines()]
-    rules = [i for i, row in enumerate(rows) if re.match(r"╭─ |[-─╰├]{3,}", row)]
-    start = rules[0] + 1 if rules else 0
-    body = " ".join(rows[start : rules[1] if len(rules) > 1 else None]).strip()
-    inner = re.match(
-        r"Error parsing (?:spec\.?)?(\S*): \d+ validation errors? for \w+ (.*?) \[type=", body
-    )
-    if inner:
-        parent, complaint = inner.groups()
-        if complaint.startswith(_OF_SPEC):
-            return f"{_flag(parent.split('.'))}: {complaint.removeprefix(_OF_SPEC)}"
-        name, _, rest = complaint.partition(" ")
-        flag = _flag(f"{parent}.{name}".split("."))
-        if rest.startswith(_OF_SPEC):
-            return f"{flag}: {rest.removeprefix(_OF_SPEC)}"
-        value = re.search(r"input_value=(.*?), input_type", body)
-        return f"{flag}: {rest}, got {value.group(1) if value else '?'}"
-    body = body.removeprefix("Error parsing ")
-    unknown = re.match(r"Unrecognized options: (\S+?),?(?: |$)", body)
-    if unknown:
-        near = re.findall(r"^(--\w[\w.-]*)", "\n".join(rows[start + 1 :]), flags=re.M)
-        hint = f"did you mean {near[0]}?" if near else "--help lists the options"
-        return f"{unknown.group(1)}: no such option; {hint}"
-    missing = re.match(r"Missing from twinscore (\w+): \S+ (.*?)\.? \(required\)", body)
-    if missing:
-        command, what = missing.groups()
-        return f"{command}: {what[0].lower()}{what[1:]} not given; name one after the command"
-    choice = re.match(r"invalid choice '(.*)' for argument '(.*)'\. (.*)", body)
-    if choice:
-        value, flag, expected = choice.groups()
-        return f"{flag}: invalid choice {value!r}; {expected[0].lower()}{expected[1:]}"
-    return body or "the options cannot be read; --help lists them"
 
 
 def _print_spec(spec: Any) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,15 +19,14 @@ from twinscore.denoisers import Checkpoint, load
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.errors import InputError, one_line
 from twinscore.experiments.drawing import model_digest
-from twinscore.experiments.eigenbasis import KEPT, REMOVED, Basis, Level, Share, measure, noise
+from twinscore.experiments.eigenbasis import Basis, measure, noise
 from twinscore.experiments.folders import Done, run_folder
+from twinscore.experiments.harmonics_results import STUDY, Agreement, Fixed, Model, Result
 from twinscore.experiments.trials import Factory
 from twinscore.runs import derive_seed
 from twinscore.training import single_device
 
 __all__ = ["Done", "Result", "Spec", "run"]
-
-STUDY = "harmonics"
 
 LEAST = 1e-5
 """Least noise level, image units: float32 holds images to 6e-8, and so noise to a percent."""
@@ -79,79 +78,6 @@ class Spec(BaseModel):
     def levels(self) -> list[float]:
         """All noise levels, ascending."""
         return sorted({*self.sigmas, self.sigma})
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Agreement(_Model):
-    """Mean squared cosine between two models' top ``dimensions`` eigenvectors at one noise level.
-
-    1 for the same subspace, ``chance`` for random ones.
-    """
-
-    sigma: float
-    dimensions: int
-    shared: float
-    chance: float
-
-
-class Fixed(_Model):
-    """Mean squared cosine between a model's top eigenvectors and the best of a fixed basis.
-
-    At the spec's ``sigma``; the best are as many elements, those with most energy in the
-    eigenvectors' span. ``chance`` is what as many random directions share with the best for them.
-    """
-
-    model: str
-    basis: Literal["cosines", "wavelets"]
-    dimensions: int
-    shared: float
-    chance: float
-
-
-class Model(_Model):
-    """One denoiser at every noise level."""
-
-    name: str
-    levels: list[Level]
-
-    def at(self, sigma: float) -> Level:
-        """Its numbers at one of the noise levels."""
-        return next(level for level in self.levels if level.sigma == sigma)
-
-
-class Result(_Model):
-    """What ``result.json`` holds."""
-
-    schema_version: int = runs.SCHEMA_VERSION
-    study: Literal["harmonics"] = STUDY
-    verdict: str
-    source: str
-    index: int
-    image: str
-    """Name of the image in its source."""
-    shape: tuple[int, int, int]
-    sigma: float
-    kept_from: float = KEPT
-    removed_below: float = REMOVED
-    models: list[Model]
-    agreement: list[Agreement]
-    fixed: list[Fixed]
-
-    def table(self) -> str:
-        """Every model and noise level as text."""
-        head = ("model", "sigma", "PSNR in", "out", "trace", "rank", "kept", "shrunk", "|J-J'|/|J|")
-        rows = [head, *(_row(model.name, level) for model in self.models for level in model.levels)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.rjust(w) if i else cell.ljust(w)
-                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        )
 
 
 def run(
@@ -379,28 +305,3 @@ def _verdict(spec: Spec, models: list[Model], found: list[Agreement], d: int) ->
         f"At σ = {spec.sigma:g} ({levels[0][1].psnr_in:.1f} dB), image {spec.index} of "
         f"{spec.data}: {'; '.join(parts)}{shared}{caution}."
     )
-
-
-def _row(name: str, level: Level) -> tuple[str, ...]:
-    return (
-        name,
-        f"{level.sigma:g}",
-        f"{level.psnr_in:.1f}",
-        f"{level.psnr_out:.1f}",
-        _estimate(level.trace),
-        _estimate(level.effective_rank),
-        _directions(level.kept),
-        _directions(level.shrunk),
-        _estimate(level.asymmetry),
-    )
-
-
-def _directions(share: Share | None) -> str:
-    return "-" if share is None else f"{'' if share.complete else '>= '}{share.directions}"
-
-
-def _estimate(number: Any) -> str:
-    if number is None:
-        return "-"
-    spread = f" ± {number.standard_error:.2g}" if number.standard_error else ""
-    return f"{number.value:.3g}{spread}"
