@@ -2,8 +2,9 @@
 
 If the mean squared error behaves like ``sigma^(2 r)``, the PSNR of the *mean MSE* rises by r dB for
 each dB of input PSNR, ``-20 log10(sigma)``; the best rate for C-alpha images is
-``alpha/(alpha + 1)`` (STUDIES sections 1 and 4). On a pixel grid every slope tends to 1 at low
-noise: the range of the fit must be stated beforehand, and local slopes shown beside it.
+``alpha/(alpha + 1)`` (docs/formulas.md#shrinkage and #c-alpha-images). On a pixel grid every slope
+tends to 1 at low noise: the range of the fit must be stated beforehand, and local slopes shown
+next to it.
 """
 
 from collections.abc import Sequence

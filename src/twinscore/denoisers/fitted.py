@@ -56,8 +56,8 @@ def gaussian(source: str) -> Checkpoint:
 def empirical(source: str) -> Checkpoint:
     """Exact denoiser of the images themselves: what perfect training on them would give.
 
-    STUDIES section 1. Parameters and errors as for :func:`gaussian`; all images are held in memory
-    as float32.
+    docs/formulas.md#closed-forms. Parameters and errors as for :func:`gaussian`; all images are
+    held in memory as float32.
     """
     images = image_sets.load(source)
     return _checkpoint("empirical", closed_form.Empirical.of(images[:]), images)

@@ -138,8 +138,8 @@ def train(
 
     Each step draws a batch with replacement, times uniform on [start, T] and noise. SGD on A alone
     at rate r follows the gradient flow at ``tau = r step``, with noise. The published setting
-    ([GP]; STUDIES section 6) is a process whose variance explodes, 16 swish features, n = 1000,
-    batches of 32 and SGD on all layers at rate 0.5.
+    ([GP]; docs/formulas.md#modes-shift) is a process whose variance explodes, 16 swish features,
+    n = 1000, batches of 32 and SGD on all layers at rate 0.5.
 
     Parameters
     ----------

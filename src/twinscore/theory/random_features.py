@@ -1,6 +1,6 @@
 """Random-feature score models, linear in what they learn: ``s(t, x) = (1/m) A phi(W x + U e(t))``.
 
-[GP] section 2; STUDIES section 6. Only A is learned; W and U stay as they were drawn.
+[GP] section 2; docs/formulas.md#gradient-flow. Only A is learned; W and U stay as they were drawn.
 """
 
 from collections.abc import Callable, Mapping

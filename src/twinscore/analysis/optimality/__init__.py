@@ -1,6 +1,6 @@
 r"""How close a denoiser comes to the best one: gaps in mean squared error, and the KL bound.
 
-[GAHB] eq. 5, with the two ends that make it a number (STUDIES section 1):
+[GAHB] eq. 5, with the two ends that make it a number (docs/formulas.md#kl-bound):
 
 .. math:: KL(p_{min} \| p_{\theta,min}) \le
     \int_{\sigma_{min}}^{\sigma_{max}} E\|f - f^*\|^2\, \sigma^{-3} d\sigma

@@ -224,7 +224,7 @@ def oracle_risk(
     """Expected squared error of :class:`Oracle`, summed over pixels, without drawing noise.
 
     ``sum_k (1 - g_k)^2 c_k^2 + g_k^2 sigma^2``; for :func:`keep_or_kill` this is
-    ``sum_k min(c_k^2, sigma^2)`` (STUDIES section 1).
+    ``sum_k min(c_k^2, sigma^2)`` (docs/formulas.md#shrinkage).
 
     Parameters
     ----------
