@@ -40,7 +40,7 @@ def gradient_descent(
     Parameters
     ----------
     loss : QuadraticLoss
-        What is descended.
+        The loss to descend.
     rate : float
         Step size; descent converges below ``m^2 / g_max``.
     steps : sequence of int
@@ -83,7 +83,7 @@ class Snapshot:
     step : int
         Steps taken.
     features : RandomFeatures
-        Its first layer, as it stands.
+        Its first layer at that step.
     A : array
         Its coefficients, (dim, m).
     """
@@ -214,7 +214,7 @@ def _noised(
     weighting: Schedule,
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Batches without end: embedded times, noised points, targets ``-z / deviation``, weights."""
+    """Endless batches: embedded times, noised points, targets ``-z / deviation``, weights."""
     generator = np.random.default_rng(seed)
     while True:
         x = samples[generator.integers(len(samples), size=(_BLOCK, batch))]

@@ -151,7 +151,7 @@ def random_features(
 
 
 def affine(t: ArrayLike) -> NDArray[np.float64]:
-    """``e(t) = (t, 1)``: time enters linearly, beside a bias."""
+    """``e(t) = (t, 1)``: time enters linearly, next to a bias."""
     at = np.asarray(t, dtype=np.float64)
     return np.stack([at, np.ones_like(at)], axis=-1)
 
@@ -185,7 +185,7 @@ def log_deviation(process: Process) -> Embedding:
 
 
 def check_width(width: int, available: int) -> None:
-    """Refuse to keep no feature, or more than there are.
+    """Refuse to keep fewer than one feature, or more than there are.
 
     Raises
     ------

@@ -22,7 +22,7 @@ _STEPS = np.linspace(-REACH, REACH, 13)
 _CHUNK = 2**22
 """Numbers held at a time, for (points, components) arrays."""
 _WINDOW = 12.0
-"""Standard deviations of noise within which points of a bounded support are integrated over."""
+"""Standard deviations of the noise within which a bounded support is integrated over."""
 _NODES = 128
 _CELLS = 4096
 
@@ -205,7 +205,7 @@ def prior(process: Process, dim: int = 1) -> Mixture:
 
 
 def empirical(points: NDArray[np.float64]) -> Mixture:
-    """The law of n points (n, dim), each as probable: with noise, a mixture of n Gaussians.
+    """The law of n equally probable points (n, dim): with noise, a mixture of n Gaussians.
 
     Raises
     ------
@@ -301,7 +301,7 @@ class Bounded:
         return (self.scale * y + self.deviation * z)[:, None]
 
     def at(self, process: Process, t: float) -> "Bounded":
-        """Density of x_t; of a law with noise already, the noises add up."""
+        """Density of x_t; if the law already has noise, the variances add up."""
         scale, noise = float(process.scale(t)), float(process.deviation(t))
         return Bounded(
             self.function,
