@@ -71,8 +71,8 @@ def fitted_slope(
     Returns
     -------
     Slope
-        With Student's t interval over replicates, or with one the bootstrap over images, which are
-        drawn with all their levels.
+        With Student's t interval over replicates; of one replicate, with the bootstrap interval
+        over images, which are drawn with all their levels.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def slope_difference(
     sigmas, fit_range, seed, resamples, level
         As for :func:`fitted_slope`.
     first, second : array
-        (K, N) or (R, K, N), alike: those of one replicate and image belong together.
+        (K, N) or (R, K, N), of one shape: those of one replicate and image belong together.
 
     Returns
     -------
@@ -250,7 +250,7 @@ def levels_inside(sigmas: Sequence[float], fit_range: tuple[float, float]) -> ND
     Raises
     ------
     ValueError
-        If the range is empty, or they are fewer than 3 different ones; says how many are missing.
+        If the range is empty or holds fewer than 3 different levels; says how many are missing.
     """
     low, high = fit_range
     if not low < high:

@@ -7,8 +7,8 @@ r"""How close a denoiser comes to the best one: gaps in mean squared error, and 
     + \frac{\mathrm{tr}\,\mathrm{Cov}\,x}{2 \sigma_{max}^2}.
 
 p_min is the density of ``x + sigma_min z``, ``f*`` its posterior mean, and p_theta what the *exact
-reverse SDE* of f makes of ``N(mean, sigma_max^2)``. The probability flow of the same f may lie far
-beyond. Squared errors are summed over pixels here.
+reverse SDE* of f makes of ``N(mean, sigma_max^2)``. The probability flow of the same f may lie much
+farther away. Squared errors are summed over pixels here.
 """
 
 from twinscore.analysis.levels import Drawn, LevelIntegral
