@@ -17,7 +17,7 @@ Conditioned = Callable[[Tensor, float | Tensor], Tensor]
 
 
 def projected(denoiser: Denoiser, operator: Operator, measurement: Tensor) -> Conditioned:
-    """Published rule for noiseless measurements: put the measured part of the estimate right.
+    """Published rule for noiseless measurements: correct the measured part of the estimate.
 
     Kadkhodaie & Simoncelli 2021 replace ``d = f(y) - y`` by ``(I - M M') d + M (m - M' y)`` with
     orthonormal ``M = A'``; that is ``d`` of the denoiser ``f + A' (m - A f)``. Run it with
@@ -55,7 +55,7 @@ def projected(denoiser: Denoiser, operator: Operator, measurement: Tensor) -> Co
 
 
 def completed(operator: Operator, measurement: Tensor, mean: Tensor | float) -> Tensor:
-    """``(I - A' A) mean + A' m``: the mean with its measured part put right, (B, C, H, W)."""
+    """``(I - A' A) mean + A' m``: the mean with its measured part corrected, (B, C, H, W)."""
     _require(operator, measurement)
     whole = torch.zeros(len(measurement), *operator.shape).to(measurement) + mean
     return whole + operator.adjoint(measurement - operator.measure(whole))
@@ -63,7 +63,7 @@ def completed(operator: Operator, measurement: Tensor, mean: Tensor | float) -> 
 
 @dataclass(frozen=True)
 class Solves:
-    """How well the linear systems of :func:`conditioned` were solved; filled as it is called.
+    """How well the linear systems of :func:`conditioned` were solved; filled by its calls.
 
     Attributes
     ----------
