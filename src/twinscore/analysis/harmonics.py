@@ -72,7 +72,7 @@ def shrinkage(pairs: Eigenpairs, linearisation: Linearisation, x: Tensor) -> Shr
     Raises
     ------
     ValueError
-        If the eigenvectors are complex, or the images of another shape.
+        If the eigenvectors are complex, or the images of the wrong shape.
     """
     if pairs.vectors.is_complex():
         raise ValueError("coefficients are taken in the eigenbasis of the symmetric part")

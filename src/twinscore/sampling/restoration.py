@@ -41,7 +41,7 @@ def projected(denoiser: Denoiser, operator: Operator, measurement: Tensor) -> Co
     Raises
     ------
     ValueError
-        If the operator is not orthonormal, or the measurement of another size.
+        If the operator is not orthonormal, or the measurement of the wrong size.
     """
     if not operator.orthonormal:
         raise ValueError("projected needs an operator with A A' = I; use conditioned instead")
@@ -122,7 +122,7 @@ def conditioned(
     Raises
     ------
     ValueError
-        If the measurement is of another size, or a parameter out of range.
+        If the measurement is of the wrong size, or a parameter out of range.
     """
     _require(operator, measurement)
     if not (noise_level >= 0 and ridge >= 0 and iterations >= 1 and tolerance > 0):

@@ -58,7 +58,7 @@ def score_matching_bound(scores: Scores, grid: Grid) -> Bound:
     Raises
     ------
     ValueError
-        For scores of another shape, or not finite.
+        For scores of the wrong shape, or not finite.
     """
     times = grid.times(STEPS)
     z, rates, units = grid.nodes(INTERVALS), grid.pace(times), grid.unit(times)

@@ -121,7 +121,7 @@ def standard_grid(
     Raises
     ------
     ValueError
-        For a target of another dimension, an impossible start, reach or width, or a process whose
+        For a target of the wrong dimension, an impossible start, reach or width, or a process whose
         ``h(T)`` overflows.
     """
     if target.dim != 1:

@@ -158,7 +158,7 @@ def evaluated(scores: Scores, t: float, x: NDArray[np.float64]) -> NDArray[np.fl
     Raises
     ------
     ValueError
-        For scores of another shape, or not finite.
+        For scores of the wrong shape, or not finite.
     """
     values = scores(t, x[:, None])
     if values.ndim != 2 or values.shape[1] != len(x) or not np.isfinite(values).all():

@@ -175,7 +175,7 @@ def train(
     Raises
     ------
     ValueError
-        For no samples, samples of another dimension, an unknown layer, a rate that is not
+        For no samples, samples of the wrong dimension, an unknown layer, a rate that is not
         positive, steps that do not increase, a start outside (0, T), coefficients of another
         shape, or training that diverges.
     """

@@ -62,7 +62,7 @@ def reverse_sde(
     Raises
     ------
     ValueError
-        For scores of another shape, or not finite.
+        For scores of the wrong shape, or not finite.
     """
     law = initial or prior(grid.process)
     z, unit = grid.nodes(INTERVALS), float(grid.unit(grid.start))

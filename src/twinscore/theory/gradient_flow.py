@@ -95,7 +95,7 @@ def gradient_flow(loss: QuadraticLoss, start: NDArray[np.float64] | None = None)
     Raises
     ------
     ValueError
-        For a start of another shape, or a loss that is not finite.
+        For a start of the wrong shape, or a loss that is not finite.
     """
     m, dim = loss.cross.shape
     start = np.zeros((dim, m)) if start is None else np.asarray(start, dtype=np.float64)

@@ -109,7 +109,7 @@ def log_likelihood(
     Raises
     ------
     ValueError
-        For points that are not (n, dim), or a score of another shape than its points.
+        For points that are not (n, dim), or a score whose shape is not its points'.
     """
     if points.ndim != 2 or not np.isfinite(points).all():
         raise ValueError(f"points must be finite, (n, dim); got {points.shape}")

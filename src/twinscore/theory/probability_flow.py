@@ -60,7 +60,7 @@ def probability_flow(
     Raises
     ------
     ValueError
-        For scores of another shape, or not finite.
+        For scores of the wrong shape, or not finite.
     """
     law = initial or prior(grid.process)
     z, unit = grid.nodes(INTERVALS), float(grid.unit(grid.start))

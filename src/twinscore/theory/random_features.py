@@ -73,7 +73,7 @@ class RandomFeatures:
         Raises
         ------
         ValueError
-            For points of another dimension.
+            For points of the wrong dimension.
         """
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"points must be (n, {self.dim}), got {x.shape}")
@@ -92,7 +92,7 @@ class RandomFeatures:
         Raises
         ------
         ValueError
-            For coefficients of another shape.
+            For coefficients of the wrong shape.
         """
         if A.shape[-2:] != (self.dim, self.width):
             raise ValueError(f"coefficients must be (..., {self.dim}, {self.width}), got {A.shape}")

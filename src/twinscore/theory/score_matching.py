@@ -83,7 +83,7 @@ def quadratic_losses(features: RandomFeatures, nodes: Iterable[Nodes]) -> list[Q
     Raises
     ------
     ValueError
-        For no nodes, or nodes of another dimension.
+        For no nodes, or nodes of the wrong dimension.
     """
     m, size = features.width, max(1, _CHUNK // features.width)
     grams = crosses = constants = floors = None

@@ -96,7 +96,7 @@ class Mixture:
         Raises
         ------
         ValueError
-            For points of another dimension, or where a variance is 0.
+            For points of the wrong dimension, or where a variance is 0.
         """
         parts = [logsumexp(self._log_joint(part), axis=1) for part in self._parts(x)]
         return np.concatenate(parts)
@@ -257,7 +257,7 @@ class Bounded:
         Raises
         ------
         ValueError
-            For points of another dimension.
+            For points of the wrong dimension.
         """
         if x.ndim != 2 or x.shape[1] != 1:
             raise ValueError(f"points must be (n, 1), got {x.shape}")

@@ -49,7 +49,7 @@ class GaussianMixture:
         ------
         ValueError
             For no component, means that are not finite, weights that are not positive or do not
-            sum to 1, or covariances of another shape or not positive semi-definite.
+            sum to 1, or covariances of the wrong shape or not positive semi-definite.
         """
         if means.ndim != 4 or not len(means):
             raise ValueError(

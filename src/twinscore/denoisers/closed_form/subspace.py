@@ -33,7 +33,7 @@ class LinearSubspace:
     Raises
     ------
     ValueError
-        If the mean is not finite, the basis not orthonormal or of another shape than the mean, or
+        If the mean is not finite, the basis not orthonormal or of a shape other than the mean's, or
         the scale not positive.
     """
 
