@@ -72,7 +72,7 @@ def shrinkage(pairs: Eigenpairs, linearisation: Linearisation, x: Tensor) -> Shr
     Raises
     ------
     ValueError
-        If the eigenvectors are complex, or the images of another shape.
+        If the eigenvectors are complex, or the images of the wrong shape.
     """
     if pairs.vectors.is_complex():
         raise ValueError("coefficients are taken in the eigenbasis of the symmetric part")
@@ -134,7 +134,7 @@ class Decay:
     """Power law ``value_k ~ k^-exponent`` over the ranks ``first .. last``, counted from 1.
 
     ``low`` and ``high`` are the 95 % interval of the regression of log value on log rank. It
-    covers the scatter about the line, taken for independent, and not the choice of the range.
+    covers the scatter about the line, assumed independent, and not the choice of the range.
     """
 
     exponent: float
@@ -208,7 +208,7 @@ def agreement(a: Tensor, b: Tensor) -> Agreement:
     Raises
     ------
     ValueError
-        If the vectors are of different length, or more of them than that.
+        If the vectors differ in length, or there are more of them than numbers in each.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or max(len(a), len(b)) > a.shape[1]:
         raise ValueError(f"need rows (k, d) and (l, d); got {tuple(a.shape)} and {tuple(b.shape)}")
@@ -282,10 +282,10 @@ def wavelet(images: Tensor, *, name: str = "db2") -> Tensor:
 
 
 def agreement_with_basis(coefficients: Tensor) -> Agreement:
-    """Agreement of a subspace with the best of a fixed basis's own.
+    """Agreement of a subspace with the best span of as many elements of a fixed basis.
 
     For orthonormal vectors ``e_i`` and an orthonormal basis ``b_j``, ``sum_i <e_i, b_j>^2`` is how
-    much of ``b_j`` lies in their span; the k elements with most are compared.
+    much of ``b_j`` lies in their span; the k elements with the largest sums are compared.
 
     Parameters
     ----------

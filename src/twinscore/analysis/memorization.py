@@ -51,7 +51,8 @@ def copied(samples: Tensor, training: Tensor) -> Tensor:
     """Which samples are copies: nearest training image under 1/3 as far as the second nearest.
 
     Yoon et al. 2023; Gu et al. 2023; Bonnaire et al. 2025. Shapes as :func:`distance_ratio`,
-    (M,) bool. Weak when there are few training images: they are then far apart in a way that
-    leaves even a sharp copy's ratio to chance, so no verdict hangs on this rule alone.
+    (M,) bool. Unreliable when there are few training images: the second nearest may then be at any
+    distance, even from a sharp copy, so no verdict depends on this rule alone
+    (docs/formulas.md#similarity-and-copies).
     """
     return distance_ratio(samples, training) < RATIO

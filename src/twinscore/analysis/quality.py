@@ -1,7 +1,7 @@
 """How far a set of samples is from held-out images: sliced Wasserstein and Fréchet distances.
 
 No downloaded network is needed: the Fréchet distance is taken in principal components, or in the
-user's own embedding. Each distance comes beside a floor, the same distance between two halves of
+user's own embedding. Each distance comes with a floor, the same distance between two halves of
 the held-out images: finite sets of the same law are not at distance zero.
 """
 
@@ -22,7 +22,7 @@ _CHUNK_VALUES = 2**24
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance between two sets, its bootstrap interval, and what it is between like sets.
+    """A distance between two sets, its bootstrap interval, and its value for sets of the same law.
 
     Attributes
     ----------
@@ -77,10 +77,10 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 256, seed: int
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance of two sets of features, each taken for Gaussian.
+    """Fréchet distance of two sets of features, each assumed to be Gaussian.
 
-    ``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)``, Heusel et al. 2017, eq. 6, of
-    which the root is a distance; returned is the root, in the units of the features.
+    The root of ``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)`` (Heusel et al. 2017,
+    eq. 6), which is in the units of the features.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def quality(
     if min(len(samples), len(held_out)) < 4:
         raise ValueError(f"need 4 images or more; got {len(samples)} and {len(held_out)}")
     if not torch.isfinite(samples).all():
-        raise ValueError("samples hold NaN or infinity; leave those that did not converge out")
+        raise ValueError("samples hold NaN or infinity; leave out those that did not converge")
     _flat(samples, held_out)
     embed = embedding or principal_components(held_out, max(1, min(64, len(held_out) // 4)))
     features = embed(samples), embed(held_out)
@@ -201,7 +201,9 @@ def _distance(
 
 def _flat(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.shape[1:] != b.shape[1:] or not len(a) or not len(b):
-        raise ValueError(f"need two sets of items alike; got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(
+            f"sets differ in shape or are empty: {tuple(a.shape)} and {tuple(b.shape)}"
+        )
     return a.flatten(1), b.flatten(1)
 
 

@@ -1,4 +1,4 @@
-"""How alike images are: cosine similarity with the mean removed, nearest neighbours, diversity."""
+"""How similar images are: cosines with the mean removed, nearest neighbours, diversity."""
 
 import torch
 from torch import Tensor

@@ -2,8 +2,9 @@
 
 If the mean squared error behaves like ``sigma^(2 r)``, the PSNR of the *mean MSE* rises by r dB for
 each dB of input PSNR, ``-20 log10(sigma)``; the best rate for C-alpha images is
-``alpha/(alpha + 1)`` (STUDIES sections 1 and 4). On a pixel grid every slope tends to 1 at low
-noise: the range of the fit must be stated beforehand, and local slopes shown beside it.
+``alpha/(alpha + 1)`` (docs/formulas.md#shrinkage and #c-alpha-images). On a pixel grid every slope
+tends to 1 at low noise: the range of the fit must be stated beforehand, and local slopes shown
+next to it.
 """
 
 from collections.abc import Sequence
@@ -70,8 +71,8 @@ def fitted_slope(
     Returns
     -------
     Slope
-        With Student's t interval over replicates, or with one the bootstrap over images, which are
-        drawn with all their levels.
+        With Student's t interval over replicates; of one replicate, with the bootstrap interval
+        over images, which are drawn with all their levels.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def slope_difference(
     sigmas, fit_range, seed, resamples, level
         As for :func:`fitted_slope`.
     first, second : array
-        (K, N) or (R, K, N), alike: those of one replicate and image belong together.
+        (K, N) or (R, K, N), of one shape: those of one replicate and image belong together.
 
     Returns
     -------
@@ -249,7 +250,7 @@ def levels_inside(sigmas: Sequence[float], fit_range: tuple[float, float]) -> ND
     Raises
     ------
     ValueError
-        If the range is empty, or they are fewer than 3 different ones; says how many are missing.
+        If the range is empty or holds fewer than 3 different levels; says how many are missing.
     """
     low, high = fit_range
     if not low < high:

@@ -23,8 +23,8 @@ def resampled(
     ----------
     values : array
         (R, S, ...): R replicates of S samples. Replicates are drawn with replacement first, then
-        the samples within each; with R = 1 the interval covers the samples only. What stands in
-        further axes belongs to one sample and is drawn together.
+        the samples within each; with R = 1 the interval covers the samples only. Values along
+        further axes belong to one sample and are drawn together.
     statistic : callable
         Of (B, R * S, ...) values with ``axis=1``, giving (B,).
     seed : int
@@ -98,14 +98,14 @@ def over_replicates(
     """Mean over replicates of a statistic of their samples, with its interval.
 
     Two or more replicates give Student's t interval of :func:`mean_interval`: it covers whatever
-    differs between replicates, samples included, and a bootstrap of so few replicates does not.
+    differs between replicates, samples included, and a bootstrap of few replicates does not.
     One replicate gives the bootstrap interval over its samples, which covers nothing else.
 
     Parameters
     ----------
     values : array
-        (R, S, ...): R replicates of S samples, as for :func:`resampled`. What stands in further
-        axes is paired.
+        (R, S, ...): R replicates of S samples, as for :func:`resampled`. Values along further
+        axes are paired.
     statistic : callable
         Of (B, S, ...) values with ``axis=1``, giving (B,).
     seed, resamples : int

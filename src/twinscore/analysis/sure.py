@@ -20,7 +20,8 @@ def sure(
 ) -> Tensor:
     """Unbiased estimate of ``|f(y) - x|^2`` for each noisy image, from that image alone.
 
-    ``2 sigma^2 tr J(y) + |y - f(y)|^2 - sigma^2 d``; Stein 1981, [GAHB] eq. 7.
+    ``2 sigma^2 tr J(y) + |y - f(y)|^2 - sigma^2 d``; Stein 1981, [GAHB] eq. 7. Too low for a
+    denoiser that jumps, such as a hard threshold (docs/formulas.md#sure).
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Risk:
-    """SURE beside the true error on the same noisy images, summed over pixels.
+    """SURE and the true error on the same noisy images, summed over pixels.
 
     Attributes
     ----------

@@ -18,7 +18,7 @@ class Adapted(nn.Module):
 
     A module, so that the network moves between devices, has its weights and tells whether it is in
     training mode as if it stood alone, also where a method of it is given; made by the functions of
-    this page.
+    this module.
 
     Parameters
     ----------

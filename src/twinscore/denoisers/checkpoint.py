@@ -41,7 +41,7 @@ class Checkpoint:
     Raises
     ------
     ValueError
-        If the shape has not three sides, or the mean neither one number nor one per channel.
+        If the shape does not have three sides, or the mean neither one number nor one per channel.
     """
 
     denoiser: Denoiser
@@ -58,7 +58,7 @@ class Checkpoint:
             )
 
     def on(self, device: torch.device | str) -> Denoiser:
-        """The denoiser, on a device; one that is no network follows its images there."""
+        """The denoiser, on a device; one that is not a network follows its images there."""
         if isinstance(self.denoiser, nn.Module):
             return self.denoiser.to(device)
         return self.denoiser

@@ -20,7 +20,7 @@ _CHUNK = 2**22
 
 
 def gaussian(source: str) -> Checkpoint:
-    """Gaussian of the mean and covariance of images: of all linear denoisers the best for them.
+    """Gaussian with the mean and covariance of images: the best linear denoiser for them.
 
     The covariance divides by N. With no more images than an image has numbers (N <= d) it is
     singular: the density lies on the affine space through the images, and so does every estimate.
@@ -56,8 +56,8 @@ def gaussian(source: str) -> Checkpoint:
 def empirical(source: str) -> Checkpoint:
     """Exact denoiser of the images themselves: what perfect training on them would give.
 
-    STUDIES section 1. Parameters and errors as for :func:`gaussian`; all images are held in memory
-    as float32.
+    docs/formulas.md#closed-forms. Parameters and errors as for :func:`gaussian`; all images are
+    held in memory as float32.
     """
     images = image_sets.load(source)
     return _checkpoint("empirical", closed_form.Empirical.of(images[:]), images)

@@ -80,7 +80,7 @@ class _NormRelu(Function):
 
 
 def _fused_sums(x: Tensor) -> bool:
-    """Whether the sums inside the library's batch normalisation are to be had: CPU, full floats."""
+    """Whether the sums inside the library's batch normalisation are available: CPU, full floats."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 

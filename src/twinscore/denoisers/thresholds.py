@@ -1,4 +1,4 @@
-"""Shrinkage estimators by name, for ``threshold:BASIS``: they are fitted to nothing."""
+"""Shrinkage estimators by name, for ``threshold:BASIS``: nothing is fitted."""
 
 from collections.abc import Callable
 from typing import Any
@@ -71,13 +71,13 @@ def _read(words: list[str]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        For an option that there is not, or that is given twice, or of the wrong kind.
+        For an option that does not exist, is given twice, or has a value of the wrong kind.
     """
     options: dict[str, Any] = {}
     for word in words:
         option, _, value = word.partition("=")
         if option not in _OPTIONS or option in options:
-            wrong = "is given twice" if option in options else "is no option"
+            wrong = "is given twice" if option in options else "is not an option"
             raise ValueError(f"{option!r} {wrong}; options are {', '.join(_OPTIONS)}")
         read, kind = _OPTIONS[option]
         try:

@@ -72,7 +72,7 @@ def from_stored(images: Stored, labels: Stored | None, options: Options) -> Imag
     ------
     InputError
         When the array has another layout or dtype, is empty, or holds floats outside [0, 1], NaN
-        or infinity; when there is not one label an image.
+        or infinity; when there is not one label per image.
     """
     name = repr(str(images.path))
     require_images(images.shape, images.dtype, name)
@@ -93,7 +93,7 @@ def require_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
     ------
     InputError
         When it is not ``(N, H, W)``, ``(N, H, W, 1|3)`` or ``(N, 1|3, H, W)``, is empty, or is
-        neither uint8, uint16 nor float.
+        not uint8, uint16 or float.
     """
     if len(shape) != 3 and not (len(shape) == 4 and {shape[1], shape[3]} & {1, 3}):
         raise InputError(
@@ -111,7 +111,7 @@ def _require_labels(labels: Stored, number: int) -> None:
     if labels.shape != (number,):
         raise InputError(
             f"{where}: labels of shape {labels.shape} for {number} images; "
-            f"give one an image, shape ({number},)"
+            f"give one per image, shape ({number},)"
         )
     if labels.dtype.kind not in "biu":
         raise InputError(f"{where}: {labels.dtype.name} labels; give whole numbers")
@@ -125,14 +125,14 @@ def channels_first(pixels: np.ndarray) -> np.ndarray:
 
 
 def packed(pixels: np.ndarray, name: str) -> Pixels:
-    """Check the values of images, and deliver them as uint8, uint16 or float32.
+    """Check the values of images, and return them as uint8, uint16 or float32.
 
     Parameters
     ----------
     pixels : numpy.ndarray
         ``(N, C, H, W)``, uint8, uint16 or float, of any byte order; read in chunks if float.
     name : str
-        What to call the array in a complaint.
+        What to call the array in an error message.
 
     Returns
     -------
@@ -154,7 +154,7 @@ def packed(pixels: np.ndarray, name: str) -> Pixels:
 
 
 def require_unit_interval(values: np.ndarray, name: str) -> None:
-    """Refuse floats that are no intensities.
+    """Refuse floats that are not intensities.
 
     Raises
     ------

@@ -24,7 +24,7 @@ def load_celeba(body: str, options: Options) -> ImageSet:
     ----------
     body : str
         The folder that holds ``img_align_celeba/`` (or ``Img/img_align_celeba/``) and, where they
-        are there, ``list_attr_celeba.txt`` and ``identity_CelebA.txt`` (beside it or in ``Anno/``).
+        are there, ``list_attr_celeba.txt`` and ``identity_CelebA.txt`` (or these in ``Anno/``).
     options : Options
         By default the central 160x160 pixels are kept, reduced to ``size=80``. ``skip_corrupt``
         also leaves out the images without a usable row in these two files.
@@ -37,8 +37,8 @@ def load_celeba(body: str, options: Options) -> ImageSet:
     Raises
     ------
     InputError
-        When the folder has not this layout, a picture cannot be used, or a file lacks an image's
-        row or holds a broken one, which is named by its line.
+        When the folder does not have this layout, a picture cannot be used, or a file lacks an
+        image's row or holds a broken one, which is named by its line.
 
     References
     ----------
@@ -106,7 +106,7 @@ def load_lsun(body: str, options: Options) -> ImageSet:
 
 @dataclass(frozen=True)
 class Rows(Generic[T]):
-    """What a file says of each image, by the image's place; or what is wrong with that."""
+    """What a file says about each image, by the image's place, or what is wrong with it."""
 
     values: dict[int, T] = field(default_factory=dict)
     complaints: dict[int, str] = field(default_factory=dict)
@@ -118,7 +118,7 @@ def read_attributes(
     """Read CelebA's attribute file: a count, the names, then a row ``000001.jpg -1 1 ...`` each.
 
     Spaces may be doubled, missing before a minus, or trailing, and lines end as on Windows; the
-    count and the rows of other files are not looked at.
+    count and the rows of other files are ignored.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def read_attributes(
     names : tuple of str
         The attributes.
     rows : Rows
-        One bool an attribute for each image, or what is wrong with its row.
+        One bool per attribute for each image, or what is wrong with its row.
 
     Raises
     ------
@@ -244,9 +244,9 @@ def _folder(kind: str, body: str) -> Path:
     try:
         if body and Path(body).is_dir():
             return Path(body)
-    except (OSError, ValueError):  # a name too long, or one no file system takes
+    except (OSError, ValueError):  # a name that is too long, or that no file system takes
         pass
-    raise InputError(f"{kind}: {body!r} is no folder; give {kind}:PATH, where its images are")
+    raise InputError(f"{kind}: {body!r} is not a folder; give {kind}:PATH, where its images are")
 
 
 def _first_there(root: Path, names: Sequence[str], there: Callable[[Path], bool]) -> Path | None:

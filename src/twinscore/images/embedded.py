@@ -89,7 +89,7 @@ def load_photos(body: str, options: Options) -> ImageSet:
     -------
     ImageSet
         uint8, one channel; names like ``astronaut/r03c05``; groups are the left and right halves
-        of the photographs, so that twins can be split without a shared half, yet see alike scenes;
+        of the photographs, so that twins can be split with no shared half, yet see similar scenes;
         or the photographs, so that twins see no photograph in common.
 
     Raises

@@ -134,7 +134,7 @@ def picture_names(folder: Path) -> list[str]:
     Raises
     ------
     InputError
-        When a folder cannot be read or a name is no UTF-8.
+        When a folder cannot be read or a name is not UTF-8.
     """
     names: list[str] = []
     folders = [""]
@@ -155,12 +155,12 @@ def picture_names(folder: Path) -> list[str]:
             ) from None
     for name in names:
         if not name.isascii() and name != name.encode(errors="replace").decode():
-            raise InputError(f"{str(folder / name)!r}: its name is no UTF-8; rename it")
+            raise InputError(f"{str(folder / name)!r}: its name is not UTF-8; rename it")
     return sorted(names)
 
 
 def _first_readable(folder: Path, names: list[str], options: Options) -> tuple[int, np.ndarray]:
-    """How many corrupt files come first, and the first image."""
+    """The number of corrupt files before the first image, and that image."""
     for before, name in enumerate(names):
         try:
             return before, _read(folder / name, options)
@@ -233,7 +233,7 @@ def decode(path: Path) -> np.ndarray:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Pillow from warning of metadata that nobody reads; for one thread at a time."""
+    """Keep Pillow from warning about metadata that nobody reads; for one thread at a time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -243,7 +243,7 @@ def _decode(path: Path) -> np.ndarray:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{str(path)!r}: is no regular file; give pictures only")
+            raise InputError(f"{str(path)!r}: is not a regular file; give pictures only")
         if status.st_size > MAX_BYTES:
             raise InputError(
                 f"{str(path)!r}: {status.st_size / 2**20:.0f} MiB are too large for a picture; "
@@ -257,14 +257,14 @@ def _decode(path: Path) -> np.ndarray:
 
 
 def decode_bytes(content: bytes, name: str) -> np.ndarray:
-    """Decode the content of a picture file; as :func:`decode`, which see.
+    """Decode the content of a picture file, as :func:`decode` does.
 
     Parameters
     ----------
     content : bytes
         The whole file.
     name : str
-        What to call it in a complaint.
+        What to call it in an error message.
 
     Returns
     -------
@@ -290,7 +290,7 @@ def _decode_stream(file: BinaryIO, name: str) -> np.ndarray:
         pixels = None
     except Exception as error:  # Pillow raises nearly anything on broken files
         unknown = isinstance(error, Image.UnidentifiedImageError)
-        reason = "its content is no picture" if unknown else one_line(error)
+        reason = "its content is not a picture" if unknown else one_line(error)
         raise CorruptImageError(
             f"{name!r}: cannot be decoded ({reason}); repair it or add skip_corrupt"
         ) from None

@@ -1,8 +1,8 @@
-"""Images in IDX files, the format of MNIST and its kin, gzipped or not.
+"""Images in IDX files, the format of MNIST and others like it, gzipped or not.
 
 Layout (LeCun, Cortes and Burges, The MNIST database): two zero bytes, a code for the dtype, the
 number of axes, each axis as a big-endian 32-bit integer, then the numbers, big-endian, last axis
-fastest. Nothing is allocated on the word of a header alone.
+fastest. Nothing is allocated because a header alone asks for it.
 """
 
 import gzip
@@ -64,7 +64,7 @@ def load_idx_file(path: Path, options: Options, labels: Path | None = None) -> I
     options : Options
         Applied to every image.
     labels : Path, optional
-        ``(N,)`` integers. By default the file that MNIST's names put beside the images: *labels*
+        ``(N,)`` integers. By default the file next to the images that MNIST's names imply: *labels*
         for *images* and *idx1* for *idx3*, packed the same way or else the other way; none if
         there is none.
 
@@ -76,8 +76,8 @@ def load_idx_file(path: Path, options: Options, labels: Path | None = None) -> I
     Raises
     ------
     InputError
-        When a file cannot be read or is no IDX file, is shorter or longer than its header
-        declares, or holds no images; when there is not one label an image.
+        When a file cannot be read or is not an IDX file, is shorter or longer than its header
+        declares, or holds no images; when there is not one label per image.
     """
     labels = _labels_beside(path) if labels is None else labels
     return from_stored(open_idx(path), None if labels is None else open_idx(labels), options)
@@ -97,7 +97,7 @@ def is_idx(path: Path) -> bool:
     try:
         with _opened(path) as stream:
             head = stream.read(4)
-    except Exception:  # gzip raises several kinds on broken files
+    except Exception:  # gzip raises several kinds of error on broken files
         return False
     return (
         len(head) == 4 and head[:2] == b"\0\0" and head[2] in _DTYPES and 1 <= head[3] <= _MAX_AXES

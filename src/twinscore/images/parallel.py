@@ -29,8 +29,8 @@ def for_each(
     Parameters
     ----------
     work : callable
-        Leaves what is large in shared memory, where no other job does, and returns what is small;
-        keeps off torch, whose threads do not survive a fork.
+        Puts large results into shared memory, each job in its own place, and returns small ones;
+        must not use torch, whose threads do not survive a fork.
     number : int
         Number of jobs.
     progress : callable
@@ -44,7 +44,7 @@ def for_each(
     Raises
     ------
     Exception
-        What the first job that failed, in their order, has raised.
+        What the first job that failed, in their order, raised.
     """
     parts = [
         range(start, min(start + _JOBS_AT_A_TIME, number))
@@ -73,7 +73,7 @@ def _pool(work: Callable[[int], Any], number: int) -> Iterator[Executor]:
             yield pool
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking next to threads
         with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:
             yield pool
 

@@ -1,4 +1,4 @@
-"""Room for packed pixels: in memory while they are few, else in a file that has no name."""
+"""Room for packed pixels: in memory while they are few, otherwise in a file without a name."""
 
 import math
 import mmap
@@ -53,7 +53,7 @@ def scratch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _reserve(file: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):  # else a full disk would kill us at some later write
+    if hasattr(os, "posix_fallocate"):  # or a full disk would kill the process at a later write
         os.posix_fallocate(file, 0, size)
     else:
         os.ftruncate(file, size)

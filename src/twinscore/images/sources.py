@@ -59,7 +59,7 @@ KINDS: dict[str, Kind] = {
     "mixture:": Kind(loading.load_mixture, keys=tuple(loading.MIXTURE_KEYS)),
     "subspace:": Kind(loading.load_subspace, keys=tuple(loading.SUBSPACE_KEYS)),
 }
-"""Every source that is no path. A key that ends with a colon takes a body."""
+"""Every source that is not a path. A key that ends with a colon takes a body."""
 
 _PATH = Kind(load_path)
 
@@ -75,9 +75,9 @@ def load(source: str, *, progress: Callable[[int, int], None] = silent) -> Image
         :func:`~twinscore.images.paths.load_path` knows; then options, each after a comma:
         ``size=S`` (crop to the central square and resize it to SxS, antialiased; of a synthetic
         class the side that is made), ``crop=S`` (keep the central SxS first), ``gray`` (luma),
-        ``skip_corrupt`` (leave undecodable files out, and list them in ``ImageSet.skipped``),
-        ``shuffle=SEED`` (permute the pixels last, all images alike), and those of its kind. Names
-        win over paths: ``./digits`` is the folder.
+        ``skip_corrupt`` (leave out undecodable files, and list them in ``ImageSet.skipped``),
+        ``shuffle=SEED`` (permute the pixels last, all images in the same way), and those of its
+        kind. Names win over paths: ``./digits`` is the folder.
     progress : callable
         ``progress(done, total)``, called now and then while many files are read.
 
@@ -88,7 +88,7 @@ def load(source: str, *, progress: Callable[[int, int], None] = silent) -> Image
     Raises
     ------
     InputError
-        When the string is no such thing, or what it names cannot be used.
+        When the string does not name a source, or what it names cannot be used.
 
     Examples
     --------
@@ -150,7 +150,7 @@ def _split(source: str) -> tuple[Kind, str, list[str]]:
 def _exists(path: str) -> bool:
     try:
         return path != "" and Path(path).exists()
-    except (OSError, ValueError):  # a name too long, or one no file system takes
+    except (OSError, ValueError):  # a name that is too long, or that no file system takes
         return False
 
 

@@ -1,4 +1,4 @@
-"""Splits as text: the names of A, B and the test set, one a line, written and read back."""
+"""Splits as text: the names of A, B and the test set, one per line, written and read back."""
 
 from difflib import get_close_matches
 from itertools import islice
@@ -17,7 +17,7 @@ _HINTED = 5000
 
 
 def write_names(folder: Path, images: ImageSet, twins: Twins) -> None:
-    """Write a split as ``a.txt``, ``b.txt`` and ``test.txt``: one name a line, UTF-8, in order.
+    """Write a split as ``a.txt``, ``b.txt`` and ``test.txt``: one name per line, UTF-8, in order.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def read_names(folder: Path, images: ImageSet) -> Twins:
     Parameters
     ----------
     folder : Path
-        Holds the three lists: UTF-8, one name a line, in order; lines may end as on Windows.
+        Holds the three lists: UTF-8, one name per line, in order; lines may end as on Windows.
     images : ImageSet
         The images that the names name.
 
@@ -119,7 +119,7 @@ def _lines(path: Path, limit: int) -> list[str]:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}, line {line}: not UTF-8; save the list as UTF-8 text") from None
     if not text:
-        raise InputError(f"{path}: empty; list one name a line")
+        raise InputError(f"{path}: empty; list one name per line")
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
@@ -127,7 +127,7 @@ def _index(name: str, known: dict[str, int], where: str) -> int:
     if name in known:
         return known[name]
     if not name:
-        raise InputError(f"{where}: empty; give one name a line")
+        raise InputError(f"{where}: empty; give one name per line")
     close = get_close_matches(name[:200], islice(known, _HINTED), n=1)
     hint = (
         f"did you mean {_short(close[0])}?"

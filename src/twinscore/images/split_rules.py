@@ -44,7 +44,7 @@ class Rule:
         ``deal(pool, test, generator) -> Twins``: the test set, cut short where the images do not
         suffice, and A and B as far as they grow, each in its order.
     shortage : callable
-        ``shortage(n, pool, test, deal) -> str``: why A and B of size n cannot be had.
+        ``shortage(n, pool, test, deal) -> str``: why A and B of size n are impossible.
     """
 
     deal: Callable[[np.ndarray, int, np.random.Generator], Twins]
@@ -78,10 +78,10 @@ def rule_of(images: ImageSet, by: By = "auto", attribute: str | None = None) -> 
     ------
     InputError
         When there is no such rule, the images lack what it goes by, or the attribute is missing,
-        unknown, or given in vain.
+        unknown, or given but not used.
     """
     if by not in BY:
-        raise InputError(f"by: {by!r} is no way to split; give one of {', '.join(BY)}")
+        raise InputError(f"by: {by!r} is not a way to split; give one of {', '.join(BY)}")
     if attribute is not None and by != "attribute":
         raise InputError(f"attribute: {attribute!r} is given, but the split is by {by}")
     by = resolve(images, by)

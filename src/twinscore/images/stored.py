@@ -1,6 +1,6 @@
 """Array files, opened without being read: ``.npy``, ``.npz``, ``.safetensors``, ``.pt``.
 
-What a header declares is held against the size of the file before anything is allocated, and an
+What a header declares is checked against the size of the file before anything is allocated, and an
 array that lies uncompressed in its file is memory-mapped.
 """
 
@@ -66,7 +66,7 @@ class Stored:
     access: Callable[[], np.ndarray]
 
     def read(self) -> np.ndarray:
-        """The array, memory-mapped if that can be; InputError if the file does not hold it."""
+        """The array, memory-mapped if possible; InputError if the file does not hold it."""
         with reading(self.path, "repair it, or save it again"):
             return self.access()
 
@@ -93,7 +93,7 @@ def reading(path: Path, advice: str) -> Iterator[None]:
         raise
     except UnpicklingError:
         raise InputError(f"{str(path)!r}: holds other things than tensors; {advice}") from None
-    except Exception as error:  # libraries raise nearly anything on broken files
+    except Exception as error:  # libraries may raise nearly anything on broken files
         reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(f"{str(path)!r}: cannot be read ({reason}); {advice}") from None
 
@@ -155,7 +155,7 @@ def mapped(
 def require_size(
     shape: tuple[int, ...], dtype: np.dtype, available: int, *, at_least: bool = False
 ) -> None:
-    """Hold the declared size of an array against the bytes that are there.
+    """Check the declared size of an array against the bytes that are there.
 
     Raises
     ------
@@ -254,7 +254,7 @@ def _member_name(info: zipfile.ZipInfo) -> str:
     if place.is_absolute() or ".." in place.parts or "\\" in info.filename:
         raise ValueError(f"its member {info.filename!r} points out of the archive")
     if place.suffix != ".npy":
-        raise ValueError(f"its member {info.filename!r} is no .npy")
+        raise ValueError(f"its member {info.filename!r} is not a .npy")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"its member {info.filename!r} is compressed in another way than deflate")
     return info.filename.removesuffix(".npy")

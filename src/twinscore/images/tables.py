@@ -38,7 +38,7 @@ class Table:
     Attributes
     ----------
     name : str
-        What to call it in a complaint.
+        What to call it in an error message.
     rows : int
         How many it has.
     schema : pyarrow.Schema
@@ -332,7 +332,7 @@ def _from_lists(column: "pa.Array", name: str) -> np.ndarray:
 
 def _numbered(labels: list[Any], name: str, column: str) -> np.ndarray:
     if None in labels:
-        raise InputError(f"{name!r}: column {column!r} misses the label of an image")
+        raise InputError(f"{name!r}: column {column!r} lacks the label of an image")
     if isinstance(labels[0], str):
         return np.unique(labels, return_inverse=True)[1].astype(np.int64)
     try:

@@ -32,22 +32,22 @@ class Options:
     Attributes
     ----------
     size : int or None
-        Side in pixels of the square images to deliver.
+        Side in pixels of the square images to return.
     crop : int or None
         Side in pixels of the square to keep, before resizing.
     crop_at : str
-        Where that square lies: *center* or *corner* (top left). No option of the user's, but of
-        the kind of source.
+        Where that square lies: *center* or *corner* (top left). Not set by the user but by the
+        kind of source.
     gray : bool
         Convert colour to luma.
     skip_corrupt : bool
-        Leave files that cannot be decoded out, and list them in ``ImageSet.skipped``.
+        Leave out files that cannot be decoded, and list them in ``ImageSet.skipped``.
     shuffle : int or None
         Seed of the permutation of the pixels, applied after everything else.
     extra : mapping of str to str
         Options of this kind of source only, as text.
     progress : callable
-        Where a source that takes long says ``progress(done, total)``; no part of the string.
+        Where a source that takes long reports ``progress(done, total)``; not part of the string.
     """
 
     size: int | None = None
@@ -107,7 +107,7 @@ def luma(image: np.ndarray) -> np.ndarray:
     ----------
     image : numpy.ndarray
         ``(C, H, W)`` of 1 or 3 channels; integers are rounded to the nearest (bytes with Pillow's
-        16-bit weights, which now and then decide a tie otherwise).
+        16-bit weights, which sometimes break a tie differently).
 
     Returns
     -------
@@ -198,7 +198,7 @@ def transform(image: np.ndarray, peak: float, options: Options, name: str) -> np
     options : Options
         Only ``crop``, ``gray`` and ``size`` matter here.
     name : str
-        What to call the image in a complaint.
+        What to call the image in an error message.
 
     Returns
     -------

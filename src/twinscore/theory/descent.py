@@ -40,7 +40,7 @@ def gradient_descent(
     Parameters
     ----------
     loss : QuadraticLoss
-        What is descended.
+        The loss to descend.
     rate : float
         Step size; descent converges below ``m^2 / g_max``.
     steps : sequence of int
@@ -83,7 +83,7 @@ class Snapshot:
     step : int
         Steps taken.
     features : RandomFeatures
-        Its first layer, as it stands.
+        Its first layer at that step.
     A : array
         Its coefficients, (dim, m).
     """
@@ -138,8 +138,8 @@ def train(
 
     Each step draws a batch with replacement, times uniform on [start, T] and noise. SGD on A alone
     at rate r follows the gradient flow at ``tau = r step``, with noise. The published setting
-    ([GP]; STUDIES section 6) is a process whose variance explodes, 16 swish features, n = 1000,
-    batches of 32 and SGD on all layers at rate 0.5.
+    ([GP]; docs/formulas.md#modes-shift) is a process whose variance explodes, 16 swish features,
+    n = 1000, batches of 32 and SGD on all layers at rate 0.5.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def train(
     Raises
     ------
     ValueError
-        For no samples, samples of another dimension, an unknown layer, a rate that is not
+        For no samples, samples of the wrong dimension, an unknown layer, a rate that is not
         positive, steps that do not increase, a start outside (0, T), coefficients of another
         shape, or training that diverges.
     """
@@ -214,7 +214,7 @@ def _noised(
     weighting: Schedule,
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Batches without end: embedded times, noised points, targets ``-z / deviation``, weights."""
+    """Endless batches: embedded times, noised points, targets ``-z / deviation``, weights."""
     generator = np.random.default_rng(seed)
     while True:
         x = samples[generator.integers(len(samples), size=(_BLOCK, batch))]

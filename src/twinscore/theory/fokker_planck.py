@@ -48,21 +48,21 @@ def reverse_sde(
         Law at T; by default the process's prior.
     tolerance : float
         For the mean of the absolute error of the log density, nats, under the target and under
-        the learned law: a bound for the error of their KL divergence.
+        the learned law: a bound on the error of their KL divergence.
     doublings : int
         How often the grid and the steps may be doubled, from 128 intervals and 32 steps.
 
     Returns
     -------
     Learned
-        On 129 points, with an error for each score; what did not reach the tolerance says so.
+        On 129 points, with an error for each score, and ``converged`` where it is small enough.
         Cost: of order 1 ms a score on one core, and 32 evaluations of the scores on 128 points;
         4 times that for each doubling. Memory: about 20 arrays (B, 129).
 
     Raises
     ------
     ValueError
-        For scores of another shape, or not finite.
+        For scores of the wrong shape, or not finite.
     """
     law = initial or prior(grid.process)
     z, unit = grid.nodes(INTERVALS), float(grid.unit(grid.start))

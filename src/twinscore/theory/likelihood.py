@@ -53,8 +53,8 @@ class Estimate:
     samples : int
         Number of samples.
     failed : int
-        Samples whose likelihood missed its tolerance, left out: the estimate is no result unless
-        this is 0.
+        Samples whose likelihood missed its tolerance, left out: the estimate counts as a result
+        only if this is 0.
     """
 
     value: float
@@ -91,7 +91,7 @@ def log_likelihood(
     process : Process
         Forward process.
     start : float
-        Smallest time, of which the points are.
+        Smallest time, at which the points are given.
     width : float
         Smallest length of the target; with it steps are evenly spaced, see :func:`reverse_times`.
     initial : Density, optional
@@ -109,7 +109,7 @@ def log_likelihood(
     Raises
     ------
     ValueError
-        For points that are not (n, dim), or a score of another shape than its points.
+        For points that are not (n, dim), or a score whose shape is not its points'.
     """
     if points.ndim != 2 or not np.isfinite(points).all():
         raise ValueError(f"points must be finite, (n, dim); got {points.shape}")

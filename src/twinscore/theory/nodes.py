@@ -80,7 +80,7 @@ def time_rule(
     process : Process
         Gives T, and the default weighting.
     weighting : callable, optional
-        ``lambda(t)``; by default ``deviation(t)^2``, under which noise levels count alike.
+        ``lambda(t)``; by default ``deviation(t)^2``, which counts noise levels equally.
         ``process.diffusion`` gives the weighting of the likelihood bound.
     count : int
         Number of times.
@@ -147,8 +147,8 @@ def empirical_nodes(
     """The losses of D data sets in one dimension, their noise integrated; targets are scores.
 
     The noised samples have the density ``mean_i N(x; scale x_i, deviation^2)``. It is computed in
-    two steps, since noise may be added twice: the samples, blurred by half the noise there is
-    at the least, become weights on a uniform grid, and a matrix product adds the rest at each
+    two steps, since noise may be added twice: the samples, blurred with half the smallest noise
+    variance, become weights on a uniform grid, and a matrix product adds the rest at each
     time. Points are evenly spaced, where the trapezoid rule converges faster than any power of the
     spacing for smooth activations (for ReLU, whose kinks fall between points, at second order).
 
@@ -198,10 +198,9 @@ def sampled_nodes(
 ) -> Iterator[Nodes]:
     """The denoising loss of one data set in any dimension, by random numbers.
 
-    The noise depends on seed, time and sample only: whatever model or coefficients the loss is
-    asked for, the random numbers are the same, and so they are for the samples two data sets
-    begin with. Every draw z comes with -z, so that the variance of the gradient stays bounded
-    where the noise vanishes.
+    The noise depends on seed, time and sample only: all models and coefficients see the same random
+    numbers, and so do two data sets for the samples that both begin with. Every draw z comes with
+    -z, so that the variance of the gradient stays bounded where the noise vanishes.
 
     Parameters
     ----------

@@ -19,9 +19,9 @@ INTERVALS = 128
 STEPS = 32
 TOLERANCE = 5e-3
 _SHARE = 1 / 3
-"""Of a change by doubling that counts as error: for order 2, where the method has 3 or more."""
+"""Share of a change by doubling that counts as error: that of order 2; the method has 3 or more."""
 _LOST = 1e5
-"""Log density, down from 0, of a point whose path runs away, and the error it counts with."""
+"""Minus the log density of a point whose path runs away, and the error that it counts as."""
 
 
 def probability_flow(
@@ -35,8 +35,8 @@ def probability_flow(
     """Densities at the grid's smallest time of the probability flow driven by B scores.
 
     ``dx/dt = f x - g^2 s / 2``, followed from each point of the grid up to T by classical
-    Runge-Kutta steps of order 4 on scores interpolated by cubic splines in x. All is done again
-    with twice the steps and intervals until the difference tells that the tolerance is reached.
+    Runge-Kutta steps of order 4 on scores interpolated by cubic splines in x. The whole is
+    repeated with twice the steps and intervals until the difference is within the tolerance.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def probability_flow(
     Raises
     ------
     ValueError
-        For scores of another shape, or not finite.
+        For scores of the wrong shape, or not finite.
     """
     law = initial or prior(grid.process)
     z, unit = grid.nodes(INTERVALS), float(grid.unit(grid.start))
@@ -134,5 +134,5 @@ def _carried(
 
 
 def _changed(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Error of the finer of two log densities; a lost path stays an error however often lost."""
+    """Error of the finer of two log densities; a path lost in both counts as an error."""
     return np.where(after == -_LOST, _LOST, _SHARE * np.abs(after - before))

@@ -72,7 +72,7 @@ def variance_preserving(rate: Schedule | None = None, *, end: float = 1.0) -> Pr
     Returns
     -------
     Process
-        Its integral of the rate is by Gauss quadrature of 64 nodes: rounding error for smooth
+        The rate is integrated by Gauss quadrature of 64 nodes: to rounding error for smooth
         rates, and 64 evaluations of the rate for each time.
 
     Raises
@@ -124,7 +124,7 @@ def variance_exploding(diffusion: Schedule | None = None, *, end: float = 1.0) -
 
 
 def _checked(name: str, schedule: Schedule, end: float) -> Schedule:
-    """The schedule, fed with float64 arrays, once it has been seen to make sense on [0, T]."""
+    """The schedule as a function of float64 arrays, after a check of its values on [0, T]."""
     if not (0 < end < np.inf):
         raise ValueError(f"the end of a process must be positive and finite, got {end}")
 

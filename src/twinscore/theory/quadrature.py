@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ORDER = 16
-"""Nodes in a panel, unless told otherwise."""
+"""Nodes in a panel by default."""
 
 
 @cache

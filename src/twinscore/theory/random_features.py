@@ -1,6 +1,6 @@
 """Random-feature score models, linear in what they learn: ``s(t, x) = (1/m) A phi(W x + U e(t))``.
 
-[GP] section 2; STUDIES section 6. Only A is learned; W and U stay as they were drawn.
+[GP] section 2; docs/formulas.md#gradient-flow. Only A is learned; W and U stay as they were drawn.
 """
 
 from collections.abc import Callable, Mapping
@@ -73,7 +73,7 @@ class RandomFeatures:
         Raises
         ------
         ValueError
-            For points of another dimension.
+            For points of the wrong dimension.
         """
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"points must be (n, {self.dim}), got {x.shape}")
@@ -92,7 +92,7 @@ class RandomFeatures:
         Raises
         ------
         ValueError
-            For coefficients of another shape.
+            For coefficients of the wrong shape.
         """
         if A.shape[-2:] != (self.dim, self.width):
             raise ValueError(f"coefficients must be (..., {self.dim}, {self.width}), got {A.shape}")
@@ -151,7 +151,7 @@ def random_features(
 
 
 def affine(t: ArrayLike) -> NDArray[np.float64]:
-    """``e(t) = (t, 1)``: time enters linearly, beside a bias."""
+    """``e(t) = (t, 1)``: time enters linearly, next to a bias."""
     at = np.asarray(t, dtype=np.float64)
     return np.stack([at, np.ones_like(at)], axis=-1)
 
@@ -185,7 +185,7 @@ def log_deviation(process: Process) -> Embedding:
 
 
 def check_width(width: int, available: int) -> None:
-    """Refuse to keep no feature, or more than there are.
+    """Refuse to keep fewer than one feature, or more than there are.
 
     Raises
     ------

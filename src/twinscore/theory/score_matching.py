@@ -15,7 +15,7 @@ _CHUNK = 2**23
 
 @dataclass(frozen=True, eq=False)
 class QuadraticLoss:
-    """``L(A) = tr(A G A^T) / m^2 - 2 tr(A H) / m + c``; make some with :func:`quadratic_losses`.
+    """``L(A) = tr(A G A^T) / m^2 - 2 tr(A H) / m + c``; made by :func:`quadratic_losses`.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class QuadraticLoss:
         c: the loss of the model that is 0.
     floor : float
         What denoising score matching adds; 0 where the targets are the noise itself, whose loss
-        holds it already.
+        includes it.
     """
 
     gram: NDArray[np.float64]
@@ -83,7 +83,7 @@ def quadratic_losses(features: RandomFeatures, nodes: Iterable[Nodes]) -> list[Q
     Raises
     ------
     ValueError
-        For no nodes, or nodes of another dimension.
+        For no nodes, or nodes of the wrong dimension.
     """
     m, size = features.width, max(1, _CHUNK // features.width)
     grams = crosses = constants = floors = None

@@ -42,7 +42,7 @@ class Gaps:
         The same as a loss in PSNR of the mean MSE, ``10 log10`` of the ratio of the two.
     distance : Estimates
         ``E||f - f*||^2``. If the reference is the posterior mean, it equals ``mse`` on average, and
-        is the better estimate: what x has beyond f* cancels in ``mse`` only on average.
+        is the better estimate: in ``mse`` the rest of x, beyond f*, cancels only on average.
     """
 
     sigmas: NDArray[np.float64]

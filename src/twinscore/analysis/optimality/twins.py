@@ -50,16 +50,16 @@ def twin_errors(
 ) -> TwinErrors:
     """Split the error of K twins, where the optimal denoiser is unknown.
 
-    For twins that are independent and alike in law (data, initial weights, order), with mean f over
-    all that could have been trained,
+    For twins that are independent and of one law (data, initial weights, order), with mean f over
+    all that could have been trained (docs/formulas.md#variance-of-twins),
 
     - ``E||f_k - x||^2 = Var + bias^2 + MSE*``, where ``bias^2 = E||mean f - f*||^2``;
     - ``Var`` is the unbiased variance across twins, for two of them ``1/2 E||f_A - f_B||^2``;
     - the error of the twins' average is ``Var/K + bias^2 + MSE*``.
 
     So ``Var`` and the sum ``bias^2 + MSE*`` are identifiable, unbiased for every K of 2 or more.
-    ``bias^2`` alone is not: twins that miss the optimum together agree. It lies between 0 and the
-    sum.
+    ``bias^2`` alone is not: twins that miss the optimum in the same way agree. It lies between 0
+    and the sum.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def twin_errors(
     Returns
     -------
     TwinErrors
-        The intervals are over images, for these twins; another K twins would differ by more.
+        The intervals are over images, for these twins; K other twins may differ by more.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def variance_integral(
 
     ``int Var sigma^-3 dsigma``. On average over twins the bound of one of them is this plus
     ``int bias^2 sigma^-3 dsigma``: so this is how large the bound is *at least* on average. It
-    bounds no divergence from above: twins that err together agree.
+    does not bound a divergence from above: twins that err in the same way agree.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ class Disc:
     Memory: chunks of 2^21 numbers, and four numbers for each mask; no more for derivatives of first
     and second order, which pass over the masks again. Those of third order keep the masks.
     It can be differentiated in ``y``, not in ``sigma``, in reverse or forward mode. A second order
-    takes reverse mode at least once: of forward over forward mode torch makes 0. Derivatives of a
+    takes reverse mode at least once: for forward over forward mode torch gives 0. Derivatives of a
     reverse pass compute those in ``y`` too, asked for or not: twice the price.
 
     Attributes
@@ -73,7 +73,7 @@ class Disc:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        """Refuse discs that do not fit, and no tolerance."""
+        """Refuse discs that do not fit, and an impossible tolerance."""
         parameters_at(torch.zeros(0, 5), size=self.size, radius=self.radius)
         if not 0 < self.tolerance < 1:
             raise ValueError(f"the tolerance must be between 0 and 1, got {self.tolerance}")

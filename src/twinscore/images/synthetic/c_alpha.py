@@ -1,7 +1,8 @@
 """C-alpha images: two smooth regions split by a smooth contour (Kadkhodaie et al. 2024, sec. 3.2).
 
 White uniform noise on a periodic grid is filtered by ``|k|^-a`` (k in cycles per image; the mean is
-kept as it is): once in 1-D for the contour, twice in 2-D for the backgrounds.
+kept as it is): once in 1-D for the contour, twice in 2-D for the backgrounds
+(docs/formulas.md#c-alpha-images).
 """
 
 import math
@@ -103,8 +104,8 @@ def c_alpha(
     Returns
     -------
     torch.Tensor
-        ``(n, 1, size, size)`` float32 in [0, 1]. On a CPU the same bits in whatever batches
-        and on however many threads.
+        ``(n, 1, size, size)`` float32 in [0, 1]. On a CPU the same bits in any batches
+        and on any number of threads.
 
     Raises
     ------
@@ -117,8 +118,8 @@ def c_alpha(
     ``2 size^2 + size`` random numbers. Memory beyond the result: some
     10 MB, or twenty times one image.
 
-    The published generator has the same law but for contours that leave the image at the top, where
-    it counts rows from the bottom instead.
+    The published generator has the same law, except for contours that leave the image at the top,
+    where it counts rows from the bottom instead.
     """
     images = torch.empty(len(indices), 1, law.size, law.size, device=device)
     step = max(1, _PIXELS_AT_A_TIME // law.size**2)
@@ -146,8 +147,8 @@ def contours(numbers: torch.Tensor, a: float) -> torch.Tensor:
     """
     gain = _gain(numbers.shape[-1], 1, a).to(numbers.device)
     several = numbers.expand(2, -1) if len(numbers) == 1 else numbers
-    # The FFT of a single row rounds otherwise than those of several, and that of real numbers
-    # otherwise on one thread than on two.
+    # The FFT of a single row is rounded differently from those of several, and that of real numbers
+    # differently on one thread than on two.
     spectra = torch.fft.fft(torch.complex(several, torch.zeros_like(several)))
     return torch.fft.ifft(spectra * gain).real[: len(numbers)]
 

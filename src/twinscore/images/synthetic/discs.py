@@ -6,7 +6,7 @@ r"""Discs: a manifold of images with five parameters, in closed form.
 at pixel q, for the centre c, radius r, foreground f and background b. :math:`\varphi` is the
 distance to the edge, positive inside, up to second order in it, and unlike it smooth at the centre.
 :math:`\Phi` is the normal distribution function (an erf profile) and w the edge's width. So x
-depends smoothly on all five parameters (Kadkhodaie et al. 2024 draw hard-edged ones).
+depends smoothly on all five parameters (docs/formulas.md#discs).
 """
 
 import math
@@ -86,7 +86,7 @@ def sample_parameters(
     Raises
     ------
     InputError
-        When the size is less than 1, or the largest disc does not fit, or the smallest is none.
+        When the size is less than 1, the largest disc does not fit, or the smallest is empty.
     """
     draws = torch.empty(len(indices), 5, dtype=torch.float64)
     for row, generator in zip(draws, stream.generators(indices, seed), strict=True):

@@ -6,7 +6,7 @@ A stationary Gaussian field on the periodic grid is
 
 F the unitary 2-D Fourier transform and S the *spectrum*: the eigenvalues of its covariance. The
 laws below are all a closed form needs. Values are not clipped to [0, 1], which would spoil the
-density: the default contrast keeps them inside but for five standard deviations.
+density: at the default contrast the range ends five standard deviations from the mean.
 """
 
 import math
@@ -42,8 +42,8 @@ class MixtureLaw:
     Raises
     ------
     InputError
-        When they are not of these shapes, the weights no probabilities, or a spectrum is negative
-        or no covariance of real images (not even in the frequency).
+        When they are not of these shapes, the weights are not probabilities, or a spectrum is
+        negative or not a covariance of real images (not even in the frequency).
     """
 
     weights: torch.Tensor
@@ -67,7 +67,7 @@ class MixtureLaw:
         even = torch.allclose(self.spectra, mirrored, rtol=1e-9, atol=0)
         if not (even and (self.spectra >= 0).all() and torch.isfinite(self.spectra).all()):
             raise InputError(
-                "spectra: no covariance of real images; give finite values of 0 or more with "
+                "spectra: not a covariance of real images; give finite values of 0 or more with "
                 "S(-k) = S(k)"
             )
 

@@ -43,7 +43,7 @@ def load_c_alpha(body: str, options: Options) -> ImageSet:
     Raises
     ------
     InputError
-        When an option is no such value or out of its range.
+        When an option's value is of the wrong kind or out of its range.
     """
     values, count, seed = _values("c_alpha:", body, options, C_ALPHA_KEYS)
     law = CAlpha(size=options.size or _SIZE, **values)
@@ -70,7 +70,7 @@ def load_discs(body: str, options: Options) -> ImageSet:
     Raises
     ------
     InputError
-        When an option is no such value, or the discs do not fit.
+        When an option's value is of the wrong kind, or the discs do not fit.
     """
     values, count, seed = _values("discs:", body, options, DISC_KEYS)
     size = options.size or _SIZE
@@ -100,7 +100,7 @@ def load_field(body: str, options: Options) -> ImageSet:
     Raises
     ------
     InputError
-        When an option is no such value or out of its range.
+        When an option's value is of the wrong kind or out of its range.
     """
     values, count, seed = _values("field:", body, options, FIELD_KEYS)
     law = fields.field_law(options.size or _SIZE, **values)
@@ -126,7 +126,7 @@ def load_mixture(body: str, options: Options) -> ImageSet:
     Raises
     ------
     InputError
-        When an option is no such value or out of its range.
+        When an option's value is of the wrong kind or out of its range.
     """
     values, count, seed = _values("mixture:", body, options, MIXTURE_KEYS)
     law = fields.mixture_law(options.size or _SIZE, seed=seed, **values)
@@ -152,7 +152,7 @@ def load_subspace(body: str, options: Options) -> ImageSet:
     Raises
     ------
     InputError
-        When an option is no such value or out of its range.
+        When an option's value is of the wrong kind or out of its range.
     """
     values, count, seed = _values("subspace:", body, options, SUBSPACE_KEYS)
     law = fields.subspace_law(options.size or _SIZE, seed=seed, **values)

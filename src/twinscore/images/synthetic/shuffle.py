@@ -1,7 +1,7 @@
 """One fixed permutation of the pixels, the same for all images: distances and densities stay.
 
 It leaves the optimal denoiser's error unchanged and takes away what convolutions are good at
-(Kadkhodaie et al. 2024, shuffled faces).
+(docs/formulas.md#shuffled-pixels).
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ class PixelShuffle:
     Raises
     ------
     InputError
-        When it is no permutation.
+        When it is not a permutation.
     """
 
     order: np.ndarray
@@ -36,12 +36,12 @@ class PixelShuffle:
         order = np.asarray(self.order)
         if order.ndim != 1 or order.dtype.kind not in "iu":
             raise InputError(
-                f"order: {order.dtype} of shape {order.shape} is no permutation; "
+                f"order: {order.dtype} of shape {order.shape} is not a permutation; "
                 "give a list of pixel numbers"
             )
         if not np.array_equal(np.sort(order), np.arange(len(order))):
             raise InputError(
-                f"order: no permutation of {len(order)} pixels; "
+                f"order: not a permutation of {len(order)} pixels; "
                 f"give every number from 0 to {len(order) - 1} once"
             )
         object.__setattr__(self, "order", order.astype(np.int64))
@@ -62,7 +62,7 @@ class PixelShuffle:
         Raises
         ------
         InputError
-            When the permutation has another length than H W.
+            When the permutation does not have H W entries.
         """
         return self._move(x, self.order)
 
@@ -82,7 +82,7 @@ class PixelShuffle:
         Raises
         ------
         InputError
-            When the permutation has another length than H W.
+            When the permutation does not have H W entries.
         """
         return self._move(x, np.argsort(self.order))
 
@@ -139,7 +139,7 @@ def shuffle_pixels(images: ImageSet, shuffle: PixelShuffle | int) -> ImageSet:
     Raises
     ------
     InputError
-        When the permutation has another length than H W, or the seed is negative.
+        When the permutation does not have H W entries, or the seed is negative.
     """
     channels, height, width = images.shape
     if not isinstance(shuffle, PixelShuffle):

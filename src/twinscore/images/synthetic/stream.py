@@ -38,7 +38,7 @@ def generators(indices: Indices, seed: int) -> Iterator[np.random.Generator]:
     Raises
     ------
     InputError
-        When the seed or an index is negative, or they are no integers.
+        When the seed or an index is negative, or they are not integers.
     """
     rows = _checked(indices, seed)
     bits = np.random.PCG64DXSM(np.random.SeedSequence(seed))
@@ -80,7 +80,7 @@ def uniform(indices: Indices, count: int, seed: int) -> torch.Tensor:
     indices : sequence of int
         ``n`` numbers of images.
     count : int
-        Numbers an image.
+        Numbers per image.
     seed : int
         As for :func:`generators`.
 
@@ -108,7 +108,7 @@ def normal(indices: Indices, count: int, seed: int) -> torch.Tensor:
     indices : sequence of int
         ``n`` numbers of images.
     count : int
-        Numbers an image.
+        Numbers per image.
     seed : int
         As for :func:`generators`.
 
