@@ -1,5 +1,7 @@
 """The whole Jacobian at one image, for sizes where it fits."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -37,13 +39,45 @@ def full(linearisation: Linearisation) -> Tensor:
     return columns.T
 
 
+@dataclass(frozen=True, eq=False)
+class Decomposed:
+    """The whole Jacobian at one image and the eigenbasis of its symmetric part, float64, CPU.
+
+    Attributes
+    ----------
+    matrix, symmetric : Tensor
+        J and ``(J + J')/2``, (d, d).
+    values : Tensor
+        (d,), falling.
+    vectors : Tensor
+        (d, d), orthonormal, a row each.
+    """
+
+    matrix: Tensor
+    symmetric: Tensor
+    values: Tensor
+    vectors: Tensor
+
+    @property
+    def asymmetry(self) -> Tensor:
+        """``|J - J'|_F / |J|_F``, 0 to 2; NaN where J is zero."""
+        return (self.matrix - self.matrix.T).norm() / self.matrix.norm()
+
+
+def decompose(linearisation: Linearisation) -> Decomposed:
+    """Form the Jacobian whole and find its eigenbasis; costs, errors as :func:`full`."""
+    matrix = full(linearisation).detach().cpu().double()
+    symmetric = (matrix + matrix.T) / 2
+    return Decomposed(matrix, symmetric, *symmetric_basis(symmetric))
+
+
 def symmetric_basis(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenbasis of ``(J + J')/2``.
+    """Eigenbasis of the symmetric part of a matrix.
 
     Parameters
     ----------
     matrix : Tensor
-        (d, d), see :func:`full`.
+        (d, d).
 
     Returns
     -------

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twinscore.analysis.jacobian import full, linearise, symmetric_basis
+from twinscore.analysis.jacobian import decompose, linearise, symmetric_basis
 from twinscore.denoisers import Denoiser, check
 from twinscore.denoisers.closed_form import Disc, LinearSubspace, disc_tangent
 from twinscore.execution import Report
@@ -143,15 +143,18 @@ def _bases(
     cosines, shown = [], {}
     for i, plane in enumerate(planes[: spec.bases]):
         here, tangent = y[i : i + 1], plane.basis.flatten(1)
-        symmetric = symmetric_jacobian(denoiser, here, sigma)
-        values, vectors = symmetric_basis(symmetric)
+        whole = decompose(linearise(denoiser, here, sigma))
+        values, vectors = whole.values, whole.vectors
         spectra["network"].append(values)
         cosines.append(principal_cosines(vectors[values > spec.threshold], tangent))
         if i < spec.exact:
             optimal = _optimum(spec).jacobian(here.cpu().double(), sigma)[0]
             spectra["exact"].append(torch.linalg.eigvalsh(optimal).flip(0))
         if i == chosen:
-            pairs = {"eigen": (values, vectors), "extra": extra_directions(symmetric, tangent)}
+            pairs = {
+                "eigen": (values, vectors),
+                "extra": extra_directions(whole.symmetric, tangent),
+            }
             shown = {"noisy": here[0], "denoised": denoiser(here, sigma)[0]}
             for name, (shares, directions) in pairs.items():
                 shown[f"{name}values"] = shares[:SHOWN]
@@ -165,12 +168,6 @@ def _bases(
             found[f"near_one/{name}"] = (stacked > NEAR_ONE).sum(1).double()
     found |= {f"shown/{name}": value for name, value in shown.items()}
     return {name: _array(value) for name, value in found.items()}
-
-
-def symmetric_jacobian(denoiser: Denoiser, y: Tensor, sigma: float) -> Tensor:
-    """``(J + J')/2`` at one image (1, C, H, W), (d, d) float64 on the CPU; formed whole."""
-    jacobian = full(linearise(denoiser, y, sigma)).detach().cpu().double()
-    return (jacobian + jacobian.T) / 2
 
 
 def principal_cosines(a: Tensor, tangent: Tensor) -> Tensor:
