@@ -28,7 +28,7 @@ MAX_UNPACKED = 2**32
 
 _NPY_HEADER = 10_000
 _STEP = 2**20
-_SAFETENSORS = {
+SAFETENSORS = {
     "BOOL": "?",
     "U8": "u1",
     "U16": "<u2",
@@ -42,6 +42,7 @@ _SAFETENSORS = {
     "F32": "<f4",
     "F64": "<f8",
 }
+"""What a type of the safetensors format is in numpy."""
 
 
 @dataclass(frozen=True)
@@ -288,9 +289,9 @@ def _open_safetensors(path: Path) -> dict[str, Stored]:
     header.pop("__metadata__", None)
     arrays = {}
     for name, tensor in header.items():
-        if tensor["dtype"] not in _SAFETENSORS:
+        if tensor["dtype"] not in SAFETENSORS:
             raise ValueError(f"its tensor {name!r} is {tensor['dtype']}")
-        dtype = np.dtype(_SAFETENSORS[tensor["dtype"]])
+        dtype = np.dtype(SAFETENSORS[tensor["dtype"]])
         offset = 8 + length + tensor["data_offsets"][0]
         arrays[name] = mapped(path, offset, tuple(tensor["shape"]), dtype)
     return arrays
