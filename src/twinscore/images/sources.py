@@ -7,6 +7,7 @@ source is one more line in ``KINDS``.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from twinscore.errors import InputError
@@ -53,11 +54,10 @@ KINDS: dict[str, Kind] = {
     "hf:": Kind(load_hub, keys=("split", "config", "column", "label")),
     "celeba:": Kind(load_celeba),
     "lsun:": Kind(load_lsun),
-    "c_alpha:": Kind(loading.load_c_alpha, keys=tuple(loading.C_ALPHA_KEYS)),
-    "discs:": Kind(loading.load_discs, keys=tuple(loading.DISC_KEYS)),
-    "field:": Kind(loading.load_field, keys=tuple(loading.FIELD_KEYS)),
-    "mixture:": Kind(loading.load_mixture, keys=tuple(loading.MIXTURE_KEYS)),
-    "subspace:": Kind(loading.load_subspace, keys=tuple(loading.SUBSPACE_KEYS)),
+    **{
+        kind: Kind(partial(loading.load, kind), keys=tuple(options))
+        for kind, (_, options) in loading.CLASSES.items()
+    },
 }
 """Every source that is no path. A key that ends with a colon takes a body."""
 
