@@ -158,10 +158,6 @@ def quality(
     seed : int
         Of directions, resamples and halves.
 
-    Returns
-    -------
-    Quality
-
     Raises
     ------
     ValueError

@@ -119,27 +119,12 @@ def is_packed(path: Path) -> bool:
 
 
 def load(path: Path, options: Options) -> ImageSet:
-    """Load a packed file.
+    """Load a packed file that :func:`write` has written.
 
     Without options the pixels stay where they are, memory-mapped, and the digests are those that
-    were stored: they are not computed again.
-
-    Parameters
-    ----------
-    path : Path
-        A file that :func:`write` has written.
-    options : Options
-        Applied to every image.
-
-    Returns
-    -------
-    ImageSet
-
-    Raises
-    ------
-    InputError
-        When the file is no packed file, truncated, of a newer version, or its manifest does not
-        fit its images; when an option cannot be applied.
+    were stored: they are not computed again. InputError when the file is not a packed file,
+    truncated, of a newer version, or its manifest does not fit its images; when an option cannot be
+    applied.
     """
     metadata, entries, start = _read_header(path)
     try:

@@ -81,10 +81,6 @@ def load(source: str, *, progress: Callable[[int, int], None] = silent) -> Image
     progress : callable
         ``progress(done, total)``, called now and then while many files are read.
 
-    Returns
-    -------
-    ImageSet
-
     Raises
     ------
     InputError
@@ -102,26 +98,11 @@ def load(source: str, *, progress: Callable[[int, int], None] = silent) -> Image
 
 
 def parse(source: str) -> tuple[Kind, str, Options]:
-    """Read a source string without loading anything.
+    """Read a source string without loading anything: what loads it, its body, its options.
 
-    Parameters
-    ----------
-    source : str
-        See :func:`load`. A path may itself hold commas: the longest beginning that exists is taken.
-
-    Returns
-    -------
-    kind : Kind
-        What loads it.
-    body : str
-        The path, the text after ``kind:``, or nothing.
-    options : Options
-        The options given.
-
-    Raises
-    ------
-    InputError
-        When the name, path or an option does not exist, or an option's value is wrong.
+    The body is the path, the text after ``kind:``, or nothing. A path may itself hold commas: the
+    longest beginning that exists is taken. InputError when the name, path or an option does not
+    exist, or an option's value is wrong.
     """
     kind, body, words = _split(source)
     return kind, body, _options(source, words, kind.keys)

@@ -74,19 +74,9 @@ class Stored:
 
 @contextmanager
 def reading(path: Path, advice: str) -> Iterator[None]:
-    """Turn whatever a reader raises on a broken file into one line.
+    """Turn whatever a reader raises on a broken file into an InputError of one line.
 
-    Parameters
-    ----------
-    path : Path
-        The file to name.
-    advice : str
-        What would be right.
-
-    Raises
-    ------
-    InputError
-        Instead of any other exception.
+    It names the file, and ends with the advice: what would be right.
     """
     try:
         yield
@@ -100,23 +90,11 @@ def reading(path: Path, advice: str) -> Iterator[None]:
 
 
 def open_arrays(path: Path) -> dict[str, Stored]:
-    """Open an array file.
+    """Open the arrays of a file, by name; one without a name is called ``images``.
 
-    Parameters
-    ----------
-    path : Path
-        ``.npy``, ``.npz``, ``.safetensors``, ``.pt`` or ``.pth``. The last two are read with
-        ``weights_only=True``.
-
-    Returns
-    -------
-    dict of str to Stored
-        Its arrays by name; one without a name is called ``images``.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read, declares more than it holds, or holds other things.
+    ``.npy``, ``.npz``, ``.safetensors``, ``.pt`` or ``.pth``; the last two are read with
+    ``weights_only=True``. InputError when the file cannot be read, declares more than it holds, or
+    holds other things.
     """
     opener, advice = _FORMATS[path.suffix.lower()]
     with reading(path, advice):
@@ -126,26 +104,9 @@ def open_arrays(path: Path) -> dict[str, Stored]:
 def mapped(
     path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
 ) -> Stored:
-    """An array that lies uncompressed in a file.
+    """An array that lies uncompressed in a file from byte ``offset`` on: a read-only memory map.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    offset : int
-        Where the array begins, in bytes.
-    shape, dtype, order
-        Its layout.
-
-    Returns
-    -------
-    Stored
-        Its access is a read-only memory map.
-
-    Raises
-    ------
-    ValueError
-        When the file ends before the array does.
+    ValueError when the file ends before the array does.
     """
     require_size(shape, dtype, path.stat().st_size - offset, at_least=True)
     return Stored(
@@ -173,26 +134,10 @@ def require_size(
 def unpack(
     stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
 ) -> np.ndarray:
-    """Read an array from a compressed stream that ends with it.
+    """Read an array from a compressed stream, which stands at its first byte and ends with it.
 
-    Memory follows what the stream delivers, not what was declared.
-
-    Parameters
-    ----------
-    stream : binary file
-        Stands at the array's first byte.
-    shape, dtype, order
-        The array's layout.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of that layout.
-
-    Raises
-    ------
-    ValueError
-        When the stream is shorter or longer, or the array larger than :data:`MAX_UNPACKED`.
+    Memory follows what the stream delivers, not what was declared. ValueError when the stream is
+    shorter or longer, or the array larger than :data:`MAX_UNPACKED`.
     """
     size = math.prod(shape) * dtype.itemsize
     if size > MAX_UNPACKED:
