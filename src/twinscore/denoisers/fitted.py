@@ -25,22 +25,9 @@ def gaussian(source: str) -> Checkpoint:
 
     The covariance divides by N. With no more images than an image has numbers (N <= d) it is
     singular: the density lies on the affine space through the images, and so does every estimate.
-
-    Parameters
-    ----------
-    source : str
-        Source string, :func:`twinscore.images.load`.
-
-    Returns
-    -------
-    Checkpoint
-        Cost: N d^2 flops and an eigendecomposition, of order 10 d^3; some five (d, d) matrices of
-        float64 in memory.
-
-    Raises
-    ------
-    InputError
-        If there is no such source, or ``d`` exceeds ``LARGEST_D``.
+    Cost: N d^2 flops and an eigendecomposition, of order 10 d^3; some five (d, d) matrices of
+    float64 in memory. InputError if there is no such source (:func:`twinscore.images.load`), or
+    ``d`` exceeds ``LARGEST_D``.
     """
     images = image_sets.load(source)
     channels, height, width = images.shape

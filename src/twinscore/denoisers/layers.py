@@ -163,21 +163,10 @@ LONG_SUM = 2000
 def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     """Gradient of a 3x3 convolution (stride 1, padding 1) with respect to its weight.
 
-    By matrix products over unfolded patches where they beat the library: for 64 output channels
-    and more, or 32 for large images.
-
-    Parameters
-    ----------
-    x : Tensor
-        The input, (B, c_in, H, W).
-    grad : Tensor
-        Gradient of the output, (B, c_out, H, W).
-
-    Returns
-    -------
-    Tensor
-        (c_out, c_in, 3, 3). Cost: 18 B H W c_in c_out flops; memory: a padded copy of ``x`` and
-        ``PATCH_BYTES`` of patches (or those of one image).
+    By matrix products over unfolded patches where they beat the library: for 64 output channels and
+    more, or 32 for large images. Of the input, (B, c_in, H, W), and the gradient of the output, (B,
+    c_out, H, W): (c_out, c_in, 3, 3). Cost: 18 B H W c_in c_out flops; memory: a padded copy of
+    ``x`` and ``PATCH_BYTES`` of patches (or those of one image).
     """
     c_in, c_out = x.shape[1], grad.shape[1]
     large = x.shape[2] * x.shape[3] >= ROW_PIXELS

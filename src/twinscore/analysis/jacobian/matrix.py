@@ -12,23 +12,10 @@ _CHUNK_VALUES = 2**24
 
 
 def full(linearisation: Linearisation) -> Tensor:
-    """Jacobian at one image.
+    """Jacobian at one image, (d, d): entry (i, j) is the derivative of output i by input j.
 
-    Parameters
-    ----------
-    linearisation : Linearisation
-        Of one image.
-
-    Returns
-    -------
-    Tensor
-        (d, d); entry (i, j) is the derivative of output i by input j. Cost: d forward products.
-        Memory: d^2 values, and chunks.
-
-    Raises
-    ------
-    ValueError
-        If there are several images.
+    Cost: d forward products. Memory: d^2 values, and chunks. ValueError if there are several
+    images.
     """
     d = linearisation.d
     columns = linearisation.y.new_empty(d, d)
@@ -72,19 +59,9 @@ def decompose(linearisation: Linearisation) -> Decomposed:
 
 
 def symmetric_basis(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenbasis of the symmetric part of a matrix.
+    """Eigenbasis of the symmetric part of a matrix (d, d), float64 on the CPU.
 
-    Parameters
-    ----------
-    matrix : Tensor
-        (d, d).
-
-    Returns
-    -------
-    values : Tensor
-        (d,) float64 on the CPU, falling.
-    vectors : Tensor
-        (d, d), orthonormal, a row each.
+    Values, (d,), fall; vectors, (d, d), are orthonormal, a row each.
     """
     matrix = matrix.detach().cpu().double()
     values, columns = torch.linalg.eigh((matrix + matrix.T) / 2)
