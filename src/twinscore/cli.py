@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from importlib import import_module, resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from twinscore import __version__, complaints
 from twinscore.errors import InputError
@@ -172,7 +172,7 @@ def parse(argv: Sequence[str], options: type, spec_type: type | None, command: s
         raise InputError(f"--spec: {command} takes none")
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), _wide(words):
+        with contextlib.redirect_stderr(said), _wide(words), _unions():
             return tyro.cli(
                 options,
                 args=words,
@@ -196,6 +196,42 @@ def _options(spec_type: type, base: type) -> type:
     made = make_dataclass(base.__name__, [spec], bases=(base,), frozen=True)
     made.__doc__ = spec_type.__doc__
     return made
+
+
+def _unions() -> Any:
+    """Context in which a union of specs takes flags for the fields of every kind.
+
+    By itself tyro makes subcommands of a union. The rule is for pydantic root models of one that is
+    told apart by ``kind``; what is not given reaches them as None.
+    """
+    from pydantic import RootModel
+    from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
+
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def flat(info: Any) -> StructConstructorSpec | None:
+        if not (isinstance(info.type, type) and issubclass(info.type, RootModel)):
+            return None
+        given = info.default.root.model_dump(exclude_unset=True)
+        kinds, types, texts = [], {}, {}
+        for spec in get_args(info.type.model_fields["root"].annotation):
+            fields = spec.model_fields.copy()
+            kinds.append(fields.pop("kind").default)
+            for name, of_kind in fields.items():
+                types[name] = of_kind.annotation | None
+                text = f"{kinds[-1]}: {of_kind.description} (default {of_kind.default})"
+                texts[name] = f"{texts[name]}; {text}" if name in texts else text
+        kind = StructFieldSpec(
+            "kind",
+            Literal[*kinds],
+            default=info.default.root.kind,
+            helptext="Fields of another kind are refused.",
+        )
+        rest = (StructFieldSpec(n, types[n], given.get(n), helptext=f"{texts[n]}.") for n in types)
+        return StructConstructorSpec(info.type, (kind, *rest))
+
+    return registry
 
 
 def _take_spec(words: list[str]) -> tuple[str | None, list[str]]:

@@ -13,25 +13,12 @@ Verdict = Literal["memorises", "transition", "generalises"]
 
 
 def distance_ratio(samples: Tensor, training: Tensor) -> Tensor:
-    """Distance to the nearest training image over distance to the second nearest.
+    """Distance to the nearest training image over distance to the second nearest, (M,) in [0, 1].
 
-    Parameters
-    ----------
-    samples : Tensor
-        (M, C, H, W).
-    training : Tensor
-        (N, C, H, W), N >= 2, distinct images.
-
-    Returns
-    -------
-    Tensor
-        (M,) in [0, 1]. A matrix product preselects ``CANDIDATES`` neighbours, whose distances
-        are then computed by direct differences: exact where it matters, at small distances.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two training images: there is no second nearest.
+    Of samples, (M, C, H, W), to distinct training images, (N, C, H, W): ValueError for fewer than
+    two, where there is no second nearest. A matrix product preselects ``CANDIDATES`` neighbours,
+    whose distances are then computed by direct differences: exact where it matters, at small
+    distances.
     """
     if len(training) < 2:
         raise ValueError("the ratio rule needs at least two training images")

@@ -45,28 +45,12 @@ class Distance:
 def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 256, seed: int = 0) -> float:
     """Root mean square, over random directions, of the 2-Wasserstein distance of projections.
 
-    Bonneel et al. 2015. For sets of unequal size the quantile function of the larger is read at
-    the levels of the smaller one. In the units of the images, for a direction of unit length: two
-    sets that differ by a constant image c are ``|c| / sqrt(d)`` apart.
+    Bonneel et al. 2015. For sets of unequal size the quantile function of the larger is read at the
+    levels of the smaller one. In the units of the images, for a direction of unit length: two sets
+    that differ by a constant image c are ``|c| / sqrt(d)`` apart.
 
-    Parameters
-    ----------
-    a, b : Tensor
-        (M, ...) and (N, ...) of the same shape per item.
-    directions : int
-        Random directions.
-    seed : int
-        Their seed.
-
-    Returns
-    -------
-    float
-        Cost: (M + N) d products a direction, and a sort; memory bounded by chunks of directions.
-
-    Raises
-    ------
-    ValueError
-        If items differ in shape or a set is empty.
+    Sets are (M, ...) and (N, ...), items of one shape: ValueError if they are not, or a set is
+    empty. Cost: (M + N) d products a direction, and a sort; memory bounded by chunks of directions.
     """
     x, y = _flat(a, b)
     squares = [
@@ -77,20 +61,11 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 256, seed: int
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance of two sets of features, each assumed to be Gaussian.
+    """Fréchet distance of two sets of features, (M, k) and (N, k), each taken for Gaussian.
 
-    The root of ``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)`` (Heusel et al. 2017,
-    eq. 6), which is in the units of the features.
-
-    Parameters
-    ----------
-    a, b : Tensor
-        (M, k) and (N, k), at least two each.
-
-    Raises
-    ------
-    ValueError
-        If the features differ in number, or a set has fewer than two.
+    ``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)``, Heusel et al. 2017, eq. 6, of
+    which the root is a distance; returned is the root, in the units of the features. ValueError if
+    the features differ in number, or a set has fewer than two.
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"need at least 2 items in each set; got {len(a)} and {len(b)}")
@@ -103,20 +78,10 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
 
 def principal_components(images: Tensor, count: int = 64) -> Embedding:
-    """Embedding by the leading principal components of a set of images.
+    """Embedding by ``count`` leading principal components of images (N, C, H, W).
 
-    Parameters
-    ----------
-    images : Tensor
-        (N, C, H, W).
-    count : int
-        Number of components, cut to ``min(N - 1, d)``.
-
-    Returns
-    -------
-    callable
-        (B, C, H, W) to (B, count), in image units. Cost of making it: one decomposition of an
-        (N, d) matrix.
+    (B, C, H, W) to (B, count), in image units; the count is cut to ``min(N - 1, d)``. Cost of
+    making it: one decomposition of an (N, d) matrix.
     """
     flat = images.flatten(1).double()
     mean = flat.mean(0)
@@ -157,10 +122,6 @@ def quality(
         Bootstrap draws, of both sets.
     seed : int
         Of directions, resamples and halves.
-
-    Returns
-    -------
-    Quality
 
     Raises
     ------

@@ -57,26 +57,10 @@ def interval(draws: NDArray, level: float = LEVEL) -> tuple[float, float]:
 
 
 def mean_interval(values: NDArray, level: float = LEVEL) -> tuple[float, float, float]:
-    """Mean of a few independent values with Student's t interval.
+    """Mean of a few independent values (R,), low and high end of Student's t interval.
 
     The bootstrap of three or five values is far too narrow; this is exact where they are normal.
-
-    Parameters
-    ----------
-    values : array
-        (R,), R >= 2.
-    level : float
-        Coverage.
-
-    Returns
-    -------
-    mean, low, high : float
-        In the units of the values.
-
-    Raises
-    ------
-    ValueError
-        For fewer than two values.
+    ``level`` is its coverage. ValueError for fewer than two values.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2:
@@ -95,11 +79,11 @@ def over_replicates(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> tuple[float, float, float]:
-    """Mean over replicates of a statistic of their samples, with its interval.
+    """Mean over replicates of a statistic of their samples, and its interval, low and high.
 
     Two or more replicates give Student's t interval of :func:`mean_interval`: it covers whatever
-    differs between replicates, samples included, and a bootstrap of few replicates does not.
-    One replicate gives the bootstrap interval over its samples, which covers nothing else.
+    differs between replicates, samples included, and a bootstrap of so few replicates does not. One
+    replicate gives the bootstrap interval over its samples, which covers nothing else.
 
     Parameters
     ----------
@@ -112,11 +96,6 @@ def over_replicates(
         Of the bootstrap.
     level : float
         Coverage.
-
-    Returns
-    -------
-    mean, low, high : float
-        In the units of the statistic.
     """
     by_replicate = statistic(values, axis=1)
     if len(by_replicate) > 1:

@@ -65,21 +65,10 @@ class Checkpoint:
 
 
 def save(path: Path, checkpoint: Checkpoint, network: NetworkSpec | str) -> None:
-    """Write weights and description atomically.
+    """Write weights and description atomically to a ``.safetensors`` file.
 
-    Parameters
-    ----------
-    path : Path
-        File to write, ``.safetensors``.
-    checkpoint : Checkpoint
-        The network and its description.
-    network : NetworkSpec or str
-        What rebuilds it: a spec, or the name of the user's own factory.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
+    ``network`` is what rebuilds the network: a spec, or the name of the user's own factory.
+    InputError if the file cannot be written.
     """
     header = {
         "network": network if isinstance(network, str) else network.model_dump(),

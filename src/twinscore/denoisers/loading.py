@@ -36,8 +36,7 @@ def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None
         (:func:`twinscore.images.load`); ``threshold:BASIS``, a shrinkage estimator
         (:func:`twinscore.denoisers.thresholds.thresholding`).
     network : callable, optional
-        For weights of a network of the user's own: the factory that made it,
-        ``network(channels)``.
+        For weights of a network of the user's own: the factory that made it, ``network(channels)``.
 
     Returns
     -------

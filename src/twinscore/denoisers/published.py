@@ -27,26 +27,12 @@ _NAMES = {"weight": "weight", "gammas": "gain", "running_sd": "running_sd"}
 
 
 def read(path: Path, *, first_relu: bool = False) -> Checkpoint:
-    """Read a published checkpoint.
+    """Read a published checkpoint: ``model.pt``, or the folder it lies in.
 
-    Parameters
-    ----------
-    path : Path
-        ``model.pt``, or the folder it lies in.
-    first_relu : bool
-        BF-CNN: a ReLU follows the first convolution. The published code has both forms, the
-        tensors are the same.
-
-    Returns
-    -------
-    Checkpoint
-        With :class:`UNet` or :class:`BFCNN`. Only the channels of its images are known, and
-        ``UNKNOWN_MEAN`` stands for their mean. Average pooling is taken to be over 2x2 pixels.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is not a state dict of these networks.
+    With ``first_relu`` a ReLU follows the first convolution of a BF-CNN: the published code has
+    both forms, the tensors are the same. Only the channels of the images are known, and
+    ``UNKNOWN_MEAN`` stands for their mean. Average pooling is taken to be over 2x2 pixels.
+    InputError if there is no such file, or it is not a state dict of these networks.
     """
     file = path / WEIGHTS if path.is_dir() else path
     try:

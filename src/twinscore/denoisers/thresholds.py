@@ -31,24 +31,13 @@ _OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 
 def thresholding(body: str) -> Checkpoint:
-    """Thresholding in the basis of a name.
+    """Thresholding in the basis of a name, for images of any shape that the basis takes.
 
-    Parameters
-    ----------
-    body : str
-        ``wavelets``, ``cosines`` or ``best-basis``, followed by any of ``,rule=soft`` (default:
-        hard), ``,multiple=M``, the threshold in units of sigma (default: the universal one), and
-        for cosines ``,block=B``, the side of blocks in pixels (default: the whole image).
-
-    Returns
-    -------
-    Checkpoint
-        For images of any shape that the basis takes; ``UNKNOWN_MEAN`` stands for their mean.
-
-    Raises
-    ------
-    InputError
-        If there is no such basis or option, or its value is wrong.
+    ``body`` is ``wavelets``, ``cosines`` or ``best-basis``, followed by any of ``,rule=soft``
+    (default: hard), ``,multiple=M``, the threshold in units of sigma (default: the universal one),
+    and for cosines ``,block=B``, the side of blocks in pixels (default: the whole image).
+    ``UNKNOWN_MEAN`` stands for the images' mean. InputError if there is no such basis or option, or
+    its value is wrong.
     """
     name, *words = body.split(",")
     if name not in BASES:

@@ -122,24 +122,10 @@ def cluster(images: ImageSet, count: int, *, components: int = 100, seed: int = 
 
 
 def extreme_pairs(clusters: Clusters, need: int) -> tuple[Pair, Pair]:
-    """The two nearest and the two farthest of the clusters that are large enough.
+    """The two nearest and the two farthest of the clusters that hold ``need`` images.
 
-    Parameters
-    ----------
-    clusters : Clusters
-        At least three of them hold ``need`` images.
-    need : int
-        Images that a cluster must have to be chosen.
-
-    Returns
-    -------
-    nearest, farthest : Pair
-        By Euclidean distance of the centres; the two differ in at least one cluster.
-
-    Raises
-    ------
-    ValueError
-        If fewer than three clusters are large enough.
+    By Euclidean distance of the centres; the two pairs differ in at least one cluster. ValueError
+    if fewer than three clusters are large enough.
     """
     large = np.flatnonzero(clusters.sizes >= need)
     if len(large) < 3:

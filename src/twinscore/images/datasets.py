@@ -76,25 +76,10 @@ def load_celeba(body: str, options: Options) -> ImageSet:
 def load_lsun(body: str, options: Options) -> ImageSet:
     """Load a category of LSUN (bedrooms, say), exported to WebP or JPEG files.
 
-    Parameters
-    ----------
-    body : str
-        A folder of pictures, searched recursively.
-    options : Options
-        By default the top left 256x256 pixels are kept, reduced to ``size=80``.
+    ``body`` is a folder of pictures, searched recursively; names are the relative paths. By default
+    the top left 256x256 pixels are kept, reduced to ``size=80``. InputError when there is no such
+    folder, or its pictures cannot be used.
 
-    Returns
-    -------
-    ImageSet
-        Names are the relative paths.
-
-    Raises
-    ------
-    InputError
-        When there is no such folder, or its pictures cannot be used.
-
-    References
-    ----------
     Yu et al., LSUN, arXiv 1506.03365. Crop: Kadkhodaie, Guth, Simoncelli and Mallat, ICLR 2024
     (arXiv 2310.02557).
     """
@@ -120,19 +105,13 @@ def read_attributes(
     Spaces may be doubled, missing before a minus, or trailing, and lines end as on Windows; the
     count and the rows of other files are ignored.
 
-    Parameters
-    ----------
-    path : Path
-        ``list_attr_celeba.txt``.
-    files : sequence of str
-        File names of the images, without folders.
-
     Returns
     -------
     names : tuple of str
         The attributes.
     rows : Rows
-        One bool per attribute for each image, or what is wrong with its row.
+        For each of ``files``, names without folders: one bool an attribute, or what is wrong with
+        its row.
 
     Raises
     ------
@@ -162,22 +141,8 @@ def read_attributes(
 def read_identities(path: Path, files: Sequence[str]) -> Rows[str]:
     """Read CelebA's identity file: a row ``000001.jpg 2880`` for each image.
 
-    Parameters
-    ----------
-    path : Path
-        ``identity_CelebA.txt``.
-    files : sequence of str
-        File names of the images, without folders.
-
-    Returns
-    -------
-    Rows
-        The number of a person for each image, as text, or what is wrong with its row.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read.
+    Gives for each of ``files``, names without folders, the number of a person as text, or what is
+    wrong with its row. InputError when the file cannot be read.
     """
 
     def person(text: str) -> str:

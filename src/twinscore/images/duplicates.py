@@ -84,10 +84,6 @@ def near_duplicates(
     report : callable, optional
         Called with the number of images compared so far.
 
-    Returns
-    -------
-    Duplicates
-
     Raises
     ------
     InputError

@@ -90,26 +90,10 @@ def load_folder(folder: Path, options: Options) -> ImageSet:
 
 
 def picture(path: Path, size: int, *, gray: bool) -> torch.Tensor:
-    """Load one picture: its central square, resized.
+    """Load the central square of a picture, resized: ``(1 or 3, size, size)`` float32 in [0, 1].
 
-    Parameters
-    ----------
-    path : Path
-        A file that :func:`decode` reads.
-    size : int
-        Side in pixels.
-    gray : bool
-        Convert colour to luma; otherwise gray becomes three equal channels.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(1 or 3, size, size)`` float32 in [0, 1].
-
-    Raises
-    ------
-    InputError
-        As :func:`decode`.
+    Colour becomes luma if ``gray``; otherwise gray becomes three equal channels. Files and errors
+    as :func:`decode`.
     """
     pixels = decode(path)
     peak = PEAKS[str(pixels.dtype)]
@@ -204,20 +188,10 @@ def require_same(
 
 
 def decode(path: Path) -> np.ndarray:
-    """Decode a picture file.
+    """Decode a PNG, JPEG, WebP, TIFF, PGM, PPM or BMP file: ``(1 or 3, H, W)``, uint8 or uint16.
 
     EXIF orientation is applied, transparent pixels are laid over white, palettes and CMYK become
     RGB. Gray of 16 bits keeps its depth; colour of 16 bits comes as 8, as Pillow reads it.
-
-    Parameters
-    ----------
-    path : Path
-        A PNG, JPEG, WebP, TIFF, PGM, PPM or BMP file.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(C, H, W)``, C 1 or 3, uint8 or uint16.
 
     Raises
     ------
@@ -257,27 +231,7 @@ def _decode(path: Path) -> np.ndarray:
 
 
 def decode_bytes(content: bytes, name: str) -> np.ndarray:
-    """Decode the content of a picture file, as :func:`decode` does.
-
-    Parameters
-    ----------
-    content : bytes
-        The whole file.
-    name : str
-        What to call it in an error message.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(C, H, W)``, C 1 or 3, uint8 or uint16.
-
-    Raises
-    ------
-    CorruptImageError
-        When the content is truncated or not a picture.
-    InputError
-        When it announces more than ``MAX_PIXELS``, or its pixels are floats or 32-bit integers.
-    """
+    """As :func:`decode`, of the whole content of a file, which complaints call ``name``."""
     with _quiet():
         return _decode_stream(io.BytesIO(content), name)
 

@@ -164,18 +164,7 @@ def _rows_of(pixels: Pixels, rows: np.ndarray) -> Pixels:
 
 
 def chunks(pixels: Pixels) -> Iterator[slice]:
-    """Cut the first axis into slices of at most about 8 million pixels, at least one image.
-
-    Parameters
-    ----------
-    pixels : Pixels
-        ``(N, ...)``.
-
-    Yields
-    ------
-    slice
-        Consecutive, together covering ``range(N)``.
-    """
+    """Consecutive slices of the first axis, of at most about 8 million pixels or else one image."""
     step = max(1, _CHUNK_PIXELS // max(1, math.prod(pixels.shape[1:])))
     for start in range(0, len(pixels), step):
         yield slice(start, min(start + step, len(pixels)))
@@ -200,25 +189,13 @@ def from_pixels(
         once from first to last, in chunks.
     peak : float, optional
         The value that means intensity 1; by default 255, 65535 or 1, after the dtype.
-    names : sequence of str, optional
-        N names; by default the image's number.
-    labels : numpy.ndarray, optional
-        ``(N,)``.
-    groups : sequence of str, optional
-        N group names.
-    attributes : mapping of str to numpy.ndarray, optional
-        ``(N,)`` bool each.
-    skipped : sequence of str
-        Names of the files left out.
-
-    Returns
-    -------
-    ImageSet
+    names, labels, groups, attributes, skipped
+        As in :class:`ImageSet`, of N images; names are by default their numbers.
 
     Raises
     ------
     InputError
-        When the pixels are not a packed image batch, or a list does not have N items.
+        When the pixels are not a batch of packed images, or a list has another length than N.
     """
     if len(pixels.shape) != 4 or 0 in pixels.shape or str(pixels.dtype) not in PEAKS:
         raise InputError(

@@ -20,6 +20,7 @@ import numpy as np
 from twinscore import runs
 from twinscore.errors import InputError
 from twinscore.images.imageset import ImageSet, LazyPixels, chunks, from_pixels
+from twinscore.images.stored import SAFETENSORS
 from twinscore.images.transforms import Options, silent, transform_all
 
 VERSION = 1
@@ -28,20 +29,7 @@ _LARGEST_HEADER = 2**16
 _ALIGNMENT = 64
 _LONGEST_LABEL = 100
 _LONGEST_SOURCE = 2000
-_DTYPES = {
-    "BOOL": "?",
-    "U8": "u1",
-    "I8": "i1",
-    "U16": "<u2",
-    "I16": "<i2",
-    "U32": "<u4",
-    "I32": "<i4",
-    "U64": "<u8",
-    "I64": "<i8",
-    "F32": "<f4",
-    "F64": "<f8",
-}
-_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
+_CODES = {np.dtype(dtype): code for code, dtype in SAFETENSORS.items()}
 
 
 def to_uint8(images: ImageSet) -> ImageSet:
@@ -131,27 +119,12 @@ def is_packed(path: Path) -> bool:
 
 
 def load(path: Path, options: Options) -> ImageSet:
-    """Load a packed file.
+    """Load a packed file that :func:`write` has written.
 
     Without options the pixels stay where they are, memory-mapped, and the digests are those that
-    were stored: they are not computed again.
-
-    Parameters
-    ----------
-    path : Path
-        A file that :func:`write` has written.
-    options : Options
-        Applied to every image.
-
-    Returns
-    -------
-    ImageSet
-
-    Raises
-    ------
-    InputError
-        When the file is not a packed file, truncated, of a newer version, or its manifest does not
-        fit its images; when an option cannot be applied.
+    were stored: they are not computed again. InputError when the file is not a packed file,
+    truncated, of a newer version, or its manifest does not fit its images; when an option cannot be
+    applied.
     """
     metadata, entries, start = _read_header(path)
     try:
@@ -270,7 +243,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any], int]:
 
 def _tensor(path: Path, start: int, size: int, entry: Any) -> _Tensor:
     try:
-        dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+        dtype, shape = np.dtype(SAFETENSORS[entry["dtype"]]), tuple(entry["shape"])
         first, last = entry["data_offsets"]
         if not all(type(number) is int and number >= 0 for number in (*shape, first, last)):
             raise ValueError

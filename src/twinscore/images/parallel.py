@@ -21,10 +21,10 @@ _work: Callable[[int], Any]
 def for_each(
     work: Callable[[int], Outcome], number: int, progress: Callable[[int, int], None]
 ) -> list[Outcome]:
-    """Call ``work(0)`` to ``work(number - 1)`` on all cores.
+    """Call ``work(0)`` to ``work(number - 1)`` on all cores; what they return, in their order.
 
     On Linux in forked processes, which the interpreter's lock does not hold up; elsewhere, and for
-    few jobs, in threads.
+    few jobs, in threads. Raises what the first job that failed, in their order, has raised.
 
     Parameters
     ----------
@@ -35,16 +35,6 @@ def for_each(
         Number of jobs.
     progress : callable
         ``progress(done, number)``, called from here after every few jobs.
-
-    Returns
-    -------
-    list
-        What each call returned, in their order.
-
-    Raises
-    ------
-    Exception
-        What the first job that failed, in their order, raised.
     """
     parts = [
         range(start, min(start + _JOBS_AT_A_TIME, number))

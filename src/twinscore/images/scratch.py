@@ -14,28 +14,11 @@ IN_MEMORY = 2**28
 
 
 def scratch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Make an array to write into, of any size the disk can hold.
+    """Make an array to write into, of undefined content and any size the disk can hold.
 
-    Beyond ``IN_MEMORY`` bytes it is a memory map of a temporary file, in the folder that
-    ``TMPDIR`` names, already unlinked: the system takes the room back when the array goes, however
-    the process ends.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Any.
-    dtype : numpy.dtype
-        Any without objects.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of undefined content.
-
-    Raises
-    ------
-    InputError
-        When the disk has no room for it.
+    Beyond ``IN_MEMORY`` bytes it is a memory map of a temporary file, in the folder that ``TMPDIR``
+    names, already unlinked: the system takes the room back when the array goes, however the process
+    ends. Its dtype has no objects. InputError when the disk has no room for it.
     """
     size = math.prod(shape) * dtype.itemsize
     if size <= IN_MEMORY:

@@ -19,19 +19,8 @@ _HINTED = 5000
 def write_names(folder: Path, images: ImageSet, twins: Twins) -> None:
     """Write a split as ``a.txt``, ``b.txt`` and ``test.txt``: one name per line, UTF-8, in order.
 
-    Parameters
-    ----------
-    folder : Path
-        Created if it is missing; files of these names are replaced.
-    images : ImageSet
-        The images that the split indexes.
-    twins : Twins
-        The split.
-
-    Raises
-    ------
-    InputError
-        If a part is empty, a name cannot stand on a line, or the folder cannot be written.
+    The folder is created if it is missing; files of these names are replaced. InputError if a part
+    is empty, a name cannot stand on a line, or the folder cannot be written.
     """
     for part in PARTS:
         names = [images.names[index] for index in getattr(twins, part)]
@@ -55,26 +44,16 @@ def _fits_a_line(name: str) -> bool:
 
 
 def read_names(folder: Path, images: ImageSet) -> Twins:
-    """Read a split from ``a.txt``, ``b.txt`` and ``test.txt``.
+    """Read a split from ``a.txt``, ``b.txt`` and ``test.txt``: UTF-8, one name a line, in order.
 
-    Parameters
-    ----------
-    folder : Path
-        Holds the three lists: UTF-8, one name per line, in order; lines may end as on Windows.
-    images : ImageSet
-        The images that the names name.
-
-    Returns
-    -------
-    Twins
-        A and B of equal size. Memory is bounded by the names of the images: a file longer than all
-        of them is not read.
+    Lines may end as on Windows. Memory is bounded by the names of the images: a file longer than
+    all of them is not read.
 
     Raises
     ------
     InputError
-        When a list is missing, unreadable, empty, too long or not UTF-8; when a name is unknown,
-        or listed twice, in one list or two; when A and B differ in size.
+        When a list is missing, unreadable, empty, too long or not UTF-8; when a name is unknown, or
+        listed twice, in one list or two; when A and B differ in size.
     """
     known = {name: index for index, name in enumerate(images.names)}
     limit = _SLACK + sum(4 * len(name) + 2 for name in images.names)

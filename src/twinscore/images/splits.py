@@ -63,10 +63,6 @@ def twins(
     nested : bool
         If False, A and B are drawn anew for each n; the test set is still the same.
 
-    Returns
-    -------
-    Twins
-
     Raises
     ------
     InputError
@@ -97,24 +93,15 @@ def held_out(
     by: By = "auto",
     attribute: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split images into training images and a test set.
-
-    Parameters
-    ----------
-    images : ImageSet
-        N images.
-    test : int
-        Size of the test set.
-    seed : int
-        Determines the permutation.
-    by, attribute
-        What the split goes by, as for :func:`twins`: with *group*, no group is in both.
+    """Split images into training images and ``test`` others, which ``seed`` determines.
 
     Returns
     -------
     training, test : numpy.ndarray
         Disjoint int64 indices, the training images of all groups mixed. Of an odd number of
-        training images one is left out where the split is random; by label, one of each label.
+        training images one is left out where the split is random; by label, one of each label. The
+        split goes by ``by`` and ``attribute`` as for :func:`twins`: with *group*, no group is in
+        both.
 
     Raises
     ------
@@ -140,23 +127,10 @@ def largest_n(
     by: By = "auto",
     attribute: str | None = None,
 ) -> int:
-    """Find the largest n that :func:`twins` accepts with the same arguments.
+    """Find the largest n that :func:`twins` grants with the same arguments; 0 when none fits.
 
-    Parameters
-    ----------
-    images, test, seed, replicate, among, by, attribute
-        As for :func:`twins`.
-
-    Returns
-    -------
-    int
-        0 when none fits.
-
-    Raises
-    ------
-    InputError
-        When test, seed or replicate is negative, ``among`` is wrong, or the images lack what
-        ``by`` goes by.
+    InputError when test, seed or replicate is negative, ``among`` is wrong, or the images lack what
+    ``by`` goes by.
     """
     rule = rule_of(images, by, attribute)
     deal = _deal(rule, _pool(len(images), among), test, seed, replicate)

@@ -71,24 +71,10 @@ def require(module: str, source: str) -> ModuleType:
 
 
 def load_parquet(body: str, options: Options) -> ImageSet:
-    """Load the source ``parquet:PATH,column=image,label=label``.
+    """Load the source ``parquet:PATH,column=image,label=label``, see :func:`load_table`.
 
-    Parameters
-    ----------
-    body : str
-        A Parquet file, or a folder: all ``*.parquet`` under it, in the order of their paths.
-    options : Options
-        Applied to every image; ``column`` and ``label`` of ``options.extra`` as for
-        :func:`load_table`.
-
-    Returns
-    -------
-    ImageSet
-
-    Raises
-    ------
-    InputError
-        When pyarrow is not installed, a file cannot be read, or as :func:`load_table` does.
+    A Parquet file, or a folder: all ``*.parquet`` under it, in the order of their paths. InputError
+    when pyarrow is not installed, a file cannot be read, or as :func:`load_table`.
     """
     if not body:
         raise InputError("'parquet:': names no file; give parquet:PATH")

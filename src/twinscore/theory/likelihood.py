@@ -79,8 +79,9 @@ def log_likelihood(
     """Log density at ``start`` of the probability flow of a score, at points (n, dim).
 
     ``dx/dt = f x - g^2 s / 2`` upwards, classical Runge-Kutta, with the exact trace of the score's
-    Jacobian by central differences. Steps are doubled for the points whose log density still
-    changes by more than 15 times the tolerance; those for which that does not suffice are NaN.
+    Jacobian by central differences: ``4 (2 dim + 1)`` evaluations a step. Steps are doubled for the
+    points whose log density still changes by more than 15 times the tolerance; those for which that
+    does not suffice are NaN.
 
     Parameters
     ----------
@@ -100,11 +101,6 @@ def log_likelihood(
         Of each log density, nats.
     doublings : int
         How often the steps may be doubled, from 16.
-
-    Returns
-    -------
-    Likelihood
-        Cost: ``4 (2 dim + 1)`` evaluations a step.
 
     Raises
     ------

@@ -38,29 +38,9 @@ def probability_flow(
     Runge-Kutta steps of order 4 on scores interpolated by cubic splines in x. The whole is
     repeated with twice the steps and intervals until the difference is within the tolerance.
 
-    Parameters
-    ----------
-    scores : callable
-        Smooth in time.
-    grid : Grid
-        Of the target the scores were learned from.
-    initial : Density, optional
-        Law at T; by default the process's prior.
-    tolerance : float
-        For the mean absolute error of the log density, nats, see :class:`Learned`.
-    doublings : int
-        How often the grid and the steps may be doubled, from 128 intervals and 32 steps.
-
-    Returns
-    -------
-    Learned
-        On 129 points, with an error for each score, large for those whose paths run away. Cost: of
-        order 10 ms a score on one core.
-
-    Raises
-    ------
-    ValueError
-        For scores of the wrong shape, or not finite.
+    On 129 points, with an error for each score, large for those whose paths run away. Cost: of
+    order 10 ms a score on one core. Scores are evaluated at T too; other parameters and errors as
+    for :func:`~twinscore.theory.fokker_planck.reverse_sde`.
     """
     law = initial or prior(grid.process)
     z, unit = grid.nodes(INTERVALS), float(grid.unit(grid.start))

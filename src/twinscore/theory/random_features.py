@@ -117,25 +117,10 @@ def random_features(
 ) -> RandomFeatures:
     """Draw features: entries of W and U are independent centred Gaussians.
 
-    Parameters
-    ----------
-    width : int
-        Number of features m. The features of a smaller width are the first ones of a larger width.
-    seed : int
-        Seed of the draw.
-    dim : int
-        Dimension of a point.
-    activation : str
-        ``relu``, ``silu`` (swish), ``tanh``, ``erf`` or ``identity``.
-    embedding : Embedding, optional
-        ``e(t)``; by default :func:`affine`.
-    input_scale, time_scale : float
-        Standard deviations of the entries of W and U.
-
-    Raises
-    ------
-    ValueError
-        For a width or dimension below 1, an unknown activation, or a scale that is not positive.
+    Their standard deviations are ``input_scale`` and ``time_scale``. The features of a smaller
+    width m are the first ones of a larger width. The activation is ``relu``, ``silu`` (swish),
+    ``tanh``, ``erf`` or ``identity``, the embedding ``e(t)`` by default :func:`affine`. ValueError
+    for a width or dimension below 1, an unknown activation, or a scale that is not positive.
     """
     if width < 1 or dim < 1:
         raise ValueError(f"a model needs features and dimensions, got m = {width}, dim = {dim}")

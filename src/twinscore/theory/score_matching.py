@@ -65,25 +65,10 @@ class QuadraticLoss:
 
 
 def quadratic_losses(features: RandomFeatures, nodes: Iterable[Nodes]) -> list[QuadraticLoss]:
-    """The losses of the D laws that share the nodes.
+    """The losses of the D laws that share the nodes, which are consumed block by block.
 
-    Parameters
-    ----------
-    features : RandomFeatures
-        The model.
-    nodes : iterable of Nodes
-        Consumed block by block.
-
-    Returns
-    -------
-    list of QuadraticLoss
-        D of them. Cost: for P points in all, P m activations and ``P m^2 D`` flops; memory is the D
-        Gram matrices and a chunk of features.
-
-    Raises
-    ------
-    ValueError
-        For no nodes, or nodes of the wrong dimension.
+    Cost: for P points in all, P m activations and ``P m^2 D`` flops; memory is the D Gram matrices
+    and a chunk of features. ValueError for no nodes, or nodes of another dimension.
     """
     m, size = features.width, max(1, _CHUNK // features.width)
     grams = crosses = constants = floors = None

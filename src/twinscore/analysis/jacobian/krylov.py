@@ -78,16 +78,10 @@ def symmetric_eigenpairs(
     max_products: int = 1000,
     seed: int = 0,
 ) -> Eigenpairs:
-    """Eigenpairs of ``(J + J')/2`` at one image.
+    """Eigenpairs of ``(J + J')/2`` at one image, k of them from one end of the spectrum.
 
     Parameters
     ----------
-    linearisation : Linearisation
-        Of one image.
-    k : int
-        Number of pairs.
-    end : {"largest", "smallest"}
-        Which end of the spectrum.
     tolerance : float
         Residual, relative to the largest magnitude of an eigenvalue, at which a pair counts as
         found. In float32 not below about 1e-5.

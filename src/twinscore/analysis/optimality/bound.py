@@ -119,25 +119,9 @@ def kl_bound_between_twins(
     at every level the law of A's reverse SDE is that of its samples with noise added, as it is if A
     is the posterior mean of its own density. A trained network is that only approximately.
 
-    Parameters
-    ----------
-    a, b : Denoiser
-        The twins.
-    samples : Images
-        N samples drawn with ``a``.
-    sigma_min, sigma_max, tolerance, seed, batch
-        As for :func:`kl_bound`.
-
-    Returns
-    -------
-    KLBound
-        Its ``start`` belongs to a B that starts from the Gaussian while A starts from its own
-        law; where both start from the same law, it is 0.
-
-    Raises
-    ------
-    ValueError
-        As for :func:`kl_bound`.
+    The ``start`` of the bound belongs to a B that starts from the Gaussian while A starts from its
+    own law; where both start from the same law, there is no such cost. Other parameters and errors
+    as for :func:`kl_bound`.
     """
     ends = {"sigma_min": sigma_min, "sigma_max": sigma_max}
     return kl_bound(b, a, samples, **ends, tolerance=tolerance, seed=seed, batch=batch)

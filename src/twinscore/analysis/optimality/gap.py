@@ -60,7 +60,7 @@ def gaps(
     seed: int = 0,
     batch: int = BATCH,
 ) -> Gaps:
-    """Gap between a denoiser and a reference, at given noise levels.
+    """Gap between a denoiser and a reference, at given noise levels; never clipped.
 
     Parameters
     ----------
@@ -69,16 +69,11 @@ def gaps(
     images : Images
         N clean images that f was not trained on.
     sigmas : sequence of float
-        Noise levels, image units, (K,).
+        Noise levels, image units, (K,): as many evaluations of either denoiser on each image.
     seed : int
         Of the noise.
     batch : int
         Images denoised at once; bounds memory.
-
-    Returns
-    -------
-    Gaps
-        Never clipped. Cost: K evaluations of either denoiser on each image.
 
     Raises
     ------

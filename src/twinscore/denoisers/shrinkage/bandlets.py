@@ -89,10 +89,6 @@ class Bandlets:
         threshold : float or Tensor
             T, scalar or (B,), image units.
 
-        Returns
-        -------
-        BandletBasis
-
         Raises
         ------
         ValueError

@@ -221,31 +221,11 @@ def best_threshold(noisy: Tensor, clean: Tensor, rule: Rule = hard) -> Tensor:
 def oracle_risk(
     x: Tensor, sigma: Level, dictionary: Dictionary, gains: Gains = keep_or_kill
 ) -> Tensor:
-    """Expected squared error of :class:`Oracle`, summed over pixels, without drawing noise.
+    """Expected squared error of :class:`Oracle`, (B,), summed over pixels, without drawing noise.
 
-    ``sum_k (1 - g_k)^2 c_k^2 + g_k^2 sigma^2``; for :func:`keep_or_kill` this is
-    ``sum_k min(c_k^2, sigma^2)`` (docs/formulas.md#shrinkage).
-
-    Parameters
-    ----------
-    x : Tensor
-        Clean images, (B, C, H, W).
-    sigma : float or Tensor
-        Noise level, scalar or (B,), image units.
-    dictionary : Dictionary
-        A fixed basis or a family.
-    gains : callable
-        :func:`keep_or_kill` or :func:`attenuate`.
-
-    Returns
-    -------
-    Tensor
-        (B,).
-
-    Raises
-    ------
-    ValueError
-        If sigma is missing or not positive.
+    ``sum_k (1 - g_k)^2 c_k^2 + g_k^2 sigma^2``; for :func:`keep_or_kill` this is ``sum_k min(c_k^2,
+    sigma^2)`` (docs/formulas.md#shrinkage). For clean images, (B, C, H, W), and sigma, scalar or
+    (B,), image units: ValueError if it is missing or not positive.
     """
     variance = variance_of(sigma, x)
     energy = dictionary.adapted(x, sigma).forward(x).square()

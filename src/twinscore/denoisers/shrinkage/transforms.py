@@ -149,26 +149,15 @@ class Wavelets(Basis):
 def largest_vectors(basis: Basis, image: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Vectors of a basis on which an image has its largest coefficients.
 
-    Parameters
-    ----------
-    basis : Basis
-        Any basis; one adapted to images must be adapted to this one alone.
-    image : Tensor
-        (C, H, W).
-    count : int
-        Number of vectors K, 1 to d.
+    A basis adapted to images must be adapted to this one alone. ValueError if ``count`` is out of
+    its range, 1 to d.
 
     Returns
     -------
     vectors : Tensor
-        (K, C, H, W), orthonormal.
+        (count, C, H, W), orthonormal.
     coefficients : Tensor
-        (K,), of decreasing absolute value.
-
-    Raises
-    ------
-    ValueError
-        If the count is out of range.
+        (count,), of decreasing absolute value.
     """
     if not 1 <= count <= image.numel():
         raise ValueError(f"count must be 1 to {image.numel()}, got {count}")
