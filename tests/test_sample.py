@@ -91,6 +91,10 @@ def test_paths_that_are_lost_are_black_and_counted(checkpoint, monkeypatch):
     assert lost == 1
     assert (x[1] == 0).all()
     assert (x[[0, 2]] != 0).any()
+    never = SamplingSpec(method="stochastic", max_steps=1, sigma_min=1e-6)
+    x, lost = draw_batch(checkpoint, np.arange(3), never, size=4)
+    assert lost == 3
+    assert (x == 0).all()
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])

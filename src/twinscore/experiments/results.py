@@ -52,7 +52,7 @@ class PerTwin(_Model):
 
 
 class Unfinished(_Model):
-    """Samples of each twin whose stochastic path did not converge."""
+    """Samples of each twin whose path was lost, and which are black."""
 
     a: int
     b: int

@@ -241,7 +241,7 @@ class Measures:
     samples : array
         (S, C, H, W).
     unfinished : int
-        Samples whose stochastic path did not converge.
+        Samples whose path was lost; they are black.
     """
 
     psnr_train: np.ndarray
