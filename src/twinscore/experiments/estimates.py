@@ -64,7 +64,9 @@ class Needs:
     held : int
         Training images kept in memory.
     jacobians : int
-        Jacobians that are formed whole at a time.
+        Jacobians, or other matrices of (d, d), that are formed whole and decomposed at a time.
+    matrix : str
+        What a refusal calls one of them.
     before : tuple of Demand
         What else must fit the memory.
     passes : float
@@ -81,6 +83,7 @@ class Needs:
     shape: tuple[int, int, int]
     held: int = 0
     jacobians: int = 0
+    matrix: str = "Jacobian"
     before: tuple[budget.Demand, ...] = ()
     passes: float = 0.0
     stored: float = 0.0
@@ -99,7 +102,7 @@ class Needs:
 
 
 def sampling_needs(spec: Any, shape: tuple[int, int, int]) -> Needs:
-    """Of trials that :func:`trials.measure` measures: samples, and PSNR of two sets of images."""
+    """Of trials that :func:`twins.measure` measures: samples, and PSNR of two sets of images."""
     images = 2 * spec.test * len(SIGMAS)
     return Needs(
         shape=shape,
@@ -113,7 +116,15 @@ def refuse_trainings(needs: Callable[[Any], Needs], spec: Any, device: str, work
     """Refuse trials that do not fit the memory; see :func:`budget.require_memory`."""
     need = needs(spec)
     side = max(need.shape[1:])
-    budget.require_memory(need.cost(spec), side, device, workers, need.field, before=need.before)
+    budget.require_memory(
+        need.cost(spec),
+        side,
+        device,
+        workers,
+        need.field,
+        before=need.before,
+        matrix=need.matrix,
+    )
 
 
 def of_trainings(needs: Callable[[Any], Needs], spec: Any, left: int, how: Execution) -> Estimate:
