@@ -26,16 +26,16 @@ from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
 from twinscore.experiments.estimates import Estimate, Needs, of_trainings, refuse_trainings
-from twinscore.experiments.folders import Done, run_folder
+from twinscore.experiments.folders import Done, remembered, run_folder
 from twinscore.experiments.trials import (
     Factory,
     Trial,
     factory_name,
     forget_images,
     open_images,
-    remembered,
     train,
 )
+from twinscore.images import ImageSet
 from twinscore.results.base import Result
 
 Arrays = dict[str, NDArray]
@@ -315,7 +315,7 @@ def _train_and_measure(
         report(trial.name, {"text": "trained; measuring"})
         return measure(spec, trial, model, report)
 
-    return remembered(trial, "measures", key(spec, trial), compute)
+    return remembered(trial.path, "measures", key(spec, trial), compute)
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -325,6 +325,12 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def write_images(folder: Path, images: ImageSet, columns: Mapping[str, Iterable[Any]]) -> None:
+    """Write ``images.csv``: index, name and content of each image, and what it is in the run."""
+    rows = zip(range(len(images)), images.names, images.digests, *columns.values(), strict=True)
+    runs.write_text(folder / "images.csv", csv_text(["index", "name", "sha256", *columns], rows))
 
 
 def of_old(name: str, spec: type, run: Callable[..., Done], machine: tuple[str, ...]) -> Any:
