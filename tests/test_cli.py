@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -346,14 +347,14 @@ def test_no_images_leaves_images_out_of_page_and_figures(run, tmp_path):
 
 
 def test_a_report_of_an_unfinished_run_says_what_is_missing(run, tmp_path, monkeypatch):
-    out, work = tmp_path / "run", transition._work
+    out, study = tmp_path / "run", transition.STUDY
 
-    def stopped(task, report):
-        if task.trial.n == 3:
+    def stopped(spec, trial, report):
+        if trial.n == 3:
             raise KeyboardInterrupt
-        return work(task, report)
+        return study.work(spec, trial, report)
 
-    monkeypatch.setattr(transition, "_work", stopped)
+    monkeypatch.setattr(transition, "STUDY", replace(study, work=stopped))
     words = [*TINY, "--sizes", "2", "3", "--out", out]
     code, said, errors = run(*words)
     assert (code, said) == (130, "")

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -277,20 +278,16 @@ def test_images_that_changed_are_another_run(tmp_path):
         transition.run(spec, tmp_path / "run", device="cpu")
 
 
-def test_an_interrupted_run_says_what_is_missing_and_then_finishes(
-    finished, tmp_path, monkeypatch, undrawn
-):
-    folder, work = tmp_path / "run", transition._work
+def test_an_interrupted_run_says_what_is_missing_and_then_finishes(finished, tmp_path, undrawn):
+    folder, study = tmp_path / "run", transition.STUDY
 
-    def stopped(task, report):
-        if task.trial.n == 5:
+    def stopped(spec, trial, report):
+        if trial.n == 5:
             raise KeyboardInterrupt
-        return work(task, report)
+        return study.work(spec, trial, report)
 
-    monkeypatch.setattr(transition, "_work", stopped)
     with pytest.raises(KeyboardInterrupt):
-        transition.run(SPEC, folder, device="cpu")
-    monkeypatch.setattr(transition, "_work", work)
+        replace(study, work=stopped).run(SPEC, folder, device="cpu")
     partial = Result.model_validate_json((folder / "result.json").read_text())
     assert (partial.complete, partial.missing) == (False, ["N = 5"])
     assert [level.n for level in partial.levels] == [2]

@@ -158,7 +158,8 @@ class Study(Generic[S, T, R]):
             Tasks side by side, sharing the cores; default one per core on a CPU, else one.
         network : callable, optional
             The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``; its
-            dotted name goes into the hash. Trials then run in this process.
+            dotted name goes into the hash. Trials then run in this process, and their time and
+            memory are not estimated.
 
         Returns
         -------
@@ -181,11 +182,15 @@ class Study(Generic[S, T, R]):
                 for source in self._sources(spec).values():
                     for name in open_images(source).skipped:
                         report("images", {"text": f"left out {name}: it cannot be read"})
-                if left := self._left(spec, folder):
+                if network is None and (left := self._left(spec, folder)):
                     report("estimate", {"text": self.estimate(spec, left, how).text()})
                 tasks = [task.placed(folder, device, network) for task in self.tasks(spec, report)]
                 self.record(spec, tasks, folder)
-                return Done(folder, self._execute(spec, tasks, folder, how, report))
+                result = self._execute(spec, tasks, folder, how, report)
+                report.stop()
+                if (finished := self.finish(spec, tasks, result)) is not result:
+                    _write_result(folder, finished)
+                return Done(folder, finished)
 
     def cost(
         self, spec: S, out: Path | None, *, device: str = "auto", workers: int | None = None
@@ -212,9 +217,10 @@ class Study(Generic[S, T, R]):
         for field_name, source in self._sources(spec).items():
             content[f"{field_name}_digest"] = open_images(source).digest
         content |= self.check(spec)
-        side_by_side = workers or environment.default_workers(device, self.count(spec))
-        self.refuse(spec, device, side_by_side)
-        return content | ({"network": factory_name(network)} if network else {})
+        if network:
+            return content | {"network": factory_name(network)}
+        self.refuse(spec, device, workers or environment.default_workers(device, self.count(spec)))
+        return content
 
     def _sources(self, spec: S) -> dict[str, str]:
         return {name: source for name in self.reads if (source := getattr(spec, name))}
@@ -247,10 +253,7 @@ class Study(Generic[S, T, R]):
                 done = [(t, given[id(t)]) for t in tasks if not waiting[t.part]]
                 if summary := self.summarise(spec, done):
                     result = _written(folder, summary, missing)
-        finished = self.finish(spec, tasks, result)
-        if finished is not result:
-            _write_result(folder, finished)
-        return finished
+        return result
 
 
 def _written(folder: Path, summary: Summary[R], missing: list[str]) -> R:

@@ -14,7 +14,6 @@ def studies() -> dict[str, str]:
     """Name and purpose of every study, in alphabetical order; imports none of them."""
     found = {
         "duplicates": "find images that repeat others of their set, or of another",
-        "transition": "train twins at several sizes: where does memorising end?",
         "harmonics": "show the basis in which a denoiser shrinks an image",
         "restore": "restore a picture from part of its pixels, or other measurements",
         "mixture": "solve score models of two modes exactly: early stopping, capacity, modes shift",
