@@ -386,6 +386,15 @@ def test_train_writes_a_model_and_continues_it(run, model):
     assert train.Spec(**{k: spec[k] for k in train.Spec.model_fields}).n == 4
 
 
+def test_train_says_what_it_takes_and_with_estimate_stops(run, model, tmp_path):
+    code, said, errors = run(*TRAIN, "--estimate", "--out", tmp_path / "new")
+    assert (code, errors) == (0, [])
+    assert said.startswith("1 network: about ")
+    assert list(tmp_path.iterdir()) == []
+    assert run(*TRAIN, "--estimate", "--out", model)[1].startswith("0 networks: ")
+    assert "estimate: 1 network: about " in (model / "log.txt").read_text()
+
+
 def test_sample_i_depends_on_the_seed_and_i_alone(run, model, tmp_path):
     words = ["sample", "--model", model, "--sampling.steps", "2"]
     for name, count, seed in (("few", 2, 1), ("many", 5, 1), ("other", 2, 2)):

@@ -16,7 +16,7 @@ from torch import nn
 from twinscore import environment, images, runs
 from twinscore.denoisers import NetworkSpec, load
 from twinscore.errors import InputError
-from twinscore.experiments import transition
+from twinscore.experiments import budget, transition
 from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.transition import Result, Spec
 from twinscore.report import page, style
@@ -306,6 +306,30 @@ def test_a_run_leaves_threads_and_random_state_alone(finished, folder):
     transition.run(SPEC, folder, device="cpu")
     assert torch.get_num_threads() == before[0]
     assert torch.equal(torch.random.get_rng_state(), before[1])
+
+
+def test_the_estimate_counts_what_is_left_and_writes_nothing(finished, tmp_path):
+    cost = transition.STUDY.cost(SPEC, tmp_path / "run", device="cpu", workers=1)
+    assert cost.what == "4 networks"
+    assert cost.seconds > 0
+    assert list(tmp_path.iterdir()) == []
+    arrays = (finished.folder / "arrays.safetensors").stat().st_size
+    measures = [p.stat().st_size for p in finished.folder.glob("trials/*/measures-*")]
+    weights = [p.stat().st_size for p in finished.folder.glob("trials/*/weights*")]
+    # two trials' images and the checkpoint of one training come on top, names of arrays below
+    assert cost.disk > 0.5 * (arrays + sum(measures) + sum(weights))
+    done = transition.STUDY.cost(SPEC, finished.folder, device="cpu", workers=1)
+    assert (done.what, done.seconds, done.disk) == ("0 networks", 0, 0)
+    assert "estimate: 4 networks: about " in (finished.folder / "log.txt").read_text()
+
+
+def test_twins_that_cannot_be_compared_in_memory_are_refused(tmp_path, monkeypatch):
+    """Both sets of 500 images of 64 pixels, float32, and three copies of one: 640 kB."""
+    monkeypatch.setattr(budget, "available_memory", lambda device: 630_000)
+    spec = SMALL.model_copy(update={"sizes": (2, 500)})
+    with pytest.raises(InputError, match=r"^data: size 8 needs about 0.0 GB for the comparison"):
+        transition.run(spec, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 # Edges
