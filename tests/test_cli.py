@@ -391,7 +391,7 @@ def test_train_says_what_it_takes_and_with_estimate_stops(run, model, tmp_path):
     assert (code, errors) == (0, [])
     assert said.startswith("1 network: about ")
     assert list(tmp_path.iterdir()) == []
-    assert run(*TRAIN, "--estimate", "--out", model)[1].startswith("0 networks: ")
+    assert run(*TRAIN, "--estimate", "--out", model)[1].startswith("nothing left to do: ")
     assert "estimate: 1 network: about " in (model / "log.txt").read_text()
 
 

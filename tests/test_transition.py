@@ -220,14 +220,6 @@ def test_twins_share_nothing_but_the_noise_of_their_samples(finished):
 # Running again
 
 
-def test_a_second_run_reuses_everything_and_says_the_same(finished, folder):
-    before = written_at(folder)
-    again = transition.run(SPEC, folder, device="cpu")
-    assert content(folder) == content(finished.folder)
-    assert written_at(folder) == before
-    assert again.result == finished.result
-
-
 def test_measures_that_a_kill_lost_are_the_same_when_measured_again(finished, folder):
     for lost in [*folder.glob("trials/*/measures-*"), *folder.glob("*.csv")]:
         lost.unlink()
@@ -306,21 +298,6 @@ def test_a_run_leaves_threads_and_random_state_alone(finished, folder):
     transition.run(SPEC, folder, device="cpu")
     assert torch.get_num_threads() == before[0]
     assert torch.equal(torch.random.get_rng_state(), before[1])
-
-
-def test_the_estimate_counts_what_is_left_and_writes_nothing(finished, tmp_path):
-    cost = transition.STUDY.cost(SPEC, tmp_path / "run", device="cpu", workers=1)
-    assert cost.what == "4 networks"
-    assert cost.seconds > 0
-    assert list(tmp_path.iterdir()) == []
-    arrays = (finished.folder / "arrays.safetensors").stat().st_size
-    measures = [p.stat().st_size for p in finished.folder.glob("trials/*/measures-*")]
-    weights = [p.stat().st_size for p in finished.folder.glob("trials/*/weights*")]
-    # two trials' images and the checkpoint of one training come on top, names of arrays below
-    assert cost.disk > 0.5 * (arrays + sum(measures) + sum(weights))
-    done = transition.STUDY.cost(SPEC, finished.folder, device="cpu", workers=1)
-    assert (done.what, done.seconds, done.disk) == ("0 networks", 0, 0)
-    assert "estimate: 4 networks: about " in (finished.folder / "log.txt").read_text()
 
 
 def test_twins_that_cannot_be_compared_in_memory_are_refused(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
@@ -15,9 +16,9 @@ from twinscore.denoisers import NetworkSpec
 from twinscore.execution import Report
 from twinscore.experiments import budget, comparison, splits, twins
 from twinscore.experiments.drawing import SamplingSpec
-from twinscore.experiments.estimates import Needs
+from twinscore.experiments.estimates import Needs, sampling_needs
 from twinscore.experiments.extremes import add_harmonics
-from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials
+from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, write_images
 from twinscore.experiments.trials import Trial, distinct, open_images
 from twinscore.images import ImageSet, Twins
 from twinscore.results.base import Frozen
@@ -78,7 +79,7 @@ class Spec(Frozen):
         return self
 
 
-def check_split(spec: Spec) -> Mapping[str, Any]:
+def check_split(spec: Spec, *_: Any) -> Mapping[str, Any]:
     """Refuse sizes that the images do not grant; lists belong to the run as their content."""
     images, keep = _images(spec)
     lists = splits.listed(spec, images, keep)
@@ -127,9 +128,7 @@ def record(spec: Spec, trials: Sequence[Trial], folder: Path) -> None:
     for trial in largest:
         roles[trial.replicate, trial.test] = "test"
         roles[trial.replicate, trial.indices] = [f"{trial.twin}{rank}" for rank in range(trial.n)]
-    header = ["index", "name", "sha256", *(f"role_{r}" for r in range(spec.replicates))]
-    rows = zip(range(len(images)), images.names, images.digests, *roles, strict=True)
-    runs.write_text(folder / "images.csv", csv_text(header, rows))
+    write_images(folder, images, {f"role_{r}": role for r, role in enumerate(roles)})
     for replicate, split in enumerate(_splits(largest)):
         image_sets.write_names(folder / "splits" / f"r{replicate}", images, split)
 
@@ -211,16 +210,14 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def needs(spec: Spec) -> Needs:
-    """PSNR curves and samples; to compare twins takes all training images of a size at once."""
-    shape = open_images(spec.data).shape
-    image = 4 * math.prod(shape)
+    """To compare twins takes all training images of a size at once; pictures are stored again."""
+    need = sampling_needs(spec, open_images(spec.data).shape)
+    image = 4 * math.prod(need.shape)
     held = (2 * spec.replicates + 3) * max(spec.sizes) * image
-    return Needs(
-        shape=shape,
+    return replace(
+        need,
         before=(budget.Demand("the comparison", budget.available_memory("cpu"), 0, held, 2),),
-        passes=twins.passes(spec),
-        stored=twins.stored(spec, shape) + 2 * spec.samples * image / spec.replicates,
-        field="data: size",
+        stored=need.stored + 2 * spec.samples * image / spec.replicates,
     )
 
 
