@@ -11,13 +11,10 @@ import torch
 from torch import nn
 
 from twinscore import images as image_sets
-from twinscore.analysis.denoising import psnr_table
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, save
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.errors import InputError
 from twinscore.execution import Report
-from twinscore.experiments.drawing import SamplingSpec, draw
-from twinscore.experiments.folders import remembered
 from twinscore.images import ImageSet
 from twinscore.runs import (
     SCHEMA_VERSION,
@@ -29,7 +26,6 @@ from twinscore.runs import (
 )
 from twinscore.training import TrainingSpec, fit, single_device
 from twinscore.training.fit import RESUME
-from twinscore.training.history import SIGMAS
 from twinscore.training.spec import RECIPE_VERSION
 
 ORPHAN_SECONDS = 30.0
@@ -154,12 +150,6 @@ def distinct(source: str, threshold: float) -> np.ndarray:
     return np.flatnonzero(~image_sets.near_duplicates(images, threshold=threshold).drop)
 
 
-def open_distinct(source: str, threshold: float) -> tuple[ImageSet, np.ndarray]:
-    """Open the images of a run as they are now, and tell which are no near-duplicates."""
-    forget_images()
-    return open_images(source), distinct(source, threshold)
-
-
 def forget_images() -> None:
     """Open images and models anew: files may have changed since an earlier run of this process."""
     open_images.cache_clear()
@@ -232,59 +222,3 @@ def _reporter(trial: Trial, report: Report) -> Callable[[int, dict[str, float] |
             report(trial.name, event)
 
     return on_step
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What is measured on one trained denoiser.
-
-    Attributes
-    ----------
-    psnr_train, psnr_test : array
-        (K, T) dB at ``SIGMAS``: T images of its own training set (repeated if it is smaller, each
-        time with other noise) and the test set.
-    samples : array
-        (S, C, H, W).
-    unfinished : int
-        Samples whose path was lost; they are black.
-    """
-
-    psnr_train: np.ndarray
-    psnr_test: np.ndarray
-    samples: np.ndarray
-    unfinished: int
-
-
-def measure(
-    trial: Trial, checkpoint: Checkpoint, seeds: np.ndarray, sampling: SamplingSpec, batch: int
-) -> Measures:
-    """Measure a trained trial, or read what was measured; stored beside its weights."""
-    key = {
-        "seeds": seeds.tolist(),
-        "sampling": sampling.resolved.model_dump(exclude={"quality"}),
-        "test": trial.test.tolist(),
-        "sigmas": SIGMAS,
-    }
-    arrays = remembered(
-        trial.path,
-        "measures",
-        key,
-        lambda: vars(_measure(trial, checkpoint, seeds, sampling, batch)),
-    )
-    return Measures(**(arrays | {"unfinished": arrays["unfinished"].item()}))
-
-
-def _measure(
-    trial: Trial, checkpoint: Checkpoint, seeds: np.ndarray, sampling: SamplingSpec, batch: int
-) -> Measures:
-    device = single_device(trial.device).device
-    denoiser = checkpoint.on(device)
-    images = open_images(trial.source)
-    rows = np.resize(trial.indices, len(trial.test))
-    parts = {"train": images[rows].to(device), "test": images[trial.test].to(device)}
-    seed = derive_seed(trial.seed, "psnr", trial.replicate)
-    train, test = (
-        psnr_table(denoiser, x, SIGMAS, seed=seed, batch=batch).numpy() for x in parts.values()
-    )
-    samples, unfinished = draw(checkpoint, seeds, sampling, batch=batch, device=device)
-    return Measures(train, test, samples, unfinished)

@@ -41,7 +41,7 @@ def measure(spec: Any, trial: Trial, model: Checkpoint, report: Report) -> dict[
     dict
         ``psnr_train``, ``psnr_test``: (K, T) dB at ``SIGMAS``, of T images of its own training set
         (repeated if it is smaller, each time with other noise) and of the test set; ``samples``:
-        (S, C, H, W), not clipped; ``unfinished``: (1,), samples whose path did not converge.
+        (S, C, H, W), as drawn; ``unfinished``: (1,), samples whose path was lost, which are black.
     """
     device, batch = single_device(trial.device).device, spec.training.batch
     denoiser, images = model.on(device), open_images(trial.source)

@@ -52,7 +52,7 @@ class Level(Frozen):
     """Everything measured at one training set size; intervals are bootstrapped (95 %).
 
     ``memorised_fraction`` is not defined for a single training image. ``unfinished_samples`` are
-    those whose stochastic path did not converge.
+    those whose path was lost; they are black.
     """
 
     n: int
