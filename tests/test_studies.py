@@ -23,6 +23,10 @@ STEPS = ("--training.steps", "4", "--training.batch", "4", "--training.evaluatio
 TRAINED = (*NET, *STEPS)
 DRAWN = (*TRAINED, "--sampling.steps", "2")
 WORDS = {
+    "capacity": (
+        *("--widths", "1", "2", "3", "--sizes", "2", "5", "--test", "6", "--samples", "5"),
+        *("--network.levels", "1", *STEPS, "--sampling.steps", "2"),
+    ),
     "clusters": (
         *("--clusters", "12", "--n", "4", "--test", "4", "--samples", "3", "--replicates", "2"),
         *("--duplicate-threshold", "1", "--likelihood.images", "2", "--likelihood.steps", "2"),
@@ -54,6 +58,7 @@ WORDS = {
 }
 """The quickest run of each study; a study that is not here fails the tests."""
 SHORTER = {
+    "capacity": ("--widths", "1", "2"),
     "regularity": ("--alphas", "1"),
     "transition": ("--sizes", "2"),
 }

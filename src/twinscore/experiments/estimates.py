@@ -4,7 +4,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -112,37 +112,49 @@ def sampling_needs(spec: Any, shape: tuple[int, int, int]) -> Needs:
     )
 
 
-def refuse_trainings(needs: Callable[[Any], Needs], spec: Any, device: str, workers: int) -> None:
+Cells = Callable[[Any], Sequence[Any]]
+"""The specs of which a study trains equally many networks each."""
+
+
+def alone(spec: Any) -> Sequence[Any]:
+    """The spec itself, of most studies."""
+    return (spec,)
+
+
+def refuse_trainings(
+    needs: Callable[[Any], Needs], spec: Any, device: str, workers: int, *, cells: Cells = alone
+) -> None:
     """Refuse trials that do not fit the memory; see :func:`budget.require_memory`."""
-    need = needs(spec)
-    side = max(need.shape[1:])
-    budget.require_memory(
-        need.cost(spec),
-        side,
-        device,
-        workers,
-        need.field,
-        before=need.before,
-        matrix=need.matrix,
-    )
+    for cell in cells(spec):
+        need = needs(cell)
+        budget.require_memory(
+            need.cost(cell),
+            max(need.shape[1:]),
+            device,
+            workers,
+            need.field,
+            before=need.before,
+            matrix=need.matrix,
+        )
 
 
-def of_trainings(needs: Callable[[Any], Needs], spec: Any, left: int, how: Execution) -> Estimate:
+def of_trainings(
+    needs: Callable[[Any], Needs], spec: Any, left: int, how: Execution, *, cells: Cells = alone
+) -> Estimate:
     """Estimate ``left`` trials from a few real steps of training; takes some seconds itself."""
     if not left:
         return NOTHING
-    need = needs(spec)
-    cost, training = need.cost(spec), spec.training
-    each = training_seconds(spec.network, training, need.shape, how.device, threads=how.threads)
-    image = each / (training.steps * training.batch) / 3
-    work = left * (each + need.passes * image + need.seconds(how.device))
-    at_once = min(how.workers, left)
-    return Estimate(
-        what=counted(left, "network"),
-        seconds=by_the_clock(left, work, how),
-        memory=at_once * (budget.PROCESS + cost.total),
-        disk=left * (cost.parameters + need.stored) + at_once * cost.weights,
-    )
+    work = memory = disk = 0.0
+    at_once, parts = min(how.workers, left), cells(spec)
+    for cell in parts:
+        need, training = needs(cell), cell.training
+        cost, number = need.cost(cell), left / len(parts)
+        each = training_seconds(cell.network, training, need.shape, how.device, threads=how.threads)
+        image = each / (training.steps * training.batch) / 3
+        work += number * (each + need.passes * image + need.seconds(how.device))
+        memory = max(memory, at_once * (budget.PROCESS + cost.total))
+        disk += number * (cost.parameters + need.stored) + at_once * cost.weights / len(parts)
+    return Estimate(counted(left, "network"), by_the_clock(left, work, how), memory, disk)
 
 
 def by_the_clock(tasks: int, work: float, how: Execution) -> float:

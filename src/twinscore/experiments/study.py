@@ -25,7 +25,14 @@ from twinscore.denoisers import Checkpoint
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
-from twinscore.experiments.estimates import Estimate, Needs, of_trainings, refuse_trainings
+from twinscore.experiments.estimates import (
+    Cells,
+    Estimate,
+    Needs,
+    alone,
+    of_trainings,
+    refuse_trainings,
+)
 from twinscore.experiments.folders import Done, remembered, run_folder
 from twinscore.experiments.trials import (
     Factory,
@@ -280,7 +287,8 @@ def of_trials(
     trials: Callable[[S, Report], Sequence[Trial]],
     measure: Callable[[S, Trial, Checkpoint, Report], Arrays],
     key: Callable[[S, Trial], dict[str, Any]],
-    needs: Callable[[S], Needs],
+    needs: Callable[[Any], Needs],
+    cells: Cells = alone,
     **declared: Any,
 ) -> Study:
     """A study whose tasks are to train a network and then to measure it.
@@ -294,15 +302,17 @@ def of_trials(
     key : callable
         ``key(spec, trial)``: JSON values that the measures depend on, apart from the weights.
     needs : callable
-        ``needs(spec)``: what the trials need of time, memory and disk.
+        ``needs(cell)``: what the trials need of time, memory and disk.
+    cells : callable
+        ``cells(spec)``: the specs of which equally many networks are trained, mostly one.
     **declared
         The other attributes of :class:`Study`.
     """
     return Study(
         tasks=trials,
         work=partial(_train_and_measure, measure, key),
-        estimate=partial(of_trainings, needs),
-        refuse=partial(refuse_trainings, needs),
+        estimate=partial(of_trainings, needs, cells=cells),
+        refuse=partial(refuse_trainings, needs, cells=cells),
         **declared,
     )
 

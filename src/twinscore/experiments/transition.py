@@ -78,6 +78,11 @@ class Spec(Frozen):
             )
         return self
 
+    @property
+    def compared(self) -> str:
+        """The images among which near-duplicates are looked for."""
+        return self.data
+
 
 def check_split(spec: Spec, *_: Any) -> Mapping[str, Any]:
     """Refuse sizes that the images do not grant; lists belong to the run as their content."""
@@ -92,7 +97,7 @@ def check_split(spec: Spec, *_: Any) -> Mapping[str, Any]:
 
 def _images(spec: Spec) -> tuple[ImageSet, np.ndarray]:
     """All images, and the indices of those that are no near-duplicates."""
-    return open_images(spec.data), distinct(spec.data, spec.duplicate_threshold)
+    return open_images(spec.data), distinct(spec.compared, spec.duplicate_threshold)
 
 
 def trials(spec: Spec, report: Report) -> list[Trial]:

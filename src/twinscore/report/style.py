@@ -127,7 +127,7 @@ def new_figure(height: float) -> Figure:
 
 def curve(intervals: Sequence[Interval]) -> np.ndarray:
     """Values, lower and upper ends of K intervals, (3, K)."""
-    return np.array([[each.value, each.low, each.high] for each in intervals]).T
+    return np.array([[each.value, each.low, each.high] for each in intervals]).reshape(-1, 3).T
 
 
 def settle(figure: Figure) -> Figure:

@@ -69,6 +69,12 @@ class Level(Frozen):
     warnings: list[str]
     psnr: Psnr
 
+    @property
+    def gap(self) -> float:
+        """How much more alike the twins are than samples and training images, in the median."""
+        nearest = self.nearest_similarity
+        return self.twin_similarity.median - max(nearest.a.median, nearest.b.median)
+
 
 class Data(Frozen):
     """The images of the run; ``split`` is a rule (never *auto*) or the folder of the lists.
@@ -106,6 +112,14 @@ class Result(base.Result):
     levels: list[Level]
     harmonics: Harmonics | None = None
     """None unless one N memorises and another generalises."""
+
+    @property
+    def beyond(self) -> Literal["below", "above"] | None:
+        """On which side of the sizes tried the critical N lies, if not among them."""
+        if self.critical_n:
+            return None
+        last = self.levels[-1]
+        return "below" if last.plausible and last.gap > 0 else "above"
 
     def table(self) -> str:
         """A row for each level, with what to beware of and the harmonics below."""

@@ -1,0 +1,171 @@
+"""What the critical N depends on: transitions of several networks and image sizes.
+
+After the summary of the talk on [GAHB]. Every cell is a transition on the same images, splits and
+seeds of noise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import model_validator
+
+from twinscore.analysis.censored import censored_slope
+from twinscore.denoisers import build
+from twinscore.errors import InputError
+from twinscore.execution import Report
+from twinscore.experiments import transition, twins
+from twinscore.experiments.study import Arrays, Summary, of_trials
+from twinscore.experiments.trials import Trial, open_images
+from twinscore.results.capacity import Cell, Exponent, Result
+
+
+class Spec(transition.Spec):
+    """Transitions along any of four axes; an axis without values stays at network and data."""
+
+    widths: tuple[int, ...] = (4, 8, 16)
+    """Channels of the first block."""
+    levels: tuple[int, ...] = ()
+    """Poolings of a UNet; a BF-CNN has none, and is trained once."""
+    kinds: tuple[Literal["unet", "bf_cnn"], ...] = ()
+    """Architectures."""
+    sides: tuple[int, ...] = ()
+    """Image sizes, pixels: the same images, resized."""
+
+    @model_validator(mode="after")
+    def _axes(self) -> Self:
+        if len(cells(self)) < 2:
+            raise ValueError("widths, levels, kinds, sides: give at least two values in all")
+        return self
+
+
+class CellSpec(transition.Spec):
+    """The transition of one cell; ``originals`` are the images before they are resized."""
+
+    originals: str
+
+    @property
+    def compared(self) -> str:
+        """Near-duplicates are looked for once, and are the same in all cells."""
+        return self.originals
+
+
+@cache
+def cells(spec: Spec) -> dict[str, CellSpec]:
+    """Every combination of the axes once, by its name, image size by image size."""
+    fixed = spec.network.model_dump()
+    shared = spec.model_dump(include=set(transition.Spec.model_fields) - {"data", "network"})
+    axes = (spec.sides, spec.kinds or (fixed["kind"],), spec.widths, spec.levels)
+    found = {}
+    for side, kind, width, levels in product(*(axis or (None,) for axis in axes)):
+        network = fixed if kind == fixed["kind"] else {"kind": kind}
+        network = network | ({"width": width} if width else {})
+        network |= {"levels": levels} if levels and kind == "unet" else {}
+        data = f"{spec.data},size={side}" if side else spec.data
+        sizes = ", ".join(f"{name} {value}" for name, value in network.items() if name != "kind")
+        name = f"{kind}: {sizes}" + (f"; {side}x{side}" if side else "")
+        found[name] = CellSpec(**shared, data=data, network=network, originals=spec.data)
+    return found
+
+
+def check_images(spec: Spec, *_: object) -> Mapping[str, Any]:
+    """Refuse sizes that the images do not grant, and images that are others at another size."""
+    identity, number = {}, len(open_images(spec.data))
+    for cell in cells(spec).values():
+        if len(open_images(cell.data)) != number:
+            raise InputError(
+                f"sides: {cell.data} has {len(open_images(cell.data)):,} images, not the "
+                f"{number:,} of {spec.data}; give images that are resized, such as a folder"
+            )
+        identity = transition.check_split(cell)
+    return identity
+
+
+def trials(spec: Spec, report: Report) -> list[Trial]:
+    """The trials of every cell's transition."""
+    return [
+        replace(trial, part=name, arm=name)
+        for name, cell in cells(spec).items()
+        for trial in transition.trials(cell, report)
+    ]
+
+
+def record(spec: Spec, trials: Sequence[Trial], folder: Path) -> None:
+    """Write order, content and roles of the images: those of the first cell, as of all."""
+    name, cell = next(iter(cells(spec).items()))
+    transition.record(cell, [trial for trial in trials if trial.arm == name], folder)
+
+
+def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Result]:
+    """The critical N of every cell that is done, and how it grows with parameters and pixels."""
+    found = []
+    for name in dict.fromkeys(trial.arm for trial, _ in done):
+        cell, own = cells(spec)[name], [pair for pair in done if pair[0].arm == name]
+        found.append(_cell(name, cell, transition.summarise(cell, own).result))
+    exponents = list(filter(None, (_exponent(found, of) for of in ("parameters", "pixels"))))
+    grown = " and ".join(f"{e.against}^a with a = {e.text()}" for e in exponents)
+    inside = [cell.critical_n.value for cell in found if cell.critical_n]
+    span = f", from {min(inside):,.0f} to {max(inside):,.0f}" if inside else ""
+    result = Result(
+        verdict=f"On {spec.data} the critical N lies inside the sizes tried for {len(inside)} of "
+        f"{len(found)} networks{span}" + (f"; it grows as {grown}." if grown else "."),
+        data=spec.data,
+        sizes=list(spec.sizes),
+        cells=found,
+        exponents=exponents,
+    )
+    return Summary(result, {})
+
+
+def _cell(name: str, cell: CellSpec, result: transition.Result) -> Cell:
+    channels, height, width = open_images(cell.data).shape
+    network = build(cell.network, channels, seed=0)
+    return Cell(
+        name=name,
+        kind=cell.network.model_dump()["kind"],
+        parameters=sum(p.numel() for p in network.parameters()),
+        pixels=height * width,
+        critical_n=result.critical_n,
+        beyond=result.beyond,
+        bound=cell.sizes[0 if result.beyond == "below" else -1],
+    )
+
+
+def _exponent(found: Sequence[Cell], against: str) -> Exponent | None:
+    """None where all cells have as much of it."""
+    varied = {
+        "parameters": np.log([cell.parameters for cell in found]),
+        "pixels": np.log([cell.pixels for cell in found]),
+        "kind": np.array([float(cell.kind == "unet") for cell in found]),
+    }
+    varied = {name: x for name, x in varied.items() if np.ptp(x) > 0}
+    if against not in varied:
+        return None
+    x = varied.pop(against)
+    y = np.log([cell.critical_n.value if cell.critical_n else cell.bound for cell in found])
+    side = [{"below": -1, None: 0, "above": 1}[cell.beyond] for cell in found]
+    ends = censored_slope(x, y, side, list(varied.values())) or (np.inf,) * 3
+    value, low, high = (end if np.isfinite(end) else None for end in ends)
+    return Exponent(against=against, value=value, low=low, high=high)
+
+
+STUDY = of_trials(
+    name="capacity",
+    spec=Spec,
+    count=lambda spec: sum(map(transition.STUDY.count, cells(spec).values())),
+    cells=lambda spec: list(cells(spec).values()),
+    trials=trials,
+    measure=twins.measure,
+    key=twins.key,
+    summarise=summarise,
+    needs=transition.needs,
+    reads=("data",),
+    check=check_images,
+    record=record,
+    extendable=("sizes", "widths", "levels", "kinds", "sides"),
+)
+run = STUDY.run
