@@ -1,18 +1,17 @@
 """The command line: one subcommand per job, no logic; every complaint is one line."""
 
-import contextlib
-import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
-from importlib import import_module, resources
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from twinscore import __version__, complaints
-from twinscore.errors import InputError
+from twinscore import __version__
+from twinscore.errors import InputError, one_line
+from twinscore.options import parse
 
 COMMANDS = {
     "prepare": "pack images into one file that every command maps",
@@ -29,10 +28,6 @@ COMMANDS = {
     "clusters": "train twins on near and on far clusters: which generalise worse?",
     "report": "draw the report of a run folder",
 }
-
-
-SHORT = {"--quality": "--sampling.quality"}
-"""Flags that may be written without the part of the spec that they belong to."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ class Calculation(Writing):
 class Drawing:
     """Draw the report of a run folder; an unfinished run is drawn as far as it goes."""
 
-    run: Path
+    run_folder: Path
     """Run folder."""
     no_images: bool = False
     """Leave training images and samples out of page and figures."""
@@ -133,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             globals()[f"_{words[0]}"](words[1:])
     except InputError as error:
-        print(f"twinscore: {error}", file=sys.stderr)
+        print(f"twinscore: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"twinscore: stopped; continue with: twinscore {_quoted(words)}", file=sys.stderr)
@@ -141,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, ValueError, OSError) as error:
         if os.environ.get("TWINSCORE_DEBUG"):
             raise
-        print(f"twinscore: failed: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"twinscore: failed: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -172,118 +167,6 @@ def _help() -> str:
     )
 
 
-def parse(argv: Sequence[str], options: type, spec_type: type | None, command: str) -> Any:
-    """Read a command's options; defaults come from ``--spec``, flags override them.
-
-    Parameters
-    ----------
-    argv : sequence of str
-        Words after the command.
-    options : type
-        Dataclass of the options; its field ``spec``, if ``spec_type`` is given, holds the spec.
-    spec_type : type or None
-        Pydantic model of the study's spec.
-    command : str
-        Name of the command, for help.
-
-    Returns
-    -------
-    options
-        An instance.
-
-    Raises
-    ------
-    InputError
-        One line per complaint of tyro or pydantic.
-    """
-    import tyro
-    from pydantic import ValidationError
-
-    flags = [word.partition("=") for word in argv]
-    words = ["".join((SHORT.get(flag, flag), *value)) for flag, *value in flags]
-    name, words = _take_spec(words)
-    default = None
-    if spec_type is not None:
-        try:
-            default = options(spec=spec_type(**_read_spec(name)) if name else spec_type())
-        except ValidationError as error:
-            raise InputError(f"{name}: {complaints.of_pydantic(error, '.'.join)}") from None
-    elif name:
-        raise InputError(f"--spec: {command} takes none")
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), _wide(words):
-            return tyro.cli(
-                options,
-                args=words,
-                default=default,
-                prog=f"twinscore {command}",
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
-            )
-    except ValidationError as error:
-        raise InputError(complaints.of_pydantic(error, complaints.flag)) from None
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        raise InputError(complaints.of_tyro(said.getvalue())) from None
-
-
-def _options(spec_type: type, base: type) -> type:
-    """``base`` with the fields of a spec, unprefixed, before its own."""
-    import tyro
-
-    spec = ("spec", Annotated[spec_type, tyro.conf.arg(name="")], field(default=None, kw_only=True))
-    made = make_dataclass(base.__name__, [spec], bases=(base,), frozen=True)
-    made.__doc__ = spec_type.__doc__
-    return made
-
-
-def _take_spec(words: list[str]) -> tuple[str | None, list[str]]:
-    """Split ``--spec NAME`` off."""
-    for i, word in enumerate(words):
-        if word.startswith("--spec="):
-            return word.removeprefix("--spec="), words[:i] + words[i + 1 :]
-        if word == "--spec":
-            if i + 1 == len(words):
-                raise InputError("--spec: give a name or a .yaml file after it")
-            return words[i + 1], words[:i] + words[i + 2 :]
-    return None, words
-
-
-def _read_spec(name: str) -> dict[str, Any]:
-    """Content of a shipped spec or a YAML file."""
-    import yaml
-
-    shipped = resources.files("twinscore") / "recipes"
-    names = sorted(p.name.removesuffix(".yaml") for p in shipped.iterdir() if ".yaml" in p.name)
-    path = shipped / f"{name}.yaml" if name in names else Path(name)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(
-            f"--spec: {name} is neither a file nor a shipped spec; shipped: {', '.join(names)}"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{name}: must hold fields and values, like --print-spec prints")
-    return content
-
-
-@contextlib.contextmanager
-def _wide(words: Sequence[str]) -> Any:
-    """Keep tyro from wrapping a complaint (but not its help) over several lines."""
-    if "--help" in words or "-h" in words:
-        yield
-        return
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "2000"
-    try:
-        yield
-    finally:
-        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
-
-
 def _print_spec(spec: Any) -> None:
     import yaml
 
@@ -295,7 +178,7 @@ def _study(command: str, *words: str) -> None:
     from twinscore.report import page
 
     study = import_module(f"twinscore.experiments.{command}")
-    options = parse(words, _options(study.Spec, STUDIES[command]), study.Spec, command)
+    options = parse(words, STUDIES[command], study.Spec, command)
     if options.print_spec:
         return _print_spec(options.spec)
     where = {
@@ -310,7 +193,7 @@ def _study(command: str, *words: str) -> None:
 def _prepare(words: list[str]) -> None:
     from twinscore.experiments import prepare
 
-    options = parse(words, _options(prepare.Spec, Writing), prepare.Spec, "prepare")
+    options = parse(words, Writing, prepare.Spec, "prepare")
     if options.print_spec:
         return _print_spec(options.spec)
     result = prepare.run(options.spec, options.out)
@@ -321,7 +204,7 @@ def _prepare(words: list[str]) -> None:
 def _train(words: list[str]) -> None:
     from twinscore.experiments import train
 
-    options = parse(words, _options(train.Spec, Single), train.Spec, "train")
+    options = parse(words, Single, train.Spec, "train")
     if options.print_spec:
         return _print_spec(options.spec)
     result = train.run(options.spec, options.out, device=options.device)
@@ -332,7 +215,7 @@ def _train(words: list[str]) -> None:
 def _sample(words: list[str]) -> None:
     from twinscore.experiments import sample
 
-    options = parse(words, _options(sample.Spec, Single), sample.Spec, "sample")
+    options = parse(words, Single, sample.Spec, "sample")
     if options.print_spec:
         return _print_spec(options.spec)
     result = sample.run(options.spec, options.out, device=options.device)
@@ -346,4 +229,4 @@ def _report(words: list[str]) -> None:
     from twinscore.report import page
 
     options = parse(words, Drawing, None, "report")
-    print(f"report: {page.write(options.run, images=not options.no_images)}")
+    print(f"report: {page.write(options.run_folder, images=not options.no_images)}")
