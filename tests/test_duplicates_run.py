@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 from twinscore import cli, images, runs
 from twinscore.errors import InputError
 from twinscore.experiments import duplicates
+from twinscore.report import content, page, style
 from twinscore.report import duplicates as drawn
-from twinscore.report import page, pieces, style
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -153,11 +153,11 @@ def test_the_command_prints_verdict_table_and_path(two, capsys):
     assert runs.read_json(out / "environment.json")["finished"]
     text = (out / "report.html").read_text()
     assert f"<h1>{result.verdict}</h1>" in text
-    assert pieces.HOLDS in text
+    assert content.HOLDS in text
     assert '<figure id="pairs">' in text
     assert cli.main(["duplicates", *words, "--no-images"]) == 0
     text = (out / "report.html").read_text()
-    assert pieces.HOLDS_NOT in text
+    assert content.HOLDS_NOT in text
     assert '<figure id="pairs">' not in text
     assert not (out / "figures" / "pairs.png").exists()
     assert (out / "figures" / "histogram.png").exists()

@@ -12,8 +12,9 @@ from twinscore.denoisers import NetworkSpec
 from twinscore.experiments import comparison, eigenbasis, extremes, harmonics, transition
 from twinscore.experiments.drawing import SamplingSpec
 from twinscore.report import harmonics as harmonics_report
-from twinscore.report import page, pieces, style
+from twinscore.report import page, style
 from twinscore.report import transition as report
+from twinscore.report.content import HOLDS, HOLDS_NOT
 from twinscore.training import TrainingSpec
 
 SPEC = transition.Spec(
@@ -106,7 +107,7 @@ def test_both_commands_write_the_page_of_the_bases_and_link_to_it(tmp_path):
         assert link in outer.read_text()
         assert ("every eigenvector, with a slider" in outer.read_text()) == images
         for html in (outer.read_text(), inner.read_text()):
-            assert (pieces.HOLDS if images else pieces.HOLDS_NOT) in html
+            assert (HOLDS if images else HOLDS_NOT) in html
             assert ('id="viewer-data"' in html) == images
         drawn = harmonics_report.FIGURES if images else ("spectrum", "coefficients")
         assert {path.stem for path in (out / folder / "figures").iterdir()} == set(drawn)

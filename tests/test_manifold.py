@@ -4,21 +4,25 @@ import csv
 import html
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from twinscore import cli, environment, runs
-from twinscore.denoisers import NetworkSpec
+from twinscore.analysis import tangent
+from twinscore.denoisers import Checkpoint, NetworkSpec
 from twinscore.denoisers.closed_form import Disc, disc_tangent
 from twinscore.errors import InputError
-from twinscore.experiments import budget, manifold
-from twinscore.experiments.manifold import measures, results, study
-from twinscore.experiments.manifold.spec import Spec
+from twinscore.experiments import budget, manifold, study
+from twinscore.experiments.folders import Done
+from twinscore.experiments.manifold import Spec
 from twinscore.images.synthetic import discs
 from twinscore.report import manifold as drawn
-from twinscore.report import page, pieces, style
+from twinscore.report import page, reading, style
+from twinscore.report.content import HOLDS_NOT, HOLDS_SYNTHETIC
+from twinscore.results.base import Interval
 from twinscore.training import TrainingSpec
 
 SPEC = Spec(
@@ -68,8 +72,24 @@ def of_contrast(spec):
     return int(((parameters[:, 3] - parameters[:, 4]).abs() > CONTRAST).nonzero()[0])
 
 
+def trial_of(spec, rows):
+    """A trial whose test discs are ``rows``."""
+    [trial, *_] = manifold.trials(SPEC, silent)
+    return replace(trial, test=rows)
+
+
 def measured(denoiser, spec, rows):
-    return results.result_of(spec, [measures.measure(denoiser, spec, rows, seed=1)], []).levels
+    trial = trial_of(spec, rows)
+    model = Checkpoint(denoiser, (1, spec.size, spec.size), (0.5,))
+    return trial, manifold.measure(spec, trial, model, silent)
+
+
+def levels_of(denoiser, spec, rows):
+    return manifold.summarise(spec, [measured(denoiser, spec, rows)]).result.levels
+
+
+def silent(name, event):
+    """Report nothing."""
 
 
 # Known answers
@@ -80,7 +100,8 @@ def test_the_exact_posterior_mean_has_no_gap_and_keeps_five():
     spec = SPEC.model_copy(update={"levels": (26.0,), "bases": 1})
     row, [sigma] = np.array([of_contrast(spec)]), spec.sigmas
     x, _ = discs(row, size=spec.size, radius=spec.radius)
-    at = x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    seed = runs.derive_seed(spec.seed, "noise", 0)
+    at = x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
     disc = Disc(spec.size, spec.radius, spec.edge)
     value = disc(at.double(), sigma)
     jacobian = disc.jacobian(at.double(), sigma)[0]
@@ -88,7 +109,7 @@ def test_the_exact_posterior_mean_has_no_gap_and_keeps_five():
     def optimum(y, sigma=None):
         return (value + ((y - at).flatten(1).double() @ jacobian).view_as(y)).to(y)
 
-    [level] = measured(optimum, spec, row)
+    [level] = levels_of(optimum, spec, row)
     # It answers in float32, whose rounding is under 1e-5 of the error of a pixel.
     assert [level.gap_exact.value, level.gap_exact.low] == pytest.approx([0, 0], abs=1e-3)
     assert (level.kept.value, level.kept_exact.value) == (5, 5)
@@ -105,28 +126,28 @@ def test_the_tangent_projection_has_no_gap_and_keeps_the_tangent():
     row = np.array([of_contrast(spec)])
     parameters = discs(row, size=spec.size, radius=spec.radius)[1]
     plane = disc_tangent(parameters[0].double(), spec.size)
-    arrays = measures.measure(plane, spec, row, seed=1)
-    for level in results.result_of(spec, [arrays], []).levels:
+    done = measured(plane, spec, row)
+    for level in manifold.summarise(spec, [done]).result.levels:
         assert level.gap_tangent.value == pytest.approx(0, abs=1e-9)
         assert level.gap is level.gap_tangent
         assert level.exact is level.kept_exact is level.near_one_exact is None
         assert level.beside_exact is None
         assert level.kept.value == level.near_one.value == 5
         assert level.cosines == pytest.approx([1] * 5)
-    assert np.abs(arrays["shown/extravalues"]).max() < 1e-6  # float32: the basis follows y
+    assert np.abs(done[1]["shown/extravalues"]).max() < 1e-6  # float32: the basis follows y
 
 
 def test_directions_kept_in_part_are_not_near_one():
     """Four fifths of everything: above 0.5 all, above 0.9 nothing."""
     spec = SPEC.model_copy(update={"levels": (40.0,), "exact": 0, "bases": 1})
-    [level] = measured(lambda y, sigma=None: 0.8 * y, spec, np.array([of_contrast(spec)]))
+    [level] = levels_of(lambda y, sigma=None: 0.8 * y, spec, np.array([of_contrast(spec)]))
     assert (level.kept.value, level.near_one.value) == (64, 0)
 
 
 def test_a_denoiser_that_keeps_more_is_told_apart():
     """The identity has every eigenvalue 1: all 64 are kept, the tangent among them."""
     spec = SPEC.model_copy(update={"levels": (40.0,), "exact": 0, "bases": 1})
-    [level] = measured(lambda y, sigma=None: 1.0 * y, spec, np.array([of_contrast(spec)]))
+    [level] = levels_of(lambda y, sigma=None: 1.0 * y, spec, np.array([of_contrast(spec)]))
     assert level.kept.value == 64
     assert level.overlap.value == pytest.approx(1)
     # Its error is d sigma^2, the projection's that of 5 of d dimensions.
@@ -135,7 +156,7 @@ def test_a_denoiser_that_keeps_more_is_told_apart():
 
 def test_a_gap_is_paired_signed_and_never_clipped():
     reference = np.random.default_rng(0).exponential(size=(2, 50))
-    worse, better = (results.gap(f * reference, reference[:, :20], 0) for f in (10.0, 0.1))
+    worse, better = (manifold._gap(f * reference, reference[:, :20], 0) for f in (10.0, 0.1))
     for found, exact in ((worse, 10), (better, -10)):
         # One factor for every disc: paired differences have no spread.
         assert [found.value, found.low, found.high] == pytest.approx([exact] * 3)
@@ -156,7 +177,7 @@ def test_a_gap_is_paired_signed_and_never_clipped():
 )
 def test_the_verdict_words_the_sign(finished, gaps, said):
     def around(value):
-        return results.Value(value=value, low=value - 1, high=value + 1)
+        return Interval(value=value, low=value - 1, high=value + 1)
 
     levels = [
         finished.result.levels[0].model_copy(
@@ -164,7 +185,7 @@ def test_the_verdict_words_the_sign(finished, gaps, said):
         )
         for k, gap in enumerate(gaps)
     ]
-    found = results.verdict_of(SPEC, levels).replace("the exact posterior mean", "R")
+    found = manifold._verdict(SPEC, levels).replace("the exact posterior mean", "R")
     assert said in found
     assert "above 0.5 and 8.2 [7.2, 9.2] above 0.9; 5 suffice." in found
 
@@ -176,10 +197,10 @@ def test_extra_directions_are_those_beyond_the_tangent():
     symmetric = (
         basis.T @ torch.diag(torch.tensor([1.0] * 7 + [0.2, 0.0], dtype=torch.float64)) @ basis
     )
-    values, vectors = measures.extra_directions(symmetric, basis[:5])
+    values, vectors = tangent.extra_directions(symmetric, basis[:5])
     assert values.tolist() == pytest.approx([1, 1, 0.2] + [0] * 6, abs=1e-12)
     assert (vectors[:2] @ basis[:5].T).abs().max() < 1e-12
-    assert measures.principal_cosines(basis[3:7], basis[:5]).tolist() == pytest.approx(
+    assert tangent.principal_cosines(basis[3:7], basis[:5]).tolist() == pytest.approx(
         [1, 1, 0, 0, 0], abs=1e-12
     )
 
@@ -188,11 +209,11 @@ def test_extra_directions_are_those_beyond_the_tangent():
 
 
 def test_a_run_holds_what_it_measured(finished):
-    result, arrays = finished.result, drawn.reading.read(finished.folder)
+    result, run = finished.result, reading.read(finished.folder)
     assert result.complete
     assert [level.sigma for level in result.levels] == pytest.approx([10**-0.2, 0.1])
     for level in result.levels:
-        for name in results.VALUES:
+        for name in manifold.VALUES:
             value = getattr(level, name)
             assert value.low <= value.value <= value.high
         gap = level.beside_exact.tangent.value - level.beside_exact.network.value
@@ -200,8 +221,8 @@ def test_a_run_holds_what_it_measured(finished):
         assert level.gap_exact.value == pytest.approx(
             level.exact.value - level.beside_exact.network.value
         )
-    assert drawn.reading.array(arrays, "mse/network").shape == (2, 2, 4)
-    assert drawn.reading.array(arrays, "eigenvalues/exact").shape == (2, 2, 1, 64)
+    assert run.array("mse/network").shape == (2, 2, 4)
+    assert run.array("eigenvalues/exact").shape == (2, 2, 1, 64)
     assert result.verdict.startswith("On discs of 8x8 pixels the network's squared error is above")
     with (finished.folder / "levels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -213,7 +234,7 @@ def test_a_run_holds_what_it_measured(finished):
 def test_replicates_share_no_disc(finished):
     specs = [json.loads(p.read_text()) for p in finished.folder.glob("trials/*/spec.json")]
     assert len({spec["indices_digest"] for spec in specs}) == 2
-    errors = drawn.reading.array(drawn.reading.read(finished.folder), "mse/tangent")
+    errors = reading.read(finished.folder).array("mse/tangent")
     assert len(np.unique(errors)) == errors.size
 
 
@@ -225,7 +246,7 @@ def test_a_run_continues_and_ends_with_the_same_bytes(folder, finished, monkeypa
     manifold.run(SPEC, folder, device="cpu")
     for name in ("result.json", "arrays.safetensors", "levels.csv"):
         assert (folder / name).read_bytes() == (finished.folder / name).read_bytes()
-    monkeypatch.setattr(measures, "measure", None)  # nothing is measured again
+    monkeypatch.setattr(manifold, "_errors", None)  # nothing is measured again
     assert manifold.run(SPEC, folder, device="cpu").result == finished.result
     with pytest.raises(InputError, match=r"differs in edge\)"):
         manifold.run(SPEC.model_copy(update={"edge": 2.0}), folder, device="cpu")
@@ -277,7 +298,7 @@ def test_shipped_specs_are_read(name, capsys):
 
 
 def test_the_command_prints_verdict_table_and_path(folder, finished, monkeypatch, capsys):
-    monkeypatch.setattr(manifold, "run", lambda *_, **__: study.Done(folder, finished.result))
+    monkeypatch.setattr(study.Study, "run", lambda *_, **__: Done(folder, finished.result))
     assert cli.main(["manifold"]) == 0
     result = finished.result
     said = capsys.readouterr().out
@@ -285,18 +306,18 @@ def test_the_command_prints_verdict_table_and_path(folder, finished, monkeypatch
     text = (folder / "report.html").read_text()
     assert f"<h1>{html.escape(result.verdict, quote=False).replace(chr(39), '&#39;')}</h1>" in text
     assert '<figure id="eigenvectors">' in text
-    assert pieces.HOLDS_SYNTHETIC in text
+    assert HOLDS_SYNTHETIC in text
     page.write(folder, images=False)
     text = (folder / "report.html").read_text()
     assert '<figure id="eigenvectors">' not in text
-    assert pieces.HOLDS_NOT in text
+    assert HOLDS_NOT in text
 
 
 def test_figures_show_the_numbers(finished):
-    figures = drawn.figures(finished.folder)
-    assert list(figures) == list(drawn.FIGURES)
+    figures = page.figures(finished.folder)
+    assert list(figures) == ["gap", "spectrum", "eigenvectors"]
     lines = {line.get_label(): line for line in figures["spectrum"].axes[0].get_lines()}
-    eigenvalues = drawn.reading.array(drawn.reading.read(finished.folder), "eigenvalues/network")
+    eigenvalues = reading.read(finished.folder).array("eigenvalues/network")
     label = f"σ = {finished.result.levels[1].sigma:.2g}"
     np.testing.assert_allclose(
         lines[label].get_ydata(), eigenvalues[:, 1].mean((0, 1))[: drawn.RANKS]
@@ -311,7 +332,7 @@ def test_figures_show_the_numbers(finished):
 
 
 def test_references_are_drawn_on_the_same_discs(finished):
-    left, right = drawn.figures(finished.folder, images=False)["gap"].axes
+    left, right = page.figures(finished.folder, images=False)["gap"].axes
     levels = finished.result.levels
     for axes, expected in (
         (left, [[at.beside_exact.network, at.exact, at.beside_exact.tangent] for at in levels]),
@@ -321,7 +342,7 @@ def test_references_are_drawn_on_the_same_discs(finished):
         assert np.transpose(found) == pytest.approx(
             np.array([[value.value for value in row] for row in expected])
         )
-    assert "same discs, 1 for each network" in drawn.content(finished.folder).captions["gap"].text
+    assert "same discs, 1 for each network" in drawn.gap.caption(reading.read(finished.folder)).text
 
 
 @pytest.mark.parametrize(("count", "shown"), [(1, 1), (4, 4), (5, 5), (9, 5)])
@@ -329,7 +350,7 @@ def test_the_caption_names_the_levels_whose_eigenvectors_are_shown(finished, fol
     result = json.loads((folder / "result.json").read_text())
     levels = [result["levels"][0] | {"sigma": 1 / (k + 1)} for k in range(count)]
     runs.write_json(folder / "result.json", result | {"levels": levels})
-    text = drawn.content(folder).captions["eigenvectors"].text
+    text = drawn.eigenvectors.caption(reading.read(folder)).text
     named = text.split("for sigma = ")[1].split(":")[0].split(", ")
     assert len(named) == shown
     assert {named[0], named[-1]} == {"1", f"{1 / count:.2g}"}
@@ -341,13 +362,18 @@ def test_a_page_without_the_exact_reference(finished, folder):
         level |= dict.fromkeys(("exact", "gap_exact", "beside_exact"))
         level |= dict.fromkeys(("kept_exact", "near_one_exact"))
     runs.write_json(folder / "result.json", result | {"exact": 0, "missing": ["replicate 1"]})
-    content = drawn.content(folder)
-    assert "not computed" in dict(content.facts)["Reference, for each network"]
-    assert content.missing == ("replicate 1",)
-    assert len(drawn.figures(folder)["gap"].axes[1].containers) == 1
+    facts = dict(drawn.content(reading.read(folder)).facts)
+    assert "not computed" in facts["Reference, for each network"]
+    assert "<li>replicate 1</li>" in page.write(folder).read_text()
+    assert len(page.figures(folder)["gap"].axes[1].containers) == 1
 
 
 def test_a_folder_without_results_is_one_line(folder):
     (folder / "result.json").unlink()
-    with pytest.raises(InputError, match="no network is finished"):
-        drawn.figures(folder)
+    text = page.write(folder).read_text()
+    assert "No part of this run is finished yet." in text
+    assert not list((folder / "figures").glob("*.png"))
+    shutil.rmtree(folder / "trials")
+    (folder / "trials").mkdir()
+    with pytest.raises(InputError, match="nothing is finished yet"):
+        page.write(folder)

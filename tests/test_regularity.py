@@ -18,7 +18,7 @@ from twinscore.experiments.regularity import measures, results, study
 from twinscore.experiments.regularity.spec import Spec
 from twinscore.images import load
 from twinscore.images.synthetic import field_law, mixture
-from twinscore.report import page, pieces, style
+from twinscore.report import content, page, style
 from twinscore.report import regularity as drawn
 from twinscore.training import TrainingSpec
 
@@ -240,7 +240,7 @@ def test_the_command_writes_a_page(finished, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.startswith(finished.result.verdict)
     text = (finished.folder / "report.html").read_text()
-    assert pieces.HOLDS_SYNTHETIC in text
+    assert content.HOLDS_SYNTHETIC in text
     assert all(f'<figure id="{name}">' in text for name in drawn.FIGURES)
     assert cli.main([*words, "--no-images"]) == 0
     assert '<figure id="bases">' not in (finished.folder / "report.html").read_text()

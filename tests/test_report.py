@@ -18,7 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 from report_folder import build, write_json, write_trial
 from twinscore.errors import InputError
-from twinscore.report import page, pictures, pieces, reading, style, transition
+from twinscore.report import page, pictures, reading, style, transition
+from twinscore.report.content import HOLDS, HOLDS_NOT
 
 SIZES = (10, 800)
 DRAWN = [name for name in transition.FIGURES if name not in {"harmonics", "spectrum"}]
@@ -112,7 +113,7 @@ def test_page_puts_the_verdict_first_and_a_row_for_each_size(written):
     assert f"<h1>{verdict}</h1>" in text
     assert text.index("<h1>") < text.index("<table")
     assert re.findall(r'<th scope="row">([\d,]+)</th>', text)[: len(SIZES)] == ["10", "800"]
-    assert pieces.HOLDS in text
+    assert HOLDS in text
     assert "8 min 12 s" in text
     assert "unfinished" not in text.split("</style>")[1]
 
@@ -163,8 +164,8 @@ def test_without_images_none_is_read_nor_left(folder, undrawn, monkeypatch):
     kept |= {"closest_pairs", "held_out_nearest"}
     assert {name.partition("/")[2] for name in read} == kept
     assert not any("samples" in path.name for path in (folder / "figures").iterdir())
-    assert pieces.HOLDS_NOT in text
-    assert pieces.HOLDS not in text
+    assert HOLDS_NOT in text
+    assert HOLDS not in text
     assert "image/png" not in text
     assert "<canvas" not in text
 

@@ -13,10 +13,11 @@ from twinscore.denoisers import NetworkSpec
 from twinscore.denoisers.closed_form import Gaussian
 from twinscore.denoisers.layers import generator_of
 from twinscore.errors import InputError
-from twinscore.experiments import budget, shuffled, shuffled_control
+from twinscore.experiments import budget, shuffled
 from twinscore.images import load
 from twinscore.images.synthetic import pixel_shuffle
-from twinscore.report import page, pieces
+from twinscore.report import page
+from twinscore.report.content import HOLDS_NOT, HOLDS_TEST
 from twinscore.training import TrainingSpec
 from twinscore.training.history import SIGMAS
 
@@ -46,7 +47,7 @@ def test_a_denoiser_that_knows_no_neighbours_is_equivariant():
     covariance = 0.1 * torch.eye(16, dtype=torch.float64)
     denoiser = Gaussian.of(torch.full((1, 4, 4), 0.5, dtype=torch.float64), covariance)
     y = torch.randn(3, 1, 4, 4, generator=generator_of(0), dtype=torch.float64)
-    moved = shuffled_control.unshuffled(denoiser, pixel_shuffle(4, 4, 0))(y, 0.3)
+    moved = shuffled.unshuffled(denoiser, pixel_shuffle(4, 4, 0))(y, 0.3)
     # the products of the two orders are rounded apart
     torch.testing.assert_close(moved, denoiser(y, 0.3), rtol=1e-12, atol=1e-12)
 
@@ -92,7 +93,7 @@ def test_the_report_is_drawn(done, images):
     text = page.write(done.folder, images=images).read_text()
     assert done.result.verdict in text
     assert "t (95 %) over 2 replicates" in text
-    assert (pieces.HOLDS_TEST if images else pieces.HOLDS_NOT) in text
+    assert (HOLDS_TEST if images else HOLDS_NOT) in text
     drawn = {path.stem for path in (done.folder / "figures").glob("*.png")}
     assert drawn == ({"loss", "estimates"} if images else {"loss"})
 
@@ -113,8 +114,8 @@ def test_bad_input_is_refused(tmp_path, change, message):
 def test_moments_are_summed_in_chunks(monkeypatch):
     images, indices = load("digits"), np.arange(0, 400, 3)
     shuffle = pixel_shuffle(*images.shape[1:], 0)
-    monkeypatch.setattr(shuffled_control, "_CHUNK_VALUES", 64 * 50)
-    mean, covariance = shuffled_control.moments(images, indices, shuffle)
+    monkeypatch.setattr(shuffled, "_CHUNK_VALUES", 64 * 50)
+    mean, covariance = shuffled.moments(images, indices, shuffle)
     x = shuffle.apply(images[indices]).double()
     # sums of 134 values in another order
     torch.testing.assert_close(mean, x.mean(0), rtol=1e-13, atol=1e-13)
@@ -127,7 +128,7 @@ def test_a_control_that_does_not_fit_is_refused_with_the_size_that_does(monkeypa
     nothing = budget.Cost(weights=0, activations=0, images=0)
 
     def require(*shape):
-        before = [shuffled_control.demand(shape)]
+        before = [shuffled.demand(shape)]
         budget.require_memory(nothing, shape[1], "cpu", 1, "data: size", before=before)
 
     with pytest.raises(InputError, match=r"^data: size 32 needs .* the control .* size 16 fits$"):
@@ -142,11 +143,11 @@ def test_the_size_that_is_proposed_suits_the_control_and_the_trainings(monkeypat
     monkeypatch.setattr(budget, "available_memory", lambda device: 48 * 52**4)
     side, pixels = 64, 48 * 52**4 // 30**2
     cost = budget.Cost(weights=0, activations=side**2 * pixels, images=0)
-    before = [shuffled_control.demand((1, side, side))]
+    before = [shuffled.demand((1, side, side))]
     with pytest.raises(InputError, match=r"for the control .* size 24 fits$"):
         budget.require_memory(cost, side, "cpu", 1, before=before)
     fitting = budget.Cost(weights=0, activations=24**2 * pixels, images=0)
-    before = [shuffled_control.demand((1, 24, 24))]
+    before = [shuffled.demand((1, 24, 24))]
     budget.require_memory(fitting, 24, "cpu", 1, before=before)
 
 
@@ -161,10 +162,7 @@ def test_trainings_that_do_not_fit_are_refused_beforehand(tmp_path, monkeypatch)
 def test_the_estimate_is_said_and_one_source_is_read_after_the_other(done):
     said = (done.folder / "log.txt").read_text()
     assert said.index("estimate: 4 networks: about") < said.index("step 1 of 3")
-    images = load(SPEC.data)
-    splits = [shuffled._split(SPEC, images, replicate) for replicate in (0, 1)]
-    how, order = environment.Execution("cpu", 1, 1), pixel_shuffle(8, 8, 0)
-    tasks = shuffled._tasks(SPEC, images, splits, order, done.folder, how)
+    tasks = shuffled.trials(SPEC, lambda name, event: None)
     assert [task.arm for task in tasks] == ["plain", "plain", "shuffled", "shuffled"]
 
 

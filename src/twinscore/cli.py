@@ -4,30 +4,27 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, make_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from twinscore import __version__
 from twinscore.errors import InputError, one_line
 from twinscore.options import parse
+from twinscore.results import studies
 
-COMMANDS = {
+TOOLS = {
     "prepare": "pack images into one file that every command maps",
-    "duplicates": "find images that repeat others of their set, or of another",
-    "transition": "train twins at several sizes: where does memorising end?",
     "train": "train one denoiser",
     "sample": "draw samples from a model",
-    "harmonics": "show the basis in which a denoiser shrinks an image",
-    "restore": "restore a picture from part of its pixels, or other measurements",
-    "regularity": "train on C-alpha images: does the error fall at the optimal rate?",
-    "manifold": "train on discs: how far is a network from the exact optimum?",
-    "shuffled": "train with and without shuffled pixels: does the network's inductive bias fit?",
-    "mixture": "solve score models of two modes exactly: early stopping, capacity, modes shift",
-    "clusters": "train twins on near and on far clusters: which generalise worse?",
     "report": "draw the report of a run folder",
 }
+
+
+def commands() -> dict[str, str]:
+    """Name and purpose of every command."""
+    return TOOLS | studies()
 
 
 @dataclass(frozen=True)
@@ -49,40 +46,6 @@ class Single(Writing):
 
 
 @dataclass(frozen=True)
-class Sweep(Single):
-    """Options of a command that runs many trials and draws a report."""
-
-    workers: int | None = None
-    """Trials trained side by side (default: one per core on a CPU, else one)."""
-    no_images: bool = False
-    """Leave training images and samples out of the report."""
-
-
-@dataclass(frozen=True)
-class Drawn(Single):
-    """Options of a command that runs one network and draws a report."""
-
-    no_images: bool = False
-    """Leave the images out of the report."""
-
-
-@dataclass(frozen=True)
-class Comparison(Writing):
-    """Options of a command that compares images and draws a report."""
-
-    no_images: bool = False
-    """Leave the images out of the report."""
-
-
-@dataclass(frozen=True)
-class Calculation(Writing):
-    """Options of a command that computes on the CPU and draws a report."""
-
-    workers: int | None = None
-    """Replicates computed side by side (default: one per core)."""
-
-
-@dataclass(frozen=True)
 class Drawing:
     """Draw the report of a run folder; an unfinished run is drawn as far as it goes."""
 
@@ -92,18 +55,16 @@ class Drawing:
     """Leave training images and samples out of page and figures."""
 
 
-STUDIES = {
-    "clusters": Sweep,
-    "duplicates": Comparison,
-    "harmonics": Drawn,
-    "manifold": Sweep,
-    "mixture": Calculation,
-    "regularity": Sweep,
-    "restore": Drawn,
-    "shuffled": Sweep,
-    "transition": Sweep,
+OPTIONAL = {
+    "device": (Literal["auto", "cpu", "cuda", "mps"], "auto", "Where networks run."),
+    "workers": (
+        int | None,
+        None,
+        "Tasks side by side (default: one per core on a CPU, else one).",
+    ),
+    "no_images": (bool, False, "Leave images and samples out of the report."),
 }
-"""Commands that run the study of their name and draw its report, with their options."""
+"""Options that some studies have: type, default, help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,10 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if words[0] not in COMMANDS:
-            known = ", ".join(COMMANDS)
+        if words[0] not in commands():
+            known = ", ".join(commands())
             raise InputError(f"{words[0]}: no such command; give one of {known}")
-        if words[0] in STUDIES:
+        if words[0] in studies():
             _study(*words)
         else:
             globals()[f"_{words[0]}"](words[1:])
@@ -152,8 +113,8 @@ def _quoted(words: Sequence[str]) -> str:
 
 
 def _help() -> str:
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:{width}}{text}" for name, text in COMMANDS.items()]
+    width = max(map(len, commands())) + 2
+    lines = [f"  {name:{width}}{text}" for name, text in (commands()).items()]
     return "\n".join(
         [
             "usage: twinscore COMMAND [--spec NAME|file.yaml] [options]",
@@ -173,21 +134,41 @@ def _print_spec(spec: Any) -> None:
     print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), end="")
 
 
+@dataclass(frozen=True)
+class Study(Writing):
+    """Options of every study."""
+
+    estimate: bool = False
+    """Print the time, memory and disk that the run would take, and stop."""
+
+
 def _study(command: str, *words: str) -> None:
     """Run a study and print its verdict, its table and where its report is."""
     from twinscore.report import page
 
-    study = import_module(f"twinscore.experiments.{command}")
-    options = parse(words, STUDIES[command], study.Spec, command)
+    study = import_module(f"twinscore.experiments.{command}").STUDY
+    optional = (*study.machine, *(["no_images"] if page.shows_images(command) else []))
+    options = parse(words, _with(Study, optional), study.spec, command)
     if options.print_spec:
         return _print_spec(options.spec)
-    where = {
-        name: getattr(options, name) for name in ("device", "workers") if name in vars(options)
-    }
+    where = {name: getattr(options, name) for name in study.machine}
+    if options.estimate:
+        return print(study.cost(options.spec, options.out, **where).text())
     done = study.run(options.spec, options.out, **where)
     html = page.write(done.folder, images=not getattr(options, "no_images", False))
     print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
     return None
+
+
+def _with(base: type, names: Sequence[str]) -> type:
+    """``base`` and some of the ``OPTIONAL`` options."""
+    import tyro
+
+    added = []
+    for name in names:
+        kind, default, text = OPTIONAL[name]
+        added.append((name, Annotated[kind, tyro.conf.arg(help=text)], field(default=default)))
+    return make_dataclass(base.__name__, added, bases=(base,), frozen=True)
 
 
 def _prepare(words: list[str]) -> None:

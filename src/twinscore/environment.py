@@ -54,24 +54,33 @@ def check(device: str, workers: int | None = None) -> None:
         raise InputError(f"--workers: {workers} is too few; give at least 1")
 
 
-def start(folder: Path, *, device: str, workers: int | None, trials: int) -> Execution:
-    """Settings of a run: those it was started with, or new ones, recorded in the folder.
+def settings(folder: Path, *, device: str, workers: int | None, trials: int) -> Execution:
+    """Settings of a run: those it was started with, or new ones.
 
     On a CPU the default is one trial per core with one thread each: two twins side by side on two
     cores finish sooner than one after the other with both (benchmarks/training.py). On other
     devices trials run one at a time.
     """
-    path = folder / "environment.json"
-    known = runs.read_json(path) if path.exists() else None
     side_by_side = workers or default_workers(device, trials)
-    if known:
-        execution = Execution(device, side_by_side, known["threads"])
-        started, seconds = known["started"], known["wall_seconds"]
-    else:
-        threads = max(1, available_cores() // side_by_side)
-        execution = Execution(device, side_by_side, threads)
-        started, seconds = runs.now(), 0.0
-    content = {"started": started, "finished": None, "wall_seconds": seconds}
+    path = folder / "environment.json"
+    threads = (
+        runs.read_json(path)["threads"]
+        if path.exists()
+        else max(1, available_cores() // side_by_side)
+    )
+    return Execution(device, side_by_side, threads)
+
+
+def start(folder: Path, *, device: str, workers: int | None, trials: int) -> Execution:
+    """The :func:`settings` of a run, recorded in its folder."""
+    execution = settings(folder, device=device, workers=workers, trials=trials)
+    path = folder / "environment.json"
+    known = runs.read_json(path) if path.exists() else {}
+    content = {
+        "started": known.get("started") or runs.now(),
+        "finished": None,
+        "wall_seconds": known.get("wall_seconds", 0.0),
+    }
     runs.write_json(path, vars(execution) | content | description())
     return execution
 

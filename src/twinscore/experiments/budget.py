@@ -1,32 +1,21 @@
-"""What trials will cost: memory and time, before anything is trained."""
+"""Memory of trainings and of what is measured on networks, before anything is trained."""
 
-import contextlib
 import math
 import os
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from twinscore import environment
 from twinscore.denoisers import NetworkSpec, build
-from twinscore.environment import Execution, on_cpu
+from twinscore.environment import on_cpu
 from twinscore.errors import InputError
-from twinscore.execution import torch_threads
-from twinscore.training import TrainingSpec, fit, single_device
-from twinscore.training.fit import SHOWN
-from twinscore.training.history import SIGMAS
 
 _MOMENTS = 2  # of Adam
-_CROP = 2**16  # pixels of the part of a batch that a CPU is timed with
-_LONG = 1.0  # seconds of a step that a CPU is not asked to make whole
-_STEPS, _COUNTED = 12, 8  # made, and of these counted, the last ones
-_PATIENCE = 3.0  # seconds after the first step until no further one is made
+PROCESS = 400 * 10**6
+"""Bytes of a Python process in which torch is loaded, about."""
 _STEP = 8  # of the image sizes that are proposed, beginning at twice that
 _JACOBIAN_FORMED = 4
 """Bytes of each entry of a Jacobian on the device that forms it, float32."""
@@ -54,6 +43,11 @@ class Cost:
     activations: int
     images: int
     entries: int = 0
+
+    @property
+    def parameters(self) -> int:
+        """The weights alone."""
+        return self.weights // (2 + _MOMENTS)
 
     @property
     def total(self) -> int:
@@ -225,125 +219,3 @@ def _host_memory() -> int:
     if limit.exists() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
         free = min(free, int(text) - int(used.read_text(encoding="utf-8")))
     return free
-
-
-def wall_seconds(work: float, how: Execution) -> float:
-    """How long ``work``, in seconds of one core or of the device, takes with all workers.
-
-    Workers and threads share out the cores of a CPU, which may be fewer than they; any other device
-    is one, however many use it.
-    """
-    if not on_cpu(how.device):
-        return work
-    return work / min(how.workers * how.threads, environment.available_cores())
-
-
-def said(networks: int, work: float, needed: Cost, how: Execution) -> str:
-    """Put an estimate in words: how many networks are left, how long they take, how much memory.
-
-    Parameters
-    ----------
-    networks : int
-        Trainings that are left; workers that find none are idle.
-    work : float
-        Seconds that all of them take one core, or the device.
-    needed : Cost
-        Memory of one.
-    how : Execution
-        The run's device, workers and threads.
-    """
-    side_by_side = min(how.workers, environment.available_cores())
-    rounds = math.ceil(networks / side_by_side)
-    idle = rounds * side_by_side / networks if on_cpu(how.device) else 1.0
-    took = _duration(wall_seconds(work, how) * idle)
-    memory = min(how.workers, networks) * needed.total / 1e9
-    plural = "s" if networks > 1 else ""
-    return f"{networks} network{plural}: about {took} and {memory:.2g} GB of memory"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 1.5:
-        return "a second"
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    minutes = seconds / 60
-    return f"{minutes / 60:.1f} hours" if minutes >= 60 else f"{minutes:.1f} minutes"
-
-
-def training_seconds(
-    network: NetworkSpec,
-    training: TrainingSpec,
-    shape: tuple[int, int, int],
-    device: str,
-    *,
-    threads: int,
-) -> float:
-    """Time of one training, from a few of its steps, in seconds of one core or of the device.
-
-    The steps are those of :func:`~twinscore.training.fit`, with noise, optimiser and average of the
-    weights, on images of random pixels. Reading or making images is not counted, nor is what
-    workers side by side cost each other.
-
-    Parameters
-    ----------
-    network, training : NetworkSpec, TrainingSpec
-        What is trained, and how.
-    shape : tuple of int
-        (C, H, W).
-    device : str
-        Where. An accelerator is timed with the whole batch; a CPU, where a step would take long,
-        with part of it.
-    threads : int
-        Threads of a CPU that each training uses.
-
-    Returns
-    -------
-    float
-        For a CPU the time times ``threads``. An evaluation is counted as so many images forward,
-        a third of a step each. Takes some seconds itself.
-    """
-    batch = training.batch
-    part = min(batch, max(1, _CROP // (shape[1] * shape[2]))) if on_cpu(device) else batch
-    with torch_threads(threads):
-        step = _step_seconds(network, training, shape, device, part) * batch / part
-        if part < batch and step < _LONG:
-            step = _step_seconds(network, training, shape, device, batch)
-    if not on_cpu(device):
-        torch.accelerator.empty_cache()  # it is the workers' now
-    evaluation = 2 * SHOWN * len(SIGMAS) / (3 * batch)
-    seconds = step * (training.steps + training.evaluations * evaluation)
-    return seconds * threads if on_cpu(device) else seconds
-
-
-class _Timed(Exception):  # noqa: N818
-    """Ends a training whose steps have been timed."""
-
-
-def _step_seconds(
-    network: NetworkSpec,
-    training: TrainingSpec,
-    shape: tuple[int, int, int],
-    device: str,
-    batch: int,
-) -> float:
-    """Median time of the steps after the first, at a learning rate that moves no weights."""
-    ends: list[float] = []
-
-    def lap(step: int, row: dict[str, float] | None) -> None:
-        if not on_cpu(device):
-            torch.accelerator.synchronize()
-        ends.append(time.perf_counter())
-        if step > 1 and (step == _STEPS or ends[-1] - ends[0] > _PATIENCE):
-            raise _Timed
-
-    x = torch.rand(SHOWN, *shape, generator=torch.Generator().manual_seed(0))
-    changes = {"steps": 2 * _STEPS, "batch": batch, "evaluations": 1, "learning_rate": 1e-12}
-    with contextlib.suppress(_Timed):
-        fit(
-            build(network, shape[0], seed=0),
-            x,
-            training.model_copy(update=changes),
-            fabric=single_device(device),
-            on_step=lap,
-        )
-    return statistics.median(after - before for before, after in pairwise(ends[-_COUNTED - 1 :]))

@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +22,7 @@ from twinscore.experiments.cluster_results import Name, Outcome, Result
 from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.likelihood import LikelihoodSpec, bits_per_dimension
+from twinscore.experiments.study import of_old
 from twinscore.experiments.trials import (
     Trial,
     measure,
@@ -36,8 +37,6 @@ from twinscore.training import TrainingSpec, history, single_device
 from twinscore.training.fit import HISTORY
 
 __all__ = ["Done", "Result", "Spec", "run"]
-
-STUDY = "clusters"
 
 
 class Spec(BaseModel):
@@ -160,7 +159,7 @@ def run(
         seed=derive_seed(spec.seed, "clusters"),
     )
     unions = _unions(spec, images, keep, clusters)
-    content = {"study": STUDY} | spec.model_dump(mode="json") | {"data_digest": images.digest}
+    content = {"study": "clusters"} | spec.model_dump(mode="json") | {"data_digest": images.digest}
     with run_folder(content, out) as (folder, report):
         trials = 2 * len(unions) * spec.replicates
         how = environment.start(folder, device=device, workers=workers, trials=trials)
@@ -258,21 +257,17 @@ def _tasks(plan: _Plan, device: str) -> list[_Task]:
             mean = tuple(plan.images.take(members).mean())
             for twin in "ab":
                 trial = Trial(
-                    path=plan.folder,
                     source=spec.data,
                     data_digest=plan.images.digest,
                     indices=getattr(split, twin),
                     test=split.test,
                     mean=mean,
-                    n=spec.n,
                     twin=twin,
                     replicate=replicate,
                     seed=spec.seed,
                     network=spec.network,
                     training=spec.training,
-                    device=device,
-                )
-                trial = replace(trial, path=plan.folder / "trials" / trial.name)
+                ).placed(plan.folder, device, None)
                 tasks.append(_Task(union.name, trial, seeds, spec.sampling, spec.likelihood))
     return tasks
 
@@ -366,3 +361,6 @@ def _write_result(plan: _Plan, found: dict[tuple[Name, int, str], Outcome]) -> R
     )
     runs.write_text(plan.folder / "result.json", result.model_dump_json(indent=2) + "\n")
     return result
+
+
+STUDY = of_old("clusters", Spec, lambda *a, **k: run(*a, **k), ("device", "workers"))

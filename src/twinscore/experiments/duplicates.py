@@ -14,11 +14,12 @@ from twinscore import environment, runs
 from twinscore import images as image_sets
 from twinscore.execution import torch_threads
 from twinscore.experiments.folders import Done, run_folder
+from twinscore.experiments.study import of_old
 from twinscore.images import Duplicates, ImageSet
 
 __all__ = ["Done", "Result", "Spec", "run"]
 
-STUDY = "duplicates"
+
 LADDER = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 SHOWN = {"identical": 6, "closest": 18, "borderline": 18}
 LARGEST_PICTURE = 128
@@ -75,7 +76,7 @@ class Result(_Model):
     """
 
     schema_version: int = runs.SCHEMA_VERSION
-    study: Literal["duplicates"] = STUDY
+    study: Literal["duplicates"] = "duplicates"
     verdict: str
     data: Data
     against: Data | None
@@ -119,7 +120,9 @@ def run(spec: Spec, out: Path | None = None) -> Done[Result]:
     """
     images = image_sets.load(spec.data)
     against = image_sets.load(spec.against) if spec.against else None
-    content = {"study": STUDY} | spec.model_dump(mode="json") | {"data_digest": images.digest}
+    content = (
+        {"study": "duplicates"} | spec.model_dump(mode="json") | {"data_digest": images.digest}
+    )
     content |= {"against_digest": against.digest} if against else {}
     with run_folder(content, out) as (folder, report):
         path = folder / "result.json"
@@ -252,3 +255,6 @@ def _table(
         row: list[Any] = [i, images.names[i], partner, others.names[partner]]
         writer.writerow([*row, f"{found.correlation[i]:.9f}", int(equal)])
     return text.getvalue()
+
+
+STUDY = of_old("duplicates", Spec, lambda *a, **k: run(*a, **k), ())

@@ -21,7 +21,8 @@ from twinscore.errors import InputError, one_line
 from twinscore.experiments.drawing import model_digest
 from twinscore.experiments.eigenbasis import Basis, measure, noise
 from twinscore.experiments.folders import Done, run_folder
-from twinscore.experiments.harmonics_results import STUDY, Agreement, Fixed, Model, Result
+from twinscore.experiments.harmonics_results import Agreement, Fixed, Model, Result
+from twinscore.experiments.study import of_old
 from twinscore.experiments.trials import Factory
 from twinscore.runs import derive_seed
 from twinscore.training import single_device
@@ -130,7 +131,7 @@ def run(
         )
     x = x.to(single_device(device).device)
     models = _open(spec, x, network)
-    content = {"study": STUDY} | spec.model_dump(mode="json")
+    content = {"study": "harmonics"} | spec.model_dump(mode="json")
     content |= {
         f"{flag}_digest": model_digest(checkpoint) for flag, checkpoint in models.items()
     } | {"data_digest": images.digest}
@@ -305,3 +306,6 @@ def _verdict(spec: Spec, models: list[Model], found: list[Agreement], d: int) ->
         f"At σ = {spec.sigma:g} ({levels[0][1].psnr_in:.1f} dB), image {spec.index} of "
         f"{spec.data}: {'; '.join(parts)}{shared}{caution}."
     )
+
+
+STUDY = of_old("harmonics", Spec, lambda *a, **k: run(*a, **k), ("device",))

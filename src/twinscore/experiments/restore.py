@@ -17,6 +17,7 @@ from twinscore.denoisers import Checkpoint, load, psnr
 from twinscore.errors import InputError
 from twinscore.experiments.drawing import model_digest, sized
 from twinscore.experiments.folders import Done, run_folder
+from twinscore.experiments.study import of_old
 from twinscore.images import picture
 from twinscore.sampling import (
     Operator,
@@ -34,7 +35,7 @@ from twinscore.training import single_device
 
 __all__ = ["Done", "Result", "Spec", "run"]
 
-STUDY = "restore"
+
 RUNAWAY = 10.0
 """Distance from the mean, image units, at which a sample has run away."""
 
@@ -99,7 +100,7 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     schema_version: int = runs.SCHEMA_VERSION
-    study: Literal["restore"] = STUDY
+    study: Literal["restore"] = "restore"
     verdict: str
     task: str
     shape: tuple[int, int, int]
@@ -158,7 +159,7 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Done[Re
     checkpoint = sized(checkpoint, spec.size or checkpoint.shape[1])
     original = picture(Path(spec.image), checkpoint.shape[1], gray=checkpoint.shape[0] == 1)
     operator = _operator(spec, tuple(original.shape))
-    content = {"study": STUDY} | spec.model_dump(mode="json")
+    content = {"study": "restore"} | spec.model_dump(mode="json")
     content |= {
         "model_digest": model_digest(checkpoint),
         "image_digest": runs.digest(original.flatten().tolist()),
@@ -302,3 +303,6 @@ def _score(x_hat: Tensor, x: Tensor) -> Score:
         win_size=window - (window + 1) % 2,
     )
     return Score(psnr=psnr(x_hat[None], x[None]).item(), ssim=float(similarity))
+
+
+STUDY = of_old("restore", Spec, lambda *a, **k: run(*a, **k), ("device",))

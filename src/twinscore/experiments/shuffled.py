@@ -5,54 +5,46 @@ same images with and without it, with the same budget and the same seeds, and me
 noisy images; a closed-form denoiser that knows nothing of neighbourhoods is the control.
 """
 
-import contextlib
-import csv
-import io
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors.numpy import save as serialise
+from pydantic import Field
 from torch import Tensor
 
-from twinscore import environment, runs
 from twinscore import images as image_sets
-from twinscore.analysis.statistics import over_replicates
-from twinscore.denoisers import Denoiser, NetworkSpec
-from twinscore.environment import Execution
+from twinscore.analysis.levels import image_errors
+from twinscore.denoisers import Checkpoint, Denoiser, NetworkSpec, check
+from twinscore.denoisers.closed_form import Gaussian
 from twinscore.errors import InputError
-from twinscore.execution import Report, run_tasks
+from twinscore.execution import Report
 from twinscore.experiments import budget
-from twinscore.experiments.folders import Done, run_folder
-from twinscore.experiments.results import Value
-from twinscore.experiments.shuffled_control import (
-    control,
-    demand,
-    squared_errors,
-    unshuffled,
-)
-from twinscore.experiments.trials import Trial, open_images, train
+from twinscore.experiments.estimates import Needs
+from twinscore.experiments.intervals import columns, numbers, of_replicates, psnr
+from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials
+from twinscore.experiments.trials import Trial, open_images
 from twinscore.images import ImageSet
 from twinscore.images.sources import parse
 from twinscore.images.synthetic import PixelShuffle, pixel_shuffle
+from twinscore.results.base import Frozen
+from twinscore.results.shuffled import Level, Result
+from twinscore.runs import derive_seed
 from twinscore.training import TrainingSpec, single_device
 from twinscore.training.history import SIGMAS
 
-__all__ = ["Done", "Result", "Spec", "run"]
-
-STUDY = "shuffled"
 EXAMPLES = 8
 EXAMPLE_LEVEL = 0.2
+_SQUARES = 6
+"""Matrices (d, d) that the control holds at a time, float64; most of them the eigensolver's."""
+_CHUNK_VALUES = 2**22
+"""Pixels of the images that are summed at once, float64: 32 MiB."""
 
 
-class Spec(BaseModel):
+class Spec(Frozen):
     """The same images with and without one fixed permutation of their pixels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: str = "photos,size=16"
     """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
@@ -75,126 +67,42 @@ class Spec(BaseModel):
     """How it is trained."""
 
 
-class Level(BaseModel):
-    """What shuffling costs at one noise level; PSNR in dB, of the mean squared error.
-
-    Means over replicates with Student's t intervals (95 %); of one replicate, its value and the
-    bootstrap interval over test images, which covers nothing else.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    sigma: float
-    plain: Value
-    shuffled: Value
-    gap: Value
-    """PSNR of plain less that of shuffled, on the same images and noise; negative where shuffling
-    helps."""
-
-
-class Result(BaseModel):
-    """What ``result.json`` holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    schema_version: int = runs.SCHEMA_VERSION
-    study: Literal["shuffled"] = STUDY
-    verdict: str
-    data: str
-    shape: tuple[int, int, int]
-    n: int
-    test: int
-    replicates: int
-    levels: list[Level]
-    control: float
-    """Largest gap of the closed-form Gaussian denoiser, dB, in absolute value; rounding alone."""
-
-    def table(self) -> str:
-        """One row a noise level."""
-        lines = ["sigma  plain dB  shuffled dB  gap dB"]
-        lines += [
-            f"{level.sigma:5g}  {level.plain.value:8.2f}  {level.shuffled.value:11.2f}  "
-            f"{level.gap.value:6.2f} [{level.gap.low:.2f}, {level.gap.high:.2f}]"
-            for level in self.levels
-        ]
-        return "\n".join(lines)
-
-
-class _Measured(NamedTuple):
-    """Squared error per pixel of each test image, (K, N), and some of the estimates."""
-
-    errors: NDArray[np.float64]
-    estimates: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A trial, and the order in which it sees the pixels; runs in a worker."""
-
-    trial: Trial
-    arm: str
-    order: PixelShuffle
-
-
-def run(
-    spec: Spec, out: Path | None = None, *, device: str = "auto", workers: int | None = None
-) -> Done[Result]:
-    """Train both, measure them and the control, and write the run folder.
-
-    Running again with the same ``out`` continues what is unfinished and reuses what is done.
-
-    Parameters
-    ----------
-    spec : Spec
-        The study.
-    out : Path, optional
-        Run folder; default ``runs/shuffled-<hash>``.
-    device : str
-        lightning-fabric's accelerator: auto, cpu, cuda, mps.
-    workers : int, optional
-        Trials trained side by side, sharing the cores; default one per core on a CPU, else one.
-
-    Returns
-    -------
-    Done
-        The folder and the result, also written there as ``result.json``. Cost of the control: two
-        eigendecompositions of (d, d), d = C H W.
-
-    Raises
-    ------
-    InputError
-        For data that do not suffice or are shuffled already, a control or trainings that do not
-        fit the memory, or a folder of another run or in use.
-    TrainingError
-        If a loss is not finite.
-    """
-    environment.check(device, workers)
+def check_split(spec: Spec) -> Mapping[str, Any]:
+    """Refuse data that are shuffled already or do not suffice."""
     if parse(spec.data)[2].shuffle is not None:
         raise InputError(f"data: {spec.data} is shuffled already; give it without shuffle=")
-    open_images.cache_clear()  # the files may have changed since an earlier run of this process
+    _split(spec, 0)
+    return {}
+
+
+def trials(spec: Spec, report: Report) -> list[Trial]:
+    """Both arms of every replicate."""
     images = open_images(spec.data)
-    trials = 2 * spec.replicates
-    cost = budget.cost(spec.network, spec.training.batch, images.shape)
-    side_by_side = workers or environment.default_workers(device, trials)
-    side, before = max(images.shape[1:]), [demand(images.shape)]
-    budget.require_memory(cost, side, device, side_by_side, "data: size", before=before)
-    splits = [_split(spec, images, replicate) for replicate in range(spec.replicates)]
-    content = {"study": STUDY} | spec.model_dump(mode="json") | {"data_digest": images.digest}
-    with run_folder(content, out) as (folder, report):
-        how = environment.start(folder, device=device, workers=workers, trials=trials)
-        with environment.timed(folder):
-            shuffle = pixel_shuffle(*images.shape[1:], spec.shuffle)
-            tasks = _tasks(spec, images, splits, shuffle, folder, how)
-            _say_cost(spec, images.shape, cost, tasks, how, report)
-            gap = control(images, splits[0], shuffle, spec.seed, spec.training.batch)
-            measured = _execute(tasks, how, report)
-            result = _write_result(spec, images, splits, measured, gap, folder)
-    return Done(folder, result)
+    mean = tuple(images.mean())
+    sources = {"plain": spec.data, "shuffled": f"{spec.data},shuffle={spec.shuffle}"}
+    found = []
+    for arm, source in sources.items():
+        for replicate in range(spec.replicates):
+            training, test = _split(spec, replicate)
+            trial = Trial.of(
+                spec,
+                open_images(source),
+                source,
+                indices=training,
+                test=test,
+                mean=mean,
+                twin="a",
+                replicate=replicate,
+                part=f"replicate {replicate}",
+                arm=arm,
+            )
+            found.append(trial)
+    return found
 
 
-def _split(spec: Spec, images: ImageSet, replicate: int) -> tuple[NDArray, NDArray]:
+def _split(spec: Spec, replicate: int) -> tuple[NDArray, NDArray]:
     """Training and test indices."""
-    seed = runs.derive_seed(spec.seed, "split", replicate)
+    images, seed = open_images(spec.data), derive_seed(spec.seed, "split", replicate)
     training, test = image_sets.held_out(images, spec.test, seed=seed, by=spec.split)
     n = spec.n or len(training)
     if n > len(training):
@@ -205,68 +113,28 @@ def _split(spec: Spec, images: ImageSet, replicate: int) -> tuple[NDArray, NDArr
     return training[:n], test
 
 
-def _say_cost(
-    spec: Spec,
-    shape: tuple[int, int, int],
-    cost: budget.Cost,
-    tasks: list[_Task],
-    how: Execution,
-    report: Report,
-) -> None:
-    left = sum(not task.trial.trained for task in tasks)
-    if left:
-        each = budget.training_seconds(
-            spec.network, spec.training, shape, how.device, threads=how.threads
-        )
-        report("estimate", {"text": budget.said(left, left * each, cost, how)})
+def _order(spec: Spec, shape: tuple[int, int, int], arm: str) -> PixelShuffle:
+    if arm == "shuffled":
+        return pixel_shuffle(*shape[1:], spec.shuffle)
+    return PixelShuffle(np.arange(math.prod(shape[1:])))
 
 
-def _tasks(
-    spec: Spec,
-    images: ImageSet,
-    splits: list[tuple[NDArray, NDArray]],
-    shuffle: PixelShuffle,
-    folder: Path,
-    how: Execution,
-) -> list[_Task]:
-    """Both arms of every replicate, arm by arm: a process keeps the images of one source open."""
-    moved = f"{spec.data},shuffle={spec.shuffle}"
-    arms = {
-        "plain": (spec.data, images.digest, PixelShuffle(np.arange(len(shuffle.order)))),
-        "shuffled": (moved, image_sets.load(moved).digest, shuffle),
+def measure(spec: Spec, trial: Trial, model: Checkpoint, report: Report) -> Arrays:
+    """Errors per pixel of each test image, (K, N), and some estimates, their pixels in order."""
+    images, device = open_images(trial.source), single_device(trial.device).device
+    order = _order(spec, images.shape, trial.arm)
+    x = order.invert(images[trial.test]).to(device)
+    denoiser = unshuffled(model.on(device), order)
+    seed = derive_seed(trial.seed, "shuffled", trial.replicate)
+    return {
+        "errors": squared_errors(denoiser, x, seed, spec.training.batch),
+        "estimates": _estimates(denoiser, x[:EXAMPLES]).numpy(),
     }
-    tasks = []
-    for arm, (source, content, order) in arms.items():
-        for replicate, (training, test) in enumerate(splits):
-            trial = Trial(
-                path=folder,
-                source=source,
-                data_digest=content,
-                indices=training,
-                test=test,
-                mean=tuple(images.mean()),
-                n=len(training),
-                twin="a",
-                replicate=replicate,
-                seed=spec.seed,
-                network=spec.network,
-                training=spec.training,
-                device=how.device,
-            )
-            trial = replace(trial, path=folder / "trials" / trial.name)
-            tasks.append(_Task(trial, arm, order))
-    return tasks
 
 
-def _work(task: _Task, report: Report) -> _Measured:
-    trial = task.trial
-    checkpoint = train(trial, report)
-    device = single_device(trial.device).device
-    x = task.order.invert(open_images(trial.source)[trial.test]).to(device)
-    denoiser = unshuffled(checkpoint.denoiser.to(device), task.order)
-    seed = runs.derive_seed(trial.seed, "shuffled", trial.replicate)
-    errors = squared_errors(denoiser, x, seed, trial.training.batch)
-    return _Measured(errors, _estimates(denoiser, x[:EXAMPLES]).numpy())
+def key(spec: Spec, trial: Trial) -> dict[str, Any]:
+    """What the measures depend on besides the weights."""
+    return {"shuffle": spec.shuffle, "test": trial.test.tolist()}
 
 
 def _noisy(x: Tensor) -> Tensor:
@@ -279,82 +147,101 @@ def _estimates(denoiser: Denoiser, x: Tensor) -> Tensor:
     return denoiser(_noisy(x), EXAMPLE_LEVEL).cpu()
 
 
-def _execute(
-    tasks: list[_Task], how: Execution, report: Report
-) -> dict[tuple[str, int], _Measured]:
-    measured = {}
-    outcomes = run_tasks(_work, tasks, workers=how.workers, threads=how.threads, report=report)
-    with contextlib.closing(outcomes):
-        for task, outcome in outcomes:
-            measured[task.arm, task.trial.replicate] = outcome
-    return measured
+def unshuffled(denoiser: Denoiser, order: PixelShuffle) -> Denoiser:
+    """What a denoiser of shuffled images does to images: noise is permuted with them."""
+    return lambda y, sigma=None: order.invert(denoiser(order.apply(y), sigma))
 
 
-def _write_result(
-    spec: Spec,
-    images: ImageSet,
-    splits: list[tuple[NDArray, NDArray]],
-    measured: dict[tuple[str, int], _Measured],
-    gap: float,
-    folder: Path,
-) -> Result:
-    errors = np.stack(
-        [
-            [measured[arm, replicate].errors for replicate in range(spec.replicates)]
-            for arm in ("plain", "shuffled")
-        ],
-        axis=-1,
-    )
+def squared_errors(denoiser: Denoiser, x: Tensor, seed: int, batch: int) -> NDArray[np.float64]:
+    """Squared error per pixel of each image at each training level, (K, N)."""
+
+    def errors(x: Tensor, y: Tensor, sigma: float) -> Tensor:
+        return (check(denoiser, y, sigma) - x).cpu().double().square().flatten(1).mean(1)
+
+    return image_errors(errors, x, SIGMAS, seed=seed, batch=batch)
+
+
+def control(spec: Spec, training: NDArray, test: NDArray) -> float:
+    """Largest gap of the Gaussian denoisers of plain and of shuffled images, dB, unsigned.
+
+    Each has the mean and the covariance of the training images: nothing but rounding is lost.
+    Cost: two eigendecompositions of (d, d), d = C H W, and two passes over the training images for
+    each; memory: six matrices (d, d) of float64, and chunks.
+    """
+    images = open_images(spec.data)
+    x = images[test].double()
+    risks = []
+    for arm in ("plain", "shuffled"):
+        order = _order(spec, images.shape, arm)
+        denoiser = unshuffled(Gaussian.of(*moments(images, training, order)), order)
+        with torch.no_grad():
+            risks.append(squared_errors(denoiser, x, spec.seed, spec.training.batch).mean(1))
+    plain, shuffled = risks
+    return float(np.abs(10 * np.log10(shuffled / plain)).max())
+
+
+def demand(shape: tuple[int, int, int]) -> budget.Demand:
+    """Memory of the control for images (C, H, W)."""
+    matrices = _SQUARES * 8 * math.prod(shape) ** 2
+    return budget.Demand("the control", budget.available_memory("cpu"), 0, matrices, 4)
+
+
+def moments(images: ImageSet, indices: NDArray, order: PixelShuffle) -> tuple[Tensor, Tensor]:
+    """Mean (C, H, W) and covariance (d, d) of images in an order of their pixels.
+
+    Both are float64 and summed in chunks, the covariance about the mean.
+    """
+    d = math.prod(images.shape)
+    parts = np.array_split(indices, math.ceil(len(indices) * d / _CHUNK_VALUES))
+    mean = torch.zeros(images.shape, dtype=torch.float64)
+    for part in parts:
+        mean += order.apply(images[part]).double().sum(0) / len(indices)
+    covariance = torch.zeros(d, d, dtype=torch.float64)
+    for part in parts:
+        deviations = (order.apply(images[part]).double() - mean).flatten(1)
+        covariance.addmm_(deviations.T, deviations, alpha=1 / (len(indices) - 1))
+    return mean, covariance
+
+
+def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Result]:
+    """PSNR with and without shuffling, and what it costs, from the replicates that are done."""
+    arms = {
+        arm: [arrays for trial, arrays in done if trial.arm == arm] for arm in ("plain", "shuffled")
+    }
+    errors = np.stack([[each["errors"] for each in of_arm] for of_arm in arms.values()], axis=-1)
+    images, first = open_images(spec.data), done[0][0]
     levels = [_level(s, errors[:, k], spec.seed) for k, s in enumerate(SIGMAS)]
     result = Result(
         verdict=_verdict(levels),
         data=spec.data,
         shape=images.shape,
-        n=len(splits[0][0]),
+        n=first.n,
         test=spec.test,
-        replicates=spec.replicates,
+        replicates=len(errors),
         levels=levels,
-        control=gap,
+        control=control(spec, first.indices, first.test),
     )
-    x = images[splits[0][1][:EXAMPLES]]
-    arrays = {
-        "errors": errors,
-        "clean": x.numpy(),
-        "noisy": _noisy(x).numpy(),
-        "plain": measured["plain", 0].estimates,
-        "shuffled": measured["shuffled", 0].estimates,
-    }
-    arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    runs.write_atomic(
-        folder / "arrays.safetensors", lambda path: path.write_bytes(serialise(arrays))
-    )
-    runs.write_text(folder / "levels.csv", _csv(levels))
-    runs.write_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
-    return result
+    x = images[first.test[:EXAMPLES]]
+    arrays = {"errors": errors, "clean": x.numpy(), "noisy": _noisy(x).numpy()}
+    arrays |= {arm: of_arm[0]["estimates"] for arm, of_arm in arms.items()}
+    return Summary(result, arrays, {"levels.csv": _csv(levels)})
 
 
 def _level(sigma: float, errors: NDArray[np.float64], seed: int) -> Level:
     """From errors (R, N, 2) of plain and shuffled."""
 
-    def psnr(drawn: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        return -10 * np.log10(drawn.mean(axis))
-
     def gap(drawn: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         return -np.diff(psnr(drawn, axis))[..., 0]
 
-    def value(part: NDArray[np.float64], statistic: Any) -> Value:
-        value, low, high = over_replicates(part, statistic, seed=seed)
-        return Value(value=value, low=low, high=high)
-
     return Level(
         sigma=sigma,
-        plain=value(errors[..., 0], psnr),
-        shuffled=value(errors[..., 1], psnr),
-        gap=value(errors, gap),
+        plain=of_replicates(errors[..., 0], psnr, seed),
+        shuffled=of_replicates(errors[..., 1], psnr, seed),
+        gap=of_replicates(errors, gap, seed),
     )
 
 
-def _verdict(levels: list[Level]) -> str:
+def _verdict(levels: Sequence[Level]) -> str:
     gaps = [level.gap for level in levels]
     worse, better = sum(gap.low > 0 for gap in gaps), sum(gap.high < 0 for gap in gaps)
     least, most = min(gap.value for gap in gaps), max(gap.value for gap in gaps)
@@ -371,12 +258,36 @@ def _verdict(levels: list[Level]) -> str:
     return f"{sentence}, and better at {better}." if better else f"{sentence}."
 
 
-def _csv(levels: list[Level]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = ("plain", "shuffled", "gap")
-    writer.writerow(["sigma", *(f"{n}{end}" for n in names for end in ("", "_low", "_high"))])
-    for level in levels:
-        values = [getattr(level, name) for name in names]
-        writer.writerow([level.sigma, *(x for v in values for x in (v.value, v.low, v.high))])
-    return text.getvalue()
+def _csv(levels: Sequence[Level]) -> str:
+    rows = [
+        (level.sigma, *numbers(level.plain), *numbers(level.shuffled), *numbers(level.gap))
+        for level in levels
+    ]
+    return csv_text(["sigma", *columns(("plain", "shuffled", "gap"))], rows)
+
+
+def needs(spec: Spec) -> Needs:
+    """Nothing beyond training but the control and the estimates of the test images."""
+    shape = open_images(spec.data).shape
+    return Needs(
+        shape=shape,
+        before=(demand(shape),),
+        passes=spec.test * len(SIGMAS),
+        stored=8 * spec.test * len(SIGMAS) + 4 * EXAMPLES * math.prod(shape),
+        field="data: size",
+    )
+
+
+STUDY = of_trials(
+    name="shuffled",
+    spec=Spec,
+    count=lambda spec: 2 * spec.replicates,
+    trials=trials,
+    measure=measure,
+    key=key,
+    summarise=summarise,
+    needs=needs,
+    reads=("data",),
+    check=check_split,
+)
+run = STUDY.run

@@ -96,20 +96,18 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
             runs.claim(folder, content)
             how = environment.start(folder, device=device, workers=1, trials=1)
         trial = Trial(
-            path=folder,
             source=spec.data,
             data_digest=images.digest,
             indices=training[:n],
             test=test,
             mean=tuple(images.mean()),
-            n=n,
             twin="a",
             replicate=0,
             seed=spec.seed,
             network=spec.network,
             training=spec.training,
-            device=how.device,
-        )
+            alone=True,
+        ).placed(folder, how.device, None)
         with environment.timed(folder), torch_threads(how.threads):
             train_trial(trial, report)
     return Result(folder=folder, row=read(folder / "history.csv")[-1])

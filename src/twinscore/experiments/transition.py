@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +21,7 @@ from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.folders import Done
 from twinscore.experiments.results import Result
 from twinscore.experiments.splits import Split
+from twinscore.experiments.study import of_old
 from twinscore.experiments.trials import (
     Factory,
     Measures,
@@ -35,8 +36,6 @@ from twinscore.progress import Reporter
 from twinscore.training import TrainingSpec
 
 __all__ = ["Result", "Spec", "run"]
-
-STUDY = "transition"
 
 
 class Spec(BaseModel):
@@ -196,7 +195,9 @@ def _content(
     spec: Spec, images: ImageSet, lists: Twins | None, network: Factory | None
 ) -> dict[str, Any]:
     """What ``spec.json`` holds."""
-    content = {"study": STUDY} | spec.model_dump(mode="json") | {"data_digest": images.digest}
+    content = (
+        {"study": "transition"} | spec.model_dump(mode="json") | {"data_digest": images.digest}
+    )
     if lists:
         content["split_digest"] = runs.digest({k: v.tolist() for k, v in vars(lists).items()})
     return content | ({"network": factory_name(network)} if network else {})
@@ -218,24 +219,20 @@ def _plan(
             twins = split(n, replicate)
             trials += [
                 Trial(
-                    path=folder,
                     source=spec.data,
                     data_digest=images.digest,
                     indices=indices,
                     test=twins.test,
                     mean=mean,
-                    n=n,
                     twin=twin,
                     replicate=replicate,
                     seed=spec.seed,
                     network=spec.network,
                     training=spec.training,
-                    device=how.device,
-                    custom=network,
                 )
                 for twin, indices in (("a", twins.a), ("b", twins.b))
             ]
-    trials = [replace(trial, path=folder / "trials" / trial.name) for trial in trials]
+    trials = [trial.placed(folder, how.device, network) for trial in trials]
     trials.sort(key=lambda trial: not trial.trained)  # so that no finished level goes missing
     seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(spec.samples)])
     return _Plan(spec, images, keep, split, folder, trials, seeds)
@@ -329,3 +326,6 @@ def _write_result(plan: _Plan, measured: dict[tuple[int, int, str], Measures]) -
 
 def _write_json(folder: Path, result: Result) -> None:
     runs.write_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
+
+
+STUDY = of_old("transition", Spec, lambda *a, **k: run(*a, **k), ("device", "workers"))

@@ -1,10 +1,10 @@
 """One trial: a denoiser trained on one subset, then measured; addressed by the hash of its spec."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -42,28 +42,42 @@ Factory = Callable[[int], nn.Module]
 
 @dataclass(frozen=True)
 class Trial:
-    """What a worker needs to train and measure one denoiser; it reads the images itself.
+    """What a worker needs to train one denoiser; it reads the images itself.
 
-    ``path`` is the trial's folder.
+    ``part`` and ``arm`` say what of its study it belongs to, and are no part of its identity.
     ``held`` keeps its training images in memory, rather than read or make them for every step.
+    ``alone`` is the trial of a run that has no other; it lies in the run's own folder.
     ``custom`` replaces the network of the spec: the user's factory, known by its name.
     """
 
-    path: Path
     source: str
     data_digest: str
     indices: np.ndarray
     test: np.ndarray
     mean: tuple[float, ...]
-    n: int
     twin: str
     replicate: int
     seed: int
     network: NetworkSpec
     training: TrainingSpec
-    device: str
+    part: str = ""
+    arm: str = ""
     held: bool = False
+    alone: bool = False
+    folder: Path = Path()
+    device: str = "cpu"
     custom: Factory | None = None
+
+    @classmethod
+    def of(cls, spec: Any, images: ImageSet, source: str, **roles: Any) -> Self:
+        """A trial of a study whose spec has ``seed``, ``network`` and ``training``."""
+        own = {name: getattr(spec, name) for name in ("seed", "network", "training")}
+        return cls(source=source, data_digest=images.digest, **own, **roles)
+
+    @property
+    def n(self) -> int:
+        """Training images."""
+        return len(self.indices)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -86,9 +100,21 @@ class Trial:
         return f"n{self.n:05d}-{self.twin}-{digest(self.identity)[:8]}"
 
     @property
+    def path(self) -> Path:
+        """The trial's folder, once the trial is :meth:`placed`."""
+        return self.folder if self.alone else self.folder / "trials" / self.name
+
+    @property
     def trained(self) -> bool:
         """Whether its weights are there."""
         return (self.path / WEIGHTS).exists()
+
+    begun = trained
+    """What is trained comes first when a run continues, so that no finished part goes missing."""
+
+    def placed(self, folder: Path, device: str, custom: Factory | None) -> Self:
+        """The same trial in a run's folder, on a device, with the user's own network if any."""
+        return replace(self, folder=folder, device=device, custom=custom)
 
 
 def factory_name(factory: Factory | None) -> str | None:
@@ -101,14 +127,15 @@ def factory_name(factory: Factory | None) -> str | None:
     return f"{factory.__module__}.{name}"
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def open_images(source: str) -> ImageSet:
     """``images.load``, kept for the next trial of this process."""
     return image_sets.load(source)
 
 
-def open_distinct(source: str, threshold: float) -> tuple[ImageSet, np.ndarray]:
-    """Open the images of a run as they are now, and tell which are no near-duplicates.
+@lru_cache(maxsize=1)
+def distinct(source: str, threshold: float) -> np.ndarray:
+    """Increasing indices of the images that are no near-duplicates of earlier ones.
 
     Parameters
     ----------
@@ -116,20 +143,23 @@ def open_distinct(source: str, threshold: float) -> tuple[ImageSet, np.ndarray]:
         Source string.
     threshold : float
         Largest correlation with an earlier image; 1 keeps all.
-
-    Returns
-    -------
-    images : ImageSet
-        All of them.
-    keep : array
-        Increasing indices of those to use.
     """
-    open_images.cache_clear()  # the files may have changed since an earlier run of this process
     images = open_images(source)
     if threshold >= 1:
-        return images, np.arange(len(images))
-    drop = image_sets.near_duplicates(images, threshold=threshold).drop
-    return images, np.flatnonzero(~drop)
+        return np.arange(len(images))
+    return np.flatnonzero(~image_sets.near_duplicates(images, threshold=threshold).drop)
+
+
+def open_distinct(source: str, threshold: float) -> tuple[ImageSet, np.ndarray]:
+    """Open the images of a run as they are now, and tell which are no near-duplicates."""
+    forget_images()
+    return open_images(source), distinct(source, threshold)
+
+
+def forget_images() -> None:
+    """Open images anew: files may have changed since an earlier run of this process."""
+    open_images.cache_clear()
+    distinct.cache_clear()
 
 
 def train(trial: Trial, report: Report) -> Checkpoint:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from twinscore.report import clusters_figures, reading, style
 from twinscore.report.clusters_figures import Data, Mean, Side
-from twinscore.report.pieces import Caption, Cell, Content, Table
+from twinscore.report.content import Caption, Cell, Content, Table
 
 FIGURES = ("clusters", "dynamics", "shares", "samples", "agreement")
 ROWS = {

@@ -12,8 +12,8 @@ from matplotlib.ticker import NullFormatter
 from pydantic import BaseModel, ConfigDict
 
 from twinscore.report import reading, style
+from twinscore.report.content import Caption, Cell, Content, Table
 from twinscore.report.pictures import strip
-from twinscore.report.pieces import Caption, Cell, Content, Table
 from twinscore.report.style import Theme
 
 FIGURES = ("pairs", "histogram")

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from twinscore.report import harmonics_figures, style
+from twinscore.report.content import Caption, Cell, Content, Table, Viewer
 from twinscore.report.harmonics_data import (
     Agreement,
     Decay,
@@ -22,7 +23,6 @@ from twinscore.report.harmonics_data import (
 )
 from twinscore.report.harmonics_figures import signed
 from twinscore.report.pictures import sheet
-from twinscore.report.pieces import Caption, Cell, Content, Table, Viewer
 
 FIGURES = ("images", "spectrum", "eigenvectors", "coefficients")
 SHOWS_IMAGES = {"images", "eigenvectors"}

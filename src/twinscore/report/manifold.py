@@ -1,248 +1,134 @@
 """A run on discs on paper: the network beside the optimum, its spectrum, and its eigenvectors.
 
-`figures` draws and `content` writes; both read the folder alone. After figure 6 of Kadkhodaie,
-Guth, Simoncelli and Mallat (ICLR 2024).
+After figure 6 of Kadkhodaie, Guth, Simoncelli and Mallat (ICLR 2024).
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from pydantic import BaseModel, ConfigDict
 
-from twinscore.errors import InputError
-from twinscore.report import reading, style
-from twinscore.report.pieces import HOLDS_SYNTHETIC, Caption, Cell, Content, Table, covers
+from twinscore.report import style
+from twinscore.report.content import (
+    HOLDS_SYNTHETIC,
+    Cell,
+    Content,
+    Table,
+    covers,
+    figure,
+    interval_cell,
+)
+from twinscore.report.reading import Run
 from twinscore.report.style import Theme
+from twinscore.results.base import Interval
+from twinscore.results.manifold import Beside, Level, Result
 
-FIGURES = ("gap", "spectrum", "eigenvectors")
-DIMENSION = 5
 RANKS = 30
 MOST_LEVELS = 5
-NEAR_ONE = 0.9
 DASHED = (0, (4, 2))
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Value(_Part):
-    """A number with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Beside(_Part):
-    """Network and tangent projection on the discs of the exact posterior mean."""
-
-    network: Value
-    tangent: Value
-    gap_tangent: Value
-
-
-class Level(_Part):
-    """One noise level."""
-
-    sigma: float
-    input_psnr: float
-    network: Value
-    tangent: Value
-    exact: Value | None
-    gap_tangent: Value
-    gap_exact: Value | None
-    beside_exact: Beside | None
-    kept: Value
-    kept_exact: Value | None
-    near_one: Value
-    near_one_exact: Value | None
-    overlap: Value
-
-
-class Result(_Part):
-    """The fields of result.json that the report reads."""
-
-    verdict: str
-    missing: list[str]
-    size: int
-    threshold: float
-    test: int
-    exact: int
-    bases: int
-    replicates: int
-    levels: list[Level]
-
-
-def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[str, Figure]:
-    """Draw the gaps, the spectra and the eigenvectors.
-
-    Parameters
-    ----------
-    folder
-        Folder of a run of ``twinscore manifold``.
-    images
-        Whether to draw ``eigenvectors``, the figure that shows images.
-    theme
-        ``light`` or ``dark``.
-
-    Returns
-    -------
-    dict of str to matplotlib.figure.Figure
-        ``gap`` (PSNR of network and optimum, and their distance), ``spectrum`` (eigenvalues, how
-        many are near 1, and how much of the tangent space they hold), ``eigenvectors``.
-
-    Raises
-    ------
-    InputError
-        If the folder is no run folder, none of its replicates is finished, or a file is damaged.
-    """
-    run, result = _load(folder)
-    with style.applied(theme) as look:
-        drawn = {"gap": _gap(result, look), "spectrum": _spectrum(run, result, look)}
-        if images:
-            drawn["eigenvectors"] = _eigenvectors(run, result)
-        return {name: style.settle(figure) for name, figure in drawn.items()}
-
-
-def content(folder: Path, *, images: bool = True) -> Content:
-    """Write what the page says about the run.
-
-    Parameters
-    ----------
-    folder
-        Folder of a run of ``twinscore manifold``.
-    images
-        Whether the page shows pictures; the words are the same.
-
-    Returns
-    -------
-    Content
-        Verdict, facts, table and captions.
-
-    Raises
-    ------
-    InputError
-        As :func:`figures`.
-    """
-    _, result = _load(folder)
+def content(run: Run) -> Content:
+    """What the page says about the run."""
+    result: Result = run.result
     reference = (
         f"exact posterior mean on {result.exact} discs, tangent projection on {result.test}"
         if result.exact
         else f"tangent projection on {result.test} discs; the exact posterior mean was not computed"
     )
-    facts = (
-        ("Images", f"discs of {result.size} x {result.size} pixels"),
-        ("Networks", str(result.replicates)),
-        ("Reference, for each network", reference),
-        ("Jacobians", f"at {result.bases} discs for each network and noise level"),
-    )
     return Content(
         title=f"twinscore: discs of {result.size} x {result.size} pixels",
         verdict=result.verdict,
-        facts=facts,
+        facts=(
+            ("Images", f"discs of {result.size} x {result.size} pixels"),
+            ("Networks", str(result.replicates)),
+            ("Reference, for each network", reference),
+            ("Jacobians", f"at {result.bases} discs for each network and noise level"),
+        ),
         table=_table(result),
-        captions=_captions(result),
-        missing=tuple(result.missing),
-        notes=_notes(result),
+        notes=(
+            "The tangent projection is told the true disc. It is the optimum in the limit of small "
+            "noise, and worse than that elsewhere: a negative gap to it is no error.",
+            covers(result.replicates, "test discs"),
+        ),
         holding=HOLDS_SYNTHETIC,
     )
 
 
-def _load(folder: Path) -> tuple[reading.Run, Result]:
-    run = reading.read(folder)
-    if not run.result:
-        raise InputError(f"{run.folder}: no network is finished yet; run the same command again")
-    return run, reading.result_of(run, Result)
-
-
-def _notes(result: Result) -> tuple[str, ...]:
-    return (
-        "The tangent projection is told the true disc. It is the optimum in the limit of small "
-        "noise, and worse than that elsewhere: a negative gap to it is no error.",
-        covers(result.replicates, "test discs"),
-    )
-
-
-def _captions(result: Result) -> dict[str, Caption]:
+def _gap_text(run: Run) -> str:
+    result = run.result
     same = (
         f"All are of the same discs, {result.exact} for each network; the table's network and "
         f"tangent projection are of all {result.test}. "
         if result.exact
         else ""
     )
+    return (
+        "Left: PSNR of the mean squared error against input PSNR. Right: how many dB the "
+        "network's squared error is above the reference's, on the same noisy discs; below 0 "
+        f"the network is better. {same}Bars are 95 % intervals."
+    )
+
+
+def _spectrum_text(run: Run) -> str:
+    result = run.result
+    return (
+        f"Left: the {RANKS} largest eigenvalues of the Jacobian's symmetric part, mean over "
+        "networks and discs, one colour for each noise level; dashed, those of the exact "
+        f"posterior mean. Middle: how many exceed {result.threshold:g} (filled) and "
+        f"{result.near_one:g} (open); the manifold has {result.dimension} dimensions. Right: how "
+        f"much of the tangent space the eigenvectors above {result.threshold:g} span (mean "
+        "squared cosine of the principal angles)."
+    )
+
+
+def _eigenvectors_text(run: Run) -> str:
+    result = run.result
     sigmas = ", ".join(f"{result.levels[k].sigma:.2g}" for k in _picked(result))
-    return {
-        "gap": Caption(
-            "Network and optimum",
-            "Left: PSNR of the mean squared error against input PSNR. Right: how many dB the "
-            "network's squared error is above the reference's, on the same noisy discs; below 0 "
-            f"the network is better. {same}Bars are 95 % intervals.",
-            "Output PSNR and gap in dB against input PSNR.",
-        ),
-        "spectrum": Caption(
-            "Eigenvalues of the Jacobian",
-            f"Left: the {RANKS} largest eigenvalues of the Jacobian's symmetric part, mean over "
-            "networks and discs, one colour for each noise level; dashed, those of the exact "
-            f"posterior mean. Middle: how many exceed {result.threshold:g} (filled) and "
-            f"{NEAR_ONE:g} (open); the manifold has {DIMENSION} dimensions. Right: how much of the "
-            f"tangent space the eigenvectors above {result.threshold:g} span (mean squared cosine "
-            "of the principal angles).",
-            "Eigenvalues by rank, their number near 1, and the overlap with the tangent space.",
-        ),
-        "eigenvectors": Caption(
-            "What the network keeps",
-            "Top: a clean disc and an orthonormal basis of its tangent space, all that the optimum "
-            f"keeps at small noise. Below, for sigma = {sigmas}: the noisy disc, the network's "
-            "estimate and the eigenvectors of its Jacobian with the largest eigenvalues (above "
-            "each); and the extra directions, the same with the tangent space taken out. White is "
-            "0, red and blue are of opposite sign; all vectors share one scale.",
-            "A disc, its tangent vectors, and eigenvectors of the network at several noise levels.",
-        ),
-    }
+    return (
+        "Top: a clean disc and an orthonormal basis of its tangent space, all that the optimum "
+        f"keeps at small noise. Below, for sigma = {sigmas}: the noisy disc, the network's "
+        "estimate and the eigenvectors of its Jacobian with the largest eigenvalues (above "
+        "each); and the extra directions, the same with the tangent space taken out. White is "
+        "0, red and blue are of opposite sign; all vectors share one scale."
+    )
 
 
 def _table(result: Result) -> Table:
-    counts = (f"> {t:g}{of}" for t in (result.threshold, NEAR_ONE) for of in ("", ", exact"))
+    counts = (f"> {t:g}{of}" for t in (result.threshold, result.near_one) for of in ("", ", exact"))
     columns = ("sigma", "network", "above exact", "above tangent", *counts, "overlap")
     rows = tuple(
         (
             Cell(f"{level.sigma:.3g}"),
-            _cell(level.network, 2, " dB"),
-            _cell(level.gap_exact, 2, " dB"),
-            _cell(level.gap_tangent, 2, " dB"),
-            _cell(level.kept, 1),
-            _cell(level.kept_exact, 1),
-            _cell(level.near_one, 1),
-            _cell(level.near_one_exact, 1),
-            _cell(level.overlap, 2),
+            interval_cell(level.network, 2, " dB"),
+            interval_cell(level.gap_exact, 2, " dB"),
+            interval_cell(level.gap_tangent, 2, " dB"),
+            interval_cell(level.kept, 1),
+            interval_cell(level.kept_exact, 1),
+            interval_cell(level.near_one, 1),
+            interval_cell(level.near_one_exact, 1),
+            interval_cell(level.overlap, 2),
         )
         for level in result.levels
     )
     caption = (
         "PSNR of the network's mean squared error; how far that error is above the exact posterior "
         f"mean's and the tangent projection's; eigenvalues above {result.threshold:g} and "
-        f"{NEAR_ONE:g}, of the network and of the exact posterior mean; share of the tangent space "
-        f"in the span of the network's above {result.threshold:g}. In brackets, 95 % intervals."
+        f"{result.near_one:g}, of the network and of the exact posterior mean; share of the "
+        f"tangent space in the span of the network's above {result.threshold:g}. In brackets, 95 % "
+        "intervals."
     )
     return Table(caption, columns, rows)
 
 
-def _cell(value: Value | None, digits: int, unit: str = "") -> Cell:
-    if value is None:
-        return Cell("-")
-    detail = f"[{value.low:.{digits}f}, {value.high:.{digits}f}]"
-    return Cell(f"{value.value:.{digits}f}{unit}", detail)
-
-
-def _gap(result: Result, theme: Theme) -> Figure:
-    figure = style.new_figure(2.9)
-    left, right = figure.subplots(1, 2)
+@figure("Network and optimum", _gap_text, "Output PSNR and gap in dB against input PSNR.")
+def gap(run: Run, theme: Theme) -> Figure:
+    """PSNR of network and optimum, and their distance."""
+    result, drawn = run.result, style.new_figure(2.9)
+    left, right = drawn.subplots(1, 2)
     references = _references(theme)
     network = [_beside_exact(level).network for level in result.levels]
     _errorbars(left, result, network, theme.twins, "o", "-", "network")
@@ -260,7 +146,7 @@ def _gap(result: Result, theme: Theme) -> Figure:
     for axes in (left, right):
         axes.set_xlabel("input PSNR (dB)")
         axes.legend()
-    return figure
+    return drawn
 
 
 def _beside_exact(level: Level) -> Level | Beside:
@@ -278,7 +164,7 @@ def _references(theme: Theme) -> dict[str, tuple[str, str, str]]:
 def _errorbars(
     axes: Axes,
     result: Result,
-    values: Sequence[Value | None],
+    values: Sequence[Interval | None],
     colour: str,
     marker: str,
     line: object,
@@ -300,23 +186,29 @@ def _errorbars(
     axes.errorbar(x, middle, yerr=reach, capsize=2, label=label, **look)
 
 
-def _spectrum(run: reading.Run, result: Result, theme: Theme) -> Figure:
-    figure = style.new_figure(2.9)
-    left, middle, right = figure.subplots(1, 3, width_ratios=(5, 4, 4))
+@figure(
+    "Eigenvalues of the Jacobian",
+    _spectrum_text,
+    "Eigenvalues by rank, their number near 1, and the overlap with the tangent space.",
+)
+def spectrum(run: Run, theme: Theme) -> Figure:
+    """Eigenvalues, how many are near 1, and how much of the tangent space they hold."""
+    result, drawn = run.result, style.new_figure(2.9)
+    left, middle, right = drawn.subplots(1, 3, width_ratios=(5, 4, 4))
     colours = theme.ordered(len(result.levels))
     lines = {"network": "-", "exact": DASHED}
     for kind in ("network", "exact"):
         name = f"eigenvalues/{kind}"
-        if name not in reading.array_names(run):
+        if name not in run.arrays:
             continue
-        means = reading.array(run, name).mean((0, 2))[:, :RANKS]
+        means = run.array(name).mean((0, 2))[:, :RANKS]
         for values, colour, level in zip(means, colours, result.levels, strict=True):
             label = f"σ = {level.sigma:.2g}" if kind == "network" else None
             look = {"color": colour, "linestyle": lines[kind], "label": label}
             left.plot(np.arange(1, len(values) + 1), values, **look)
-    for threshold in (result.threshold, NEAR_ONE):
+    for threshold in (result.threshold, result.near_one):
         left.axhline(threshold, color=theme.muted, linewidth=1, linestyle=":")
-    left.axvline(DIMENSION + 0.5, color=theme.muted, linewidth=1, linestyle=":")
+    left.axvline(result.dimension + 0.5, color=theme.muted, linewidth=1, linestyle=":")
     left.set(title="eigenvalues", xlabel="rank", ylabel="eigenvalue", ylim=(-0.1, None))
     handles, labels = left.get_legend_handles_labels()
     if result.exact:
@@ -325,7 +217,7 @@ def _spectrum(run: reading.Run, result: Result, theme: Theme) -> Figure:
     left.legend(handles, labels)
     for name, threshold, fill in (
         ("kept", result.threshold, "full"),
-        ("near_one", NEAR_ONE, "none"),
+        ("near_one", result.near_one, "none"),
     ):
         for suffix, of, colour, marker, line in (
             ("", "network", theme.twins, "o", "-"),
@@ -334,7 +226,7 @@ def _spectrum(run: reading.Run, result: Result, theme: Theme) -> Figure:
             values = [getattr(level, f"{name}{suffix}") for level in result.levels]
             label = f"{of}, above {threshold:g}"
             _errorbars(middle, result, values, colour, marker, line, label, fill=fill)
-    middle.axhline(DIMENSION, color=theme.muted, linewidth=1, linestyle=":")
+    middle.axhline(result.dimension, color=theme.muted, linewidth=1, linestyle=":")
     middle.set(title="how many are large", ylabel="number of eigenvalues", ylim=(0, None))
     middle.yaxis.set_major_locator(MaxNLocator(integer=True))
     middle.legend()
@@ -343,7 +235,7 @@ def _spectrum(run: reading.Run, result: Result, theme: Theme) -> Figure:
     right.set(title="tangent space kept", ylabel="mean squared cosine", ylim=(0, 1.05))
     for axes in (middle, right):
         axes.set_xlabel("input PSNR (dB)")
-    return figure
+    return drawn
 
 
 def _picked(result: Result) -> list[int]:
@@ -352,10 +244,17 @@ def _picked(result: Result) -> list[int]:
     return np.linspace(0, len(result.levels) - 1, count).round().astype(int).tolist()
 
 
-def _eigenvectors(run: reading.Run, result: Result) -> Figure:
-    picked = _picked(result)
+@figure(
+    "What the network keeps",
+    _eigenvectors_text,
+    "A disc, its tangent vectors, and eigenvectors of the network at several noise levels.",
+    images=True,
+)
+def eigenvectors(run: Run, theme: Theme) -> Figure:
+    """Eigenvectors of the network's Jacobian at one disc, beside the tangent space."""
+    result, picked = run.result, _picked(run.result)
     values, vectors, extra_values, extra, noisy, denoised = (
-        reading.array(run, f"shown/{name}")
+        run.array(f"shown/{name}")
         for name in (
             *("eigenvalues", "eigenvectors", "extravalues", "extravectors"),
             *("noisy", "denoised"),
@@ -363,14 +262,14 @@ def _eigenvectors(run: reading.Run, result: Result) -> Figure:
     )
     across = 2 + vectors.shape[1]
     rows = 1 + 2 * len(picked)
-    figure = style.new_figure(0.2 + rows * (0.9 * style.WIDTH / across + 0.17))
-    figure.get_layout_engine().set(wspace=0.03, hspace=0.03)
-    grid = figure.subplots(rows, across, squeeze=False)
+    drawn = style.new_figure(0.2 + rows * (0.9 * style.WIDTH / across + 0.17))
+    drawn.get_layout_engine().set(wspace=0.03, hspace=0.03)
+    grid = drawn.subplots(rows, across, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
-    tangent = reading.array(run, "shown/tangent")
+    tangent = run.array("shown/tangent")
     reach = max(np.abs(part).max() for part in (tangent, vectors[picked], extra[picked]))
-    _picture(grid[0, 0], reading.array(run, "shown/clean")[0], "clean")
+    _picture(grid[0, 0], run.array("shown/clean")[0], "clean")
     for k, (axes, vector) in enumerate(zip(grid[0, 2:], tangent, strict=False), 1):
         _vector(axes, vector[0], f"tangent {k}", reach)
     for row, k in zip(range(1, rows, 2), picked, strict=True):
@@ -383,7 +282,7 @@ def _eigenvectors(run: reading.Run, result: Result) -> Figure:
         ):
             for axes, share, direction in zip(of_row[2:], shares, directions, strict=True):
                 _vector(axes, direction[0], f"{share:.2f}", reach)
-    return figure
+    return drawn
 
 
 def _picture(axes: Axes, image: np.ndarray, title: str) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from twinscore.report import mixture_figures, mixture_words, style
+from twinscore.report.content import HOLDS_NOT, Content
 from twinscore.report.mixture_data import load
-from twinscore.report.pieces import HOLDS_NOT, Content
 
 FIGURES = ("training", "rates", "terms", "capacity", "shift", "dynamics", "modes", "twins")
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from twinscore.report.content import Caption, Cell, Table
 from twinscore.report.mixture_data import Data, Learned, Number, Shifted
-from twinscore.report.pieces import Caption, Cell, Table
 
 QUANTITIES = {
     "tau_es": "best stopping time",

@@ -6,42 +6,22 @@ Where a run holds another one, the page has a link to that one's, and is whole w
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from twinscore.errors import InputError
-from twinscore.report import (
-    clusters,
-    duplicates,
-    harmonics,
-    manifold,
-    mixture,
-    reading,
-    regularity,
-    restore,
-    shuffled,
-    style,
-    transition,
-)
+from twinscore.report import reading, style
+from twinscore.report.content import HOLDS_NOT, Content, Drawing
 from twinscore.report.pictures import data_uri
-from twinscore.report.pieces import HOLDS_NOT
 from twinscore.report.reading import Run
+from twinscore.results import studies
 from twinscore.runs import write_atomic, write_text
-
-STUDIES = {
-    "clusters": clusters,
-    "duplicates": duplicates,
-    "harmonics": harmonics,
-    "manifold": manifold,
-    "mixture": mixture,
-    "regularity": regularity,
-    "restore": restore,
-    "shuffled": shuffled,
-    "transition": transition,
-}
 
 
 def write(folder: Path, *, images: bool = True) -> Path:
@@ -66,44 +46,153 @@ def write(folder: Path, *, images: bool = True) -> Path:
     Raises
     ------
     InputError
-        If the folder is no run folder, its study is unknown, one of its files is damaged or the
-        report cannot be written.
+        If the folder is no run folder, its study is unknown, nothing of it is finished, one of its
+        files is damaged or the report cannot be written.
     """
-    run = reading.read(folder)
-    if run.study not in STUDIES:
-        raise InputError(
-            f"{run.folder / 'result.json'}: unknown study {run.study!r}; "
-            f"this twinscore reports on: {', '.join(sorted(STUDIES))}"
-        )
-    study = STUDIES[run.study]
-    content = study.content(run.folder, images=images)
+    run = reading.read(folder, images=images)
+    study = _study(run)
+    if hasattr(study, "FIGURES"):
+        study = _of_old(study, run)
+    content = study.content(run) if run.result is not None else _unfinished(run)
     for part in content.parts:
         write(run.folder / part.folder, images=images)
-    light = study.figures(run.folder, images=images)
-    dark = study.figures(run.folder, images=images, theme="dark")
-    replaced = {name for name, viewer in content.viewers.items() if not viewer.beside}
+    drawings = _drawings(study)
+    light, dark = _figures(run, drawings, "light"), _figures(run, drawings, "dark")
+    viewers = {
+        name: viewer
+        for name in light
+        if drawings[name].viewer and (viewer := drawings[name].viewer(run))
+    }
     pictures = {
         name: {
             "light": data_uri(style.svg(light[name], "light"), "image/svg+xml"),
             "dark": data_uri(style.svg(figure, "dark"), "image/svg+xml"),
         }
         for name, figure in dark.items()
-        if name not in replaced
+        if name not in viewers or viewers[name].beside
     }
     html = _render(
         content=content,
+        missing=[*_missing(run), *content.missing],
+        captions={name: drawings[name].caption(run) for name in light},
         pictures=pictures,
-        shown=[name for name in study.FIGURES if name in light],
+        viewers=viewers,
         holding=content.holding if images else HOLDS_NOT,
         background=_background(run),
     )
     path = run.folder / "report.html"
-    _remove(run.folder / "figures", set(study.FIGURES) - set(light))
+    _remove(run.folder / "figures", set(drawings) - set(light))
     for name, figure in light.items():
         for kind, encoded in (("pdf", style.pdf(figure)), ("png", style.png(figure))):
             _write_bytes(run.folder / "figures" / f"{name}.{kind}", encoded)
     write_text(path, html)
     return path
+
+
+def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[str, Figure]:
+    """Draw the figures of a run folder, by their names, in the order of the page.
+
+    Parameters
+    ----------
+    folder
+        Run folder of any study, finished or not.
+    images
+        Whether to draw those that show images.
+    theme
+        ``light`` or ``dark``.
+
+    Raises
+    ------
+    InputError
+        As :func:`write`.
+    """
+    run = reading.read(folder, images=images)
+    return _figures(run, _drawings(_study(run)), theme)
+
+
+def shows_images(study: str) -> bool:
+    """Whether the report of a study has figures that show images."""
+    module = import_module(f"twinscore.report.{study}")
+    return (hasattr(module, "FIGURES") and study != "mixture") or any(
+        d.images for d in _drawings(module).values()
+    )
+
+
+def _of_old(study: ModuleType, run: Run) -> Any:
+    """Until every study is declared: the same from functions of a folder."""
+    from types import SimpleNamespace
+
+    content = study.content(run.folder, images=run.images)
+    drawn = {
+        style.THEMES[theme]: study.figures(run.folder, images=run.images, theme=theme)
+        for theme in ("light", "dark")
+    }
+    new = SimpleNamespace(content=lambda run: content)
+    for name in study.FIGURES:
+        caption = content.captions.get(name)
+        viewer = content.viewers.get(name)
+        words = (caption.title, caption.text, caption.alt) if caption else ("", "", "")
+        drawing = Drawing(
+            name,
+            lambda run, look, name=name: drawn[look].get(name),
+            *words,
+            viewer=(lambda run, viewer=viewer: viewer) if viewer else None,
+            early=True,
+        )
+        setattr(new, name, drawing)
+    return new
+
+
+def _study(run: Run) -> ModuleType:
+    try:
+        return import_module(f"twinscore.report.{run.study}")
+    except ModuleNotFoundError:
+        raise InputError(
+            f"{run.folder / 'result.json'}: unknown study {run.study!r}; "
+            f"this twinscore reports on: {', '.join(studies())}"
+        ) from None
+
+
+def _drawings(study: ModuleType) -> dict[str, Drawing]:
+    found = [value for value in vars(study).values() if isinstance(value, Drawing)]
+    return {drawing.name: drawing for drawing in found}
+
+
+def _figures(run: Run, drawings: Mapping[str, Drawing], theme: str) -> dict[str, Figure]:
+    """Draw what the run has the numbers for, and may show."""
+    wanted = [
+        drawing
+        for drawing in drawings.values()
+        if (run.images or not drawing.images) and (run.result or drawing.early)
+    ]
+    with style.applied(theme) as look:
+        drawn = {drawing.name: drawing.draw(run, look) for drawing in wanted}
+        return {name: style.settle(figure) for name, figure in drawn.items() if figure}
+
+
+def _unfinished(run: Run) -> Content:
+    """What can be said of a run before any part of its result is there."""
+    if not reading.histories(run):
+        raise InputError(f"{run.folder}: nothing is finished yet; run the same command again")
+    return Content(
+        title=f"twinscore: {run.study}", verdict="No part of this run is finished yet.", facts=()
+    )
+
+
+def _missing(run: Run) -> Iterator[str]:
+    """What the run lacks, in words."""
+    if isinstance(run.result, dict):  # of a study that is not declared yet
+        return
+    if run.result:
+        yield from run.result.missing
+    else:
+        yield "result.json: the run was interrupted before it was written"
+    steps = run.spec.get("training", {}).get("steps")
+    of_steps = f" of {steps:,}" if isinstance(steps, int) else ""
+    for history in reading.histories(run):
+        done = history.columns.get("step", ())
+        if not history.finished and len(done):
+            yield f"trial {history.name}: stopped at step {int(done[-1]):,}{of_steps}"
 
 
 def _render(**values: object) -> str:

@@ -2,6 +2,8 @@
 
 import csv
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,13 +19,38 @@ Result = TypeVar("Result", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Run:
-    """What the JSON files of a run folder hold; `result` is empty until a size is finished."""
+    """A run folder as reports read it.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it lies.
+    study : str
+        Name of the study.
+    result : Result or None
+        What ``result.json`` holds, of the type in ``results/<study>.py``; None until a part of it
+        is finished.
+    spec, environment : dict
+        What ``spec.json`` and ``environment.json`` hold.
+    images : bool
+        Whether the report may show images.
+    """
 
     folder: Path
     study: str
-    result: dict[str, Any]
+    result: Any
     spec: dict[str, Any]
     environment: dict[str, Any]
+    images: bool = True
+
+    @cached_property
+    def arrays(self) -> frozenset[str]:
+        """Names of its arrays."""
+        return array_names(self)
+
+    def array(self, name: str, first: int | None = None) -> np.ndarray:
+        """One of its arrays, or the first entries of it."""
+        return array(self, name, first)
 
 
 @dataclass(frozen=True)
@@ -38,13 +65,15 @@ class History:
     columns: dict[str, np.ndarray]
 
 
-def read(folder: Path) -> Run:
+def read(folder: Path, *, images: bool = True) -> Run:
     """Read the JSON files of a run folder.
 
     Parameters
     ----------
     folder
         A run folder, finished or not.
+    images
+        Whether the report may show images.
 
     Returns
     -------
@@ -68,13 +97,33 @@ def read(folder: Path) -> Run:
     check_schema(folder / "spec.json", spec)
     if result:
         check_schema(folder / "result.json", result)
+    study = str(result.get("study", spec.get("study", "transition")))
     return Run(
         folder=folder,
-        study=str(result.get("study", spec.get("study", "transition"))),
-        result=result,
+        study=study,
+        result=_typed(folder, study, result),
         spec=spec,
         environment=_read_object(folder / "environment.json", required=False),
+        images=images,
     )
+
+
+def _typed(folder: Path, study: str, result: dict[str, Any]) -> Any:
+    try:
+        module = import_module(f"twinscore.results.{study}")
+    except ModuleNotFoundError:  # until all are declared
+        return result
+    if not result:
+        return None
+    try:
+        return module.Result.model_validate(result)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{folder / 'result.json'}: {field}: {first['msg']}; "
+            f"run twinscore {study} again with a new --out"
+        ) from None
 
 
 def result_of(run: Run, model: type[Result]) -> Result:

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from twinscore.report import reading, regularity_figures, style
-from twinscore.report.pieces import HOLDS_SYNTHETIC, Caption, Cell, Content, Table, covers
+from twinscore.report.content import HOLDS_SYNTHETIC, Caption, Cell, Content, Table, covers
 from twinscore.report.regularity_data import Data, Value, load
 
 FIGURES = ("slopes", "curves", "local", "bases", "decay", "eigenvalues")

@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict
 
 from twinscore.report import reading, style
+from twinscore.report.content import Caption, Cell, Content, Table
 from twinscore.report.pictures import to_rgb
-from twinscore.report.pieces import Caption, Cell, Content, Table
 
 FIGURES = ("restored",)
 SHOWN = 3

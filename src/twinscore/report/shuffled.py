@@ -1,110 +1,25 @@
 """Shuffled pixels on paper: PSNR with and without, what is lost, and some estimates."""
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict
 
-from twinscore.report import reading, style
+from twinscore.report import style
+from twinscore.report.content import HOLDS_TEST, Cell, Content, Table, covers, figure
 from twinscore.report.pictures import to_rgb
-from twinscore.report.pieces import HOLDS_TEST, Caption, Cell, Content, Table, covers
+from twinscore.report.reading import Run
 from twinscore.report.style import Theme
+from twinscore.results.base import Interval
+from twinscore.results.shuffled import Result
 
-FIGURES = ("loss", "estimates")
 ROWS = ("clean", "noisy", "plain", "shuffled")
 NAMES = 0.7
 """Inches for the names of the rows."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Value(_Part):
-    """A number and its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Level(_Part):
-    """PSNR and loss at one noise level, dB."""
-
-    sigma: float
-    plain: Value
-    shuffled: Value
-    gap: Value
-
-
-class Result(_Part):
-    """The fields of result.json that the report reads."""
-
-    verdict: str
-    data: str
-    shape: tuple[int, int, int]
-    n: int
-    test: int
-    replicates: int
-    levels: list[Level]
-    control: float
-
-
-def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[str, Figure]:
-    """Draw the loss, and estimates of a few test images.
-
-    Parameters
-    ----------
-    folder
-        Folder of a run of ``twinscore shuffled``.
-    images
-        Whether to draw ``estimates``, which shows images.
-    theme
-        ``light`` or ``dark``.
-
-    Returns
-    -------
-    dict of str to matplotlib.figure.Figure
-        ``loss``: output against input PSNR with and without shuffling, and their difference.
-        ``estimates``: test images, with noise, and both networks' estimates.
-
-    Raises
-    ------
-    InputError
-        If the folder is no run folder or one of its files is damaged.
-    """
-    run = reading.read(folder)
-    result = reading.result_of(run, Result)
-    with style.applied(theme) as colours:
-        drawn = {"loss": _loss(result, colours)}
-        if images:
-            drawn["estimates"] = _estimates(run)
-        return {name: style.settle(figure) for name, figure in drawn.items()}
-
-
-def content(folder: Path, *, images: bool = True) -> Content:
-    """Write what the page says about the run.
-
-    Parameters
-    ----------
-    folder
-        Folder of a run of ``twinscore shuffled``.
-    images
-        Whether the page shows pictures; the words are the same.
-
-    Returns
-    -------
-    Content
-        Verdict, facts, table and captions.
-
-    Raises
-    ------
-    InputError
-        If the folder is no run folder or one of its files is damaged.
-    """
-    result = reading.result_of(reading.read(folder), Result)
+def content(run: Run) -> Content:
+    """What the page says about the run."""
+    result: Result = run.result
     channels, height, width = result.shape
     return Content(
         title="twinscore: shuffled pixels",
@@ -116,22 +31,6 @@ def content(folder: Path, *, images: bool = True) -> Content:
             ("Control", f"closed-form Gaussian: gap of at most {result.control:.1g} dB"),
         ),
         table=_table(result),
-        captions={
-            "loss": Caption(
-                "What shuffling costs",
-                "Left, PSNR of the mean squared error against that of the noisy image. Right, what "
-                "the network trained on shuffled pixels loses. Bands and bars are 95 % intervals. "
-                "Below the gray line an estimate is worse than the noisy image. "
-                "The optimal denoiser would lose nothing.",
-                "Two curves of output against input PSNR, and their difference with intervals.",
-            ),
-            "estimates": Caption(
-                "Estimates",
-                "Test images at noise level 0.2, and what both networks make of them. The second "
-                "sees and returns shuffled pixels; they are put back in order here.",
-                "Rows of clean and noisy images and of the estimates of both networks.",
-            ),
-        },
         notes=(covers(result.replicates, "test images"),),
         holding=HOLDS_TEST,
     )
@@ -151,13 +50,21 @@ def _table(result: Result) -> Table:
     return Table("PSNR of the mean squared error on test images.", columns, rows)
 
 
-def _cell(part: Value) -> Cell:
+def _cell(part: Interval) -> Cell:
     return Cell(f"{part.value:.2f}", f"{part.low:.2f} to {part.high:.2f}")
 
 
-def _loss(result: Result, theme: Theme) -> Figure:
-    figure = style.new_figure(2.8)
-    left, right = figure.subplots(1, 2)
+@figure(
+    "What shuffling costs",
+    "Left, PSNR of the mean squared error against that of the noisy image. Right, what the network "
+    "trained on shuffled pixels loses. Bands and bars are 95 % intervals. Below the gray line an "
+    "estimate is worse than the noisy image. The optimal denoiser would lose nothing.",
+    "Two curves of output against input PSNR, and their difference with intervals.",
+)
+def loss(run: Run, theme: Theme) -> Figure:
+    """Output against input PSNR with and without shuffling, and their difference, dB."""
+    result, drawn = run.result, style.new_figure(2.8)
+    left, right = drawn.subplots(1, 2)
     x = -20 * np.log10([level.sigma for level in result.levels])
     for name, colour in (("plain", theme.twins), ("shuffled", theme.nearest)):
         value, low, high = _curve(result, name)
@@ -172,7 +79,7 @@ def _loss(result: Result, theme: Theme) -> Figure:
     right.set_ylabel("loss by shuffling (dB)")
     for axes in (left, right):
         axes.set_xlabel("input PSNR (dB)")
-    return figure
+    return drawn
 
 
 def _curve(result: Result, name: str) -> np.ndarray:
@@ -180,21 +87,29 @@ def _curve(result: Result, name: str) -> np.ndarray:
     return np.array([[part.value, part.low, part.high] for part in parts]).T
 
 
-def _estimates(run: reading.Run) -> Figure:
-    rows = {name: reading.array(run, name) for name in ROWS}
+@figure(
+    "Estimates",
+    "Test images at noise level 0.2, and what both networks make of them. The second sees and "
+    "returns shuffled pixels; they are put back in order here.",
+    "Rows of clean and noisy images and of the estimates of both networks.",
+    images=True,
+)
+def estimates(run: Run, theme: Theme) -> Figure:
+    """Test images, with noise, and both networks' estimates."""
+    rows = {name: run.array(name) for name in ROWS}
     count = len(rows["clean"])
     height, width = rows["clean"].shape[-2:]
     tile = (style.WIDTH - NAMES) / count
-    figure = style.new_figure(len(rows) * tile * height / width)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    drawn = style.new_figure(len(rows) * tile * height / width)
+    drawn.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     ratios = [NAMES, *[tile] * count]
-    grid = figure.subplots(len(rows), count + 1, squeeze=False, width_ratios=ratios)
+    grid = drawn.subplots(len(rows), count + 1, squeeze=False, width_ratios=ratios)
     for (title, images), line in zip(rows.items(), grid, strict=True):
         line[0].text(1, 0.5, title, ha="right", va="center", fontsize=8)
         line[0].set_axis_off()
         for axes, image in zip(line[1:], to_rgb(images), strict=True):
             _show(axes, image)
-    return figure
+    return drawn
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:

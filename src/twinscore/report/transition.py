@@ -16,7 +16,7 @@ from twinscore.report import (
     transition_figures,
     transition_words,
 )
-from twinscore.report.pieces import Content
+from twinscore.report.content import Content
 from twinscore.report.transition_data import load
 
 FIGURES = (

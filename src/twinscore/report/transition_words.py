@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from twinscore.report.content import Caption, Cell, Part, Table, Viewer
 from twinscore.report.harmonics_data import Harmonics
 from twinscore.report.pictures import sheet
-from twinscore.report.pieces import Caption, Cell, Part, Table, Viewer
 from twinscore.report.transition_data import Level, Median, Transition, Value
 
 MOST_SEEDS = 64

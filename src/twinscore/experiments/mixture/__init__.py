@@ -20,10 +20,10 @@ from twinscore.experiments.mixture import assembly, shift, sweep, twins
 from twinscore.experiments.mixture.results import Result
 from twinscore.experiments.mixture.spec import Spec
 from twinscore.experiments.mixture.sweep import Arrays
+from twinscore.experiments.study import of_old
 
 __all__ = ["Done", "Result", "Spec", "run"]
 
-STUDY = "mixture"
 
 MEASURES_VERSION = 2
 """Bumped when a replicate of the same spec gives other arrays; it is part of their file's name."""
@@ -83,7 +83,7 @@ def run(spec: Spec, out: Path | None = None, *, workers: int | None = None) -> D
         For fewer than 1 worker, or a folder of another run or in use.
     """
     environment.check("cpu", workers)
-    content = {"study": STUDY} | spec.model_dump(mode="json")
+    content = {"study": "mixture"} | spec.model_dump(mode="json")
     with run_folder(content, out) as (folder, report):
         (folder / "trials").mkdir(exist_ok=True)
         how = environment.start(folder, device="cpu", workers=workers, trials=spec.replicates)
@@ -188,3 +188,6 @@ def _csv(header: list[str], rows: list[list]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
+
+
+STUDY = of_old("mixture", Spec, lambda *a, **k: run(*a, **k), ("workers",))

@@ -1,7 +1,6 @@
 """Run the study: check and estimate, train every network, measure, and write the run folder."""
 
 import contextlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from twinscore import environment, runs
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
-from twinscore.experiments import budget
+from twinscore.experiments import budget, estimates
 from twinscore.experiments.folders import Done, run_folder
 from twinscore.experiments.regularity import results
 from twinscore.experiments.regularity.measures import METHODS, Task, baseline_seconds, work
@@ -91,12 +90,14 @@ def _say_cost(spec: Spec, cost: budget.Cost, folder: Path, how: Execution, repor
     if left <= 0:
         return
     shape, training = (1, spec.size, spec.size), spec.training
-    each = budget.training_seconds(spec.network, training, shape, how.device, threads=how.threads)
+    each = estimates.training_seconds(
+        spec.network, training, shape, how.device, threads=how.threads
+    )
     product = each / (training.steps * training.batch)
     jacobians = min(left, spec.classes) * spec.size**2 * product
     baselines = left * spec.test * len(spec.levels) * baseline_seconds(spec.size, how.device)
     work = left * each + jacobians + baselines
-    report("estimate", {"text": budget.said(left, work, cost, how)})
+    report("estimate", {"text": f"{estimates.by_the_clock(left, work, how)} s, {cost.total} bytes"})
 
 
 def _tasks(spec: Spec, folder: Path, how: Execution, report: Report) -> list[Task]:
@@ -113,22 +114,18 @@ def _tasks(spec: Spec, folder: Path, how: Execution, report: Report) -> list[Tas
                 start = replicate * (spec.test + spec.trained_on)
                 test = np.arange(start, start + spec.test)
                 trial = Trial(
-                    path=folder,
                     source=source,
                     data_digest=images.digest,
                     indices=np.arange(spec.trained_on) + start + spec.test,
                     test=test,
                     mean=tuple(images.take(test).mean()),
-                    n=spec.trained_on,
                     twin="a",
                     replicate=replicate,
                     seed=spec.seed,
                     network=spec.network,
                     training=spec.training,
-                    device=how.device,
                     held=_held(spec),
-                )
-                trial = replace(trial, path=folder / "trials" / trial.name)
+                ).placed(folder, how.device, None)
                 shown = 0 if replicate else spec.eigenvectors
                 tasks.append(Task(trial, spec.sigmas, 10 ** (-middle / 20), shown))
     return tasks

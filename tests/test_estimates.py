@@ -1,12 +1,14 @@
 """What trainings will take: steps on a clock of our own, and what is said of them."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from twinscore import environment
 from twinscore.denoisers import NetworkSpec
 from twinscore.environment import Execution
-from twinscore.experiments import budget
+from twinscore.experiments import budget, estimates
 from twinscore.training import TrainingSpec
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
@@ -32,11 +34,11 @@ def clock(monkeypatch):
                 now[0] += WARM_UP * (step == 1) + OVERHEAD + seconds * spec.batch
                 on_step(step, None)
 
-        monkeypatch.setattr(budget, "fit", fit)
+        monkeypatch.setattr(estimates, "fit", fit)
         return trained
 
-    monkeypatch.setattr(budget.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(budget, "single_device", lambda name: None)
+    monkeypatch.setattr(estimates.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(estimates, "single_device", lambda name: None)
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
     monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
     return ticking
@@ -44,7 +46,7 @@ def clock(monkeypatch):
 
 def seconds_of(batch, device="cpu", threads=1):
     training = TrainingSpec(steps=1000, batch=batch, evaluations=3)
-    return budget.training_seconds(NETWORK, training, SHAPE, device, threads=threads)
+    return estimates.training_seconds(NETWORK, training, SHAPE, device, threads=threads)
 
 
 def steps_of(batch):
@@ -79,7 +81,7 @@ def test_threads_are_those_of_a_worker(clock, device, factor):
 
 def test_slow_steps_are_few(clock, monkeypatch):
     made = []
-    monkeypatch.setattr(budget.statistics, "median", lambda laps: made.extend(laps) or 1.0)
+    monkeypatch.setattr(estimates.statistics, "median", lambda laps: made.extend(laps) or 1.0)
     clock(1.0)
     seconds_of(8)
     assert made == pytest.approx([8 + OVERHEAD])
@@ -88,7 +90,7 @@ def test_slow_steps_are_few(clock, monkeypatch):
 def test_a_real_training_is_timed_with_its_average():
     """Whatever the machine is busy with: more than nothing, and steps count."""
     for training in (TrainingSpec(batch=2), TrainingSpec(batch=2, ema=0.9, clip=1.0)):
-        found = budget.training_seconds(NETWORK, training, (3, 8, 8), "cpu", threads=1)
+        found = estimates.training_seconds(NETWORK, training, (3, 8, 8), "cpu", threads=1)
         assert 0 < found / training.steps < 60
 
 
@@ -96,24 +98,58 @@ GB = 10**9
 
 
 @pytest.mark.parametrize(
-    ("networks", "work", "how", "expected"),
+    ("networks", "work", "how", "seconds"),
     [
-        (1, 0.2, (1, 1), "1 network: about a second and 2 GB of memory"),
-        (2, 80.0, (2, 1), "2 networks: about 40 seconds and 4 GB of memory"),
-        (1, 80.0, (2, 1), "1 network: about 80 seconds and 2 GB of memory"),
-        (4, 1200.0, (2, 2), "4 networks: about 5.0 minutes and 4 GB of memory"),
-        (3, 900.0, (2, 1), "3 networks: about 10.0 minutes and 4 GB of memory"),  # two, then one
-        (2, 72000.0, (2, 1), "2 networks: about 10.0 hours and 4 GB of memory"),
-        (8, 480.0, (8, 1), "8 networks: about 2.0 minutes and 16 GB of memory"),  # on four cores
+        (1, 0.2, (1, 1), 0.2),
+        (2, 80.0, (2, 1), 40),
+        (1, 80.0, (2, 1), 80),
+        (4, 1200.0, (2, 2), 300),
+        (3, 900.0, (2, 1), 600),  # two, then one
+        (8, 480.0, (8, 1), 120),  # on four cores
     ],
 )
-def test_estimates_in_words(monkeypatch, networks, work, how, expected):
+def test_workers_share_the_cores(monkeypatch, networks, work, how, seconds):
     monkeypatch.setattr(environment, "available_cores", lambda: 4)
-    needed = budget.Cost(weights=2 * GB, activations=0, images=0)
-    assert budget.said(networks, work, needed, Execution("cpu", *how)) == expected
+    assert estimates.by_the_clock(networks, work, Execution("cpu", *how)) == seconds
 
 
 def test_an_accelerator_is_one_however_many_use_it():
-    needed = budget.Cost(weights=2 * GB, activations=0, images=0)
-    said = budget.said(3, 600.0, needed, Execution("cuda", 2, 4))
-    assert said == "3 networks: about 10.0 minutes and 4 GB of memory"
+    assert estimates.by_the_clock(3, 600.0, Execution("cuda", 2, 4)) == 600
+
+
+@pytest.mark.parametrize(
+    ("seconds", "memory", "disk", "text"),
+    [
+        (0.2, 2 * GB, 5_400_000, "a second, 2.0 GB of memory and 5.4 MB of disk"),
+        (80, 123_456_789, 12 * GB, "80 seconds, 123 MB of memory and 12 GB of disk"),
+        (300, 1, 1, "5.0 minutes, less than 1 kB of memory and less than 1 kB of disk"),
+        (36000, 1500, 1e12, "10.0 hours, 1.5 kB of memory and 1.0 TB of disk"),
+        (3 * 86400, 1500, 1e12, "3.0 days, 1.5 kB of memory and 1.0 TB of disk"),
+    ],
+)
+def test_an_estimate_is_one_line(seconds, memory, disk, text):
+    assert (
+        estimates.Estimate("4 networks", seconds, memory, disk).text()
+        == f"4 networks: about {text}"
+    )
+
+
+def test_trainings_count_what_is_measured_and_kept(clock, monkeypatch):
+    monkeypatch.setattr(environment, "available_cores", lambda: 4)
+    clock(0.001)
+    training = TrainingSpec(steps=1000, batch=8, evaluations=3)
+    spec = SimpleNamespace(network=NETWORK, training=training)
+    how = Execution("cpu", 2, 1)
+
+    def estimate(left, **more):
+        return estimates.of_trainings(lambda spec: estimates.Needs(SHAPE, **more), spec, left, how)
+
+    plain, cost = estimate(4), budget.cost(NETWORK, 8, SHAPE)
+    each = (OVERHEAD + 0.008) * steps_of(8)
+    assert plain.seconds == pytest.approx(2 * each)
+    assert plain.memory == 2 * (budget.PROCESS + cost.total)
+    assert plain.disk == 4 * cost.parameters + 2 * cost.weights
+    assert estimate(4, passes=8000).seconds == pytest.approx(2 * each * 4 / 3)
+    assert estimate(4, seconds=lambda device: 7.0).seconds == pytest.approx(2 * (each + 7))
+    assert estimate(4, stored=10).disk == plain.disk + 40
+    assert estimate(0) == estimates.Estimate("nothing left to do", 0.0, 0, 0)

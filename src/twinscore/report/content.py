@@ -1,8 +1,14 @@
-"""What a study hands to the page: sentences, a table, captions and a viewer of images."""
+"""What a study hands to the page: sentences, a table, figures with captions, viewers of images."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from matplotlib.figure import Figure
+
+from twinscore.report.reading import Run
+from twinscore.report.style import Theme
+from twinscore.results.base import Interval
 
 HOLDS = "This page holds training images and samples: think before you share it."
 HOLDS_TEST = "This page holds test images of the data: think before you share it."
@@ -55,6 +61,54 @@ class Viewer:
     beside: bool = False
 
 
+Words = str | Callable[[Run], str]
+"""A text, or what makes it from a run."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that the report of a study draws, and the words around it.
+
+    Attributes
+    ----------
+    name : str
+        Of its files.
+    draw : callable
+        ``draw(run, theme)``; None where the run lacks what it shows.
+    title, text, alt : str or callable
+        Caption: its title, how to read it, and its text alternative.
+    images : bool
+        Whether it shows images; then ``--no-images`` leaves it out.
+    viewer : callable, optional
+        ``viewer(run)``: what replaces the figure on the page, or stands above it.
+    early : bool
+        Whether it can be drawn before any part of the result is there.
+    """
+
+    name: str
+    draw: Callable[[Run, Theme], Figure | None]
+    title: Words
+    text: Words
+    alt: Words
+    images: bool = False
+    viewer: Callable[[Run], Viewer | None] | None = None
+    early: bool = False
+
+    def caption(self, run: Run) -> Caption:
+        """The words, of this run."""
+        words = (self.title, self.text, self.alt)
+        return Caption(*(part if isinstance(part, str) else part(run) for part in words))
+
+
+def figure(title: Words, text: Words, alt: Words, **options: Any) -> Callable[..., Drawing]:
+    """Make a function that draws one figure a :class:`Drawing` of its module, with its name."""
+
+    def declare(draw: Callable[[Run, Theme], Figure | None]) -> Drawing:
+        return Drawing(draw.__name__, draw, title, text, alt, **options)
+
+    return declare
+
+
 @dataclass(frozen=True)
 class Part:
     """A run within the run: its folder, relative to the run's, and what its page shows."""
@@ -65,16 +119,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything a page says about one run, apart from the figures themselves.
+    """Everything a page says about one run, apart from its figures.
 
-    ``holding`` tells what images the page shows, where it may show any.
+    ``holding`` tells what images the page shows, where it may show any. ``missing`` adds to what
+    the result says of it.
     """
 
     title: str
     verdict: str
     facts: tuple[tuple[str, str], ...]
-    table: Table | None
-    captions: Mapping[str, Caption]
+    table: Table | None = None
+    captions: Mapping[str, Caption] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
@@ -90,3 +145,11 @@ def covers(replicates: int, samples: str) -> str:
             "images or initial weights."
         )
     return f"Intervals are Student's t (95 %) over {replicates} replicates."
+
+
+def interval_cell(interval: Interval | None, digits: int = 2, unit: str = "") -> Cell:
+    """A number with its interval under it, or a dash."""
+    if interval is None:
+        return Cell("-")
+    detail = f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    return Cell(f"{interval.value:.{digits}f}{unit}", detail)

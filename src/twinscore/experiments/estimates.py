@@ -1,0 +1,234 @@
+"""What is left of a run takes: time, memory and disk, before it is begun."""
+
+import contextlib
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from twinscore import environment
+from twinscore.denoisers import NetworkSpec, build
+from twinscore.environment import Execution, on_cpu
+from twinscore.execution import torch_threads
+from twinscore.experiments import budget
+from twinscore.training import TrainingSpec, fit, single_device
+from twinscore.training.fit import SHOWN
+from twinscore.training.history import SIGMAS
+
+_CROP = 2**16  # pixels of the part of a batch that a CPU is timed with
+_LONG = 1.0  # seconds of a step that a CPU is not asked to make whole
+_STEPS, _COUNTED = 12, 8  # made, and of these counted, the last ones
+_PATIENCE = 3.0  # seconds after the first step until no further one is made
+_UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is left of a run: ``seconds`` by the clock, ``memory`` and ``disk`` in bytes."""
+
+    what: str
+    seconds: float
+    memory: float
+    disk: float
+
+    def text(self) -> str:
+        """In one line."""
+        return (
+            f"{self.what}: about {_duration(self.seconds)}, {_size(self.memory)} of memory and "
+            f"{_size(self.disk)} of disk"
+        )
+
+
+NOTHING = Estimate("nothing left to do", 0.0, 0.0, 0.0)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 network``, ``2 networks``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the trials of a study need, apart from what their spec says of network and training.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (C, H, W) of the images.
+    held : int
+        Training images kept in memory.
+    jacobians : int
+        Jacobians that are formed whole at a time.
+    before : tuple of Demand
+        What else must fit the memory.
+    passes : float
+        Images that a trained network denoises while it is measured; a product with its Jacobian
+        counts as three.
+    stored : float
+        Bytes that the measures of a trial take on disk.
+    seconds : callable
+        ``seconds(device)``: what else is computed for a trial, seconds of a core or the device.
+    field : str
+        What a refusal begins with.
+    """
+
+    shape: tuple[int, int, int]
+    held: int = 0
+    jacobians: int = 0
+    before: tuple[budget.Demand, ...] = ()
+    passes: float = 0.0
+    stored: float = 0.0
+    seconds: Callable[[str], float] = lambda device: 0.0
+    field: str = "size:"
+
+    def cost(self, spec: Any) -> budget.Cost:
+        """Memory of one training of a spec with ``network`` and ``training``."""
+        return budget.cost(
+            spec.network,
+            spec.training.batch,
+            self.shape,
+            held=self.held,
+            jacobians=self.jacobians,
+        )
+
+
+def refuse_trainings(needs: Callable[[Any], Needs], spec: Any, device: str, workers: int) -> None:
+    """Refuse trials that do not fit the memory; see :func:`budget.require_memory`."""
+    need = needs(spec)
+    side = max(need.shape[1:])
+    budget.require_memory(need.cost(spec), side, device, workers, need.field, before=need.before)
+
+
+def of_trainings(needs: Callable[[Any], Needs], spec: Any, left: int, how: Execution) -> Estimate:
+    """Estimate ``left`` trials from a few real steps of training; takes some seconds itself."""
+    if not left:
+        return NOTHING
+    need = needs(spec)
+    cost, training = need.cost(spec), spec.training
+    each = training_seconds(spec.network, training, need.shape, how.device, threads=how.threads)
+    image = each / (training.steps * training.batch) / 3
+    work = left * (each + need.passes * image + need.seconds(how.device))
+    at_once = min(how.workers, left)
+    return Estimate(
+        what=counted(left, "network"),
+        seconds=by_the_clock(left, work, how),
+        memory=at_once * (budget.PROCESS + cost.total),
+        disk=left * (cost.parameters + need.stored) + at_once * cost.weights,
+    )
+
+
+def by_the_clock(tasks: int, work: float, how: Execution) -> float:
+    """How long tasks that together are ``work``, in seconds of one core or the device, take.
+
+    Workers and threads share out the cores of a CPU, which may be fewer than they; workers that
+    find no task left are idle. Any other device is one, however many use it.
+    """
+    if not on_cpu(how.device):
+        return work
+    cores = environment.available_cores()
+    side_by_side = min(how.workers, cores)
+    idle = math.ceil(tasks / side_by_side) * side_by_side / tasks
+    return work * idle / min(how.workers * how.threads, cores)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1.5:
+        return "a second"
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    minutes = seconds / 60
+    if minutes < 60:
+        return f"{minutes:.1f} minutes"
+    hours = minutes / 60
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def _size(count: float) -> str:
+    for unit, name in _UNITS:
+        if count >= unit:
+            return f"{count / unit:.{0 if count >= 10 * unit else 1}f} {name}"
+    return "less than 1 kB"
+
+
+def training_seconds(
+    network: NetworkSpec,
+    training: TrainingSpec,
+    shape: tuple[int, int, int],
+    device: str,
+    *,
+    threads: int,
+) -> float:
+    """Time of one training, from a few of its steps, in seconds of one core or of the device.
+
+    The steps are those of :func:`~twinscore.training.fit`, with noise, optimiser and average of the
+    weights, on images of random pixels. Reading or making images is not counted, nor is what
+    workers side by side cost each other.
+
+    Parameters
+    ----------
+    network, training : NetworkSpec, TrainingSpec
+        What is trained, and how.
+    shape : tuple of int
+        (C, H, W).
+    device : str
+        Where. An accelerator is timed with the whole batch; a CPU, where a step would take long,
+        with part of it.
+    threads : int
+        Threads of a CPU that each training uses.
+
+    Returns
+    -------
+    float
+        For a CPU the time times ``threads``. An evaluation is counted as so many images forward,
+        a third of a step each. Takes some seconds itself.
+    """
+    batch = training.batch
+    part = min(batch, max(1, _CROP // (shape[1] * shape[2]))) if on_cpu(device) else batch
+    with torch_threads(threads):
+        step = _step_seconds(network, training, shape, device, part) * batch / part
+        if part < batch and step < _LONG:
+            step = _step_seconds(network, training, shape, device, batch)
+    if not on_cpu(device):
+        torch.accelerator.empty_cache()  # it is the workers' now
+    evaluation = 2 * SHOWN * len(SIGMAS) / (3 * batch)
+    seconds = step * (training.steps + training.evaluations * evaluation)
+    return seconds * threads if on_cpu(device) else seconds
+
+
+class _Timed(Exception):  # noqa: N818
+    """Ends a training whose steps have been timed."""
+
+
+def _step_seconds(
+    network: NetworkSpec,
+    training: TrainingSpec,
+    shape: tuple[int, int, int],
+    device: str,
+    batch: int,
+) -> float:
+    """Median time of the steps after the first, at a learning rate that moves no weights."""
+    ends: list[float] = []
+
+    def lap(step: int, row: dict[str, float] | None) -> None:
+        if not on_cpu(device):
+            torch.accelerator.synchronize()
+        ends.append(time.perf_counter())
+        if step > 1 and (step == _STEPS or ends[-1] - ends[0] > _PATIENCE):
+            raise _Timed
+
+    x = torch.rand(SHOWN, *shape, generator=torch.Generator().manual_seed(0))
+    changes = {"steps": 2 * _STEPS, "batch": batch, "evaluations": 1, "learning_rate": 1e-12}
+    with contextlib.suppress(_Timed):
+        fit(
+            build(network, shape[0], seed=0),
+            x,
+            training.model_copy(update=changes),
+            fabric=single_device(device),
+            on_step=lap,
+        )
+    return statistics.median(after - before for before, after in pairwise(ends[-_COUNTED - 1 :]))

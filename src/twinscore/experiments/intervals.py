@@ -1,0 +1,34 @@
+"""Numbers with intervals, and how they are written in tables."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinscore.analysis.statistics import Statistic, over_replicates
+from twinscore.results.base import Interval
+
+
+def of_replicates(values: NDArray, statistic: Statistic, seed: int) -> Interval:
+    """Mean over replicates of a statistic of values (R, S, ...), with its interval (95 %).
+
+    Student's t over replicates; of one replicate, the bootstrap over its samples
+    (:func:`~twinscore.analysis.statistics.over_replicates`).
+    """
+    value, low, high = over_replicates(values, statistic, seed=seed)
+    return Interval(value=value, low=low, high=high)
+
+
+def psnr(errors: NDArray, axis: int) -> NDArray[np.float64]:
+    """PSNR of the mean of squared errors per pixel, dB."""
+    return -10 * np.log10(errors.mean(axis))
+
+
+def columns(names: Sequence[str]) -> list[str]:
+    """Headings of intervals: ``name``, ``name_low``, ``name_high``."""
+    return [name + end for name in names for end in ("", "_low", "_high")]
+
+
+def numbers(interval: Interval | None) -> tuple[float, ...] | tuple[None, ...]:
+    """Value and ends of an interval, or nothing thrice."""
+    return (interval.value, interval.low, interval.high) if interval else (None,) * 3

@@ -1,0 +1,334 @@
+"""How every study runs, written once: refuse, claim, estimate, work on a pool, resume, write.
+
+A study declares what is its own (:class:`Study`): what it is asked, its tasks, what one task gives,
+and how results follow from them. It is found by its name: ``experiments/<name>.py`` has ``STUDY``,
+``results/<name>.py`` its ``Result``, ``report/<name>.py`` its figures.
+"""
+
+import contextlib
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from safetensors.numpy import save as serialise
+
+from twinscore import environment, runs
+from twinscore.denoisers import Checkpoint
+from twinscore.denoisers.checkpoint import WEIGHTS
+from twinscore.environment import Execution
+from twinscore.execution import Report, run_tasks
+from twinscore.experiments.estimates import Estimate, Needs, of_trainings, refuse_trainings
+from twinscore.experiments.folders import Done, run_folder
+from twinscore.experiments.trials import (
+    Factory,
+    Trial,
+    factory_name,
+    forget_images,
+    open_images,
+    remembered,
+    train,
+)
+from twinscore.results.base import Result
+
+Arrays = dict[str, NDArray]
+
+
+class Task(Protocol):
+    """A piece of work that runs by itself, in this process or in a worker."""
+
+    @property
+    def name(self) -> str:
+        """Names it in progress and log."""
+
+    @property
+    def part(self) -> str:
+        """The part of the result that waits for it, in words."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier run left something of it."""
+
+    def placed(self, folder: Path, device: str, custom: Factory | None) -> Self:
+        """The same in the run's folder, on a device, with the user's own network if there is."""
+
+
+S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T", bound=Task)
+R = TypeVar("R", bound=Result)
+
+
+@dataclass(frozen=True)
+class Summary(Generic[R]):
+    """What a study makes of its measures, and writes: the numbers and what lies beside them.
+
+    ``tables`` are the texts of further files by their names, such as ``levels.csv``.
+    """
+
+    result: R
+    arrays: Mapping[str, NDArray]
+    tables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study(Generic[S, T, R]):
+    """A study, declared. Every function is a module's own, so that workers can be given it.
+
+    Attributes
+    ----------
+    name : str
+        Of its modules.
+    spec : type
+        What it is asked.
+    count : callable
+        ``count(spec)``: how many tasks there will be.
+    tasks : callable
+        ``tasks(spec, report)``: all of them, in the order in which they are begun.
+    work : callable
+        ``work(spec, task, report)``: what one task gives. It keeps what it gave, and reads it when
+        the run continues.
+    summarise : callable
+        ``summarise(spec, done)``: the summary of pairs of a task and what it gave, those of whole
+        parts, in the order of the tasks; None where they are too few.
+    estimate : callable
+        ``estimate(spec, left, how)``: what ``left`` tasks take.
+    refuse : callable
+        ``refuse(spec, device, workers)``: raises InputError for what does not fit the memory.
+    reads : tuple of str
+        Fields of the spec that name images; their content is part of the run's identity.
+    check : callable
+        ``check(spec)``: refuses what cannot be done before anything is written; gives what else
+        belongs to the run's identity.
+    record : callable
+        ``record(spec, tasks, folder)``: writes what is known before the work begins.
+    finish : callable
+        ``finish(spec, tasks, result)``: adds to the result of a run with all its parts.
+    extendable : tuple of str
+        Lists of the spec that may grow.
+    machine : tuple of str
+        Which of ``device`` and ``workers`` the command has as options.
+    """
+
+    name: str
+    spec: type[S]
+    count: Callable[[S], int]
+    tasks: Callable[[S, Report], Sequence[T]]
+    work: Callable[[S, T, Report], Arrays]
+    summarise: Callable[[S, Sequence[tuple[T, Arrays]]], Summary[R] | None]
+    estimate: Callable[[S, int, Execution], Estimate]
+    refuse: Callable[[S, str, int], None]
+    reads: tuple[str, ...] = ()
+    check: Callable[[S], Mapping[str, Any]] = lambda spec: {}
+    record: Callable[[S, Sequence[T], Path], None] = lambda spec, tasks, folder: None
+    finish: Callable[[S, Sequence[T], R], R] = lambda spec, tasks, result: result
+    extendable: tuple[str, ...] = ()
+    machine: tuple[str, ...] = ("device", "workers")
+
+    def run(
+        self,
+        spec: S,
+        out: Path | None = None,
+        *,
+        device: str = "auto",
+        workers: int | None = None,
+        network: Factory | None = None,
+    ) -> Done[R]:
+        """Do what is not done yet, and write the run folder.
+
+        Running again with the same ``out`` continues what is unfinished and reuses what is done;
+        lists that are ``extendable`` may have grown. Each part of the result is written as soon as
+        it is known.
+
+        Parameters
+        ----------
+        spec : BaseModel
+            The study's ``Spec``.
+        out : Path, optional
+            Run folder; default ``runs/<study>-<hash>``.
+        device : str
+            lightning-fabric's accelerator: auto, cpu, cuda, mps.
+        workers : int, optional
+            Tasks side by side, sharing the cores; default one per core on a CPU, else one.
+        network : callable, optional
+            The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``; its
+            dotted name goes into the hash. Trials then run in this process.
+
+        Returns
+        -------
+        Done
+            The folder and the result, also written there as ``result.json``.
+
+        Raises
+        ------
+        InputError
+            For data that do not suffice, settings that do not fit each other, the memory or the
+            machine (nothing is written then), or a folder of another run or in use.
+        TrainingError
+            If a loss is not finite.
+        """
+        workers = 1 if network else workers
+        content = self._content(spec, device, workers, network)
+        with run_folder(content, out, extendable=self.extendable) as (folder, report):
+            how = environment.start(folder, device=device, workers=workers, trials=self.count(spec))
+            with environment.timed(folder):
+                for source in self._sources(spec).values():
+                    for name in open_images(source).skipped:
+                        report("images", {"text": f"left out {name}: it cannot be read"})
+                if left := self._left(spec, folder):
+                    report("estimate", {"text": self.estimate(spec, left, how).text()})
+                tasks = [task.placed(folder, device, network) for task in self.tasks(spec, report)]
+                self.record(spec, tasks, folder)
+                return Done(folder, self._execute(spec, tasks, folder, how, report))
+
+    def cost(
+        self, spec: S, out: Path | None, *, device: str = "auto", workers: int | None = None
+    ) -> Estimate:
+        """Time, memory and disk of what :meth:`run` would still do; writes nothing.
+
+        Raises
+        ------
+        InputError
+            As :meth:`run`.
+        """
+        content = self._content(spec, device, workers, None)
+        folder = out or runs.default_folder(content)
+        how = environment.settings(folder, device=device, workers=workers, trials=self.count(spec))
+        return self.estimate(spec, self._left(spec, folder), how)
+
+    def _content(
+        self, spec: S, device: str, workers: int | None, network: Factory | None
+    ) -> dict[str, Any]:
+        """What ``spec.json`` will hold, once nothing speaks against the run."""
+        environment.check(device, workers)
+        forget_images()
+        content = {"study": self.name} | spec.model_dump(mode="json")
+        for field_name, source in self._sources(spec).items():
+            content[f"{field_name}_digest"] = open_images(source).digest
+        content |= self.check(spec)
+        side_by_side = workers or environment.default_workers(device, self.count(spec))
+        self.refuse(spec, device, side_by_side)
+        return content | ({"network": factory_name(network)} if network else {})
+
+    def _sources(self, spec: S) -> dict[str, str]:
+        return {name: source for name in self.reads if (source := getattr(spec, name))}
+
+    def _left(self, spec: S, folder: Path) -> int:
+        """Tasks that have not left weights or arrays yet: all in the folder are the spec's."""
+        done = [*folder.glob(f"trials/*/{WEIGHTS}"), *folder.glob("trials/*.safetensors")]
+        return max(0, self.count(spec) - len(done))
+
+    def _execute(
+        self, spec: S, tasks: Sequence[T], folder: Path, how: Execution, report: Report
+    ) -> R:
+        """Work on all tasks, those begun before first, and write each part that is whole."""
+        given: dict[int, Arrays] = {}
+        waiting = Counter(task.part for task in tasks)
+        outcomes = run_tasks(
+            partial(self.work, spec),
+            sorted(tasks, key=lambda task: not task.begun),
+            workers=how.workers,
+            threads=how.threads,
+            report=report,
+        )
+        with contextlib.closing(outcomes):
+            for task, arrays in outcomes:
+                given[id(task)] = arrays
+                waiting[task.part] -= 1
+                if waiting[task.part]:
+                    continue
+                missing = [part for part, count in waiting.items() if count]
+                done = [(t, given[id(t)]) for t in tasks if not waiting[t.part]]
+                if summary := self.summarise(spec, done):
+                    result = _written(folder, summary, missing)
+        finished = self.finish(spec, tasks, result)
+        if finished is not result:
+            _write_result(folder, finished)
+        return finished
+
+
+def _written(folder: Path, summary: Summary[R], missing: list[str]) -> R:
+    """Write a summary; ``result.json`` comes last."""
+    state = {"complete": not missing, "missing": missing}
+    result = summary.result.model_copy(update=state)
+    arrays = {name: np.ascontiguousarray(values) for name, values in summary.arrays.items()}
+    encoded = serialise(arrays)
+    runs.write_atomic(folder / "arrays.safetensors", lambda path: path.write_bytes(encoded))
+    for name, text in summary.tables.items():
+        runs.write_text(folder / name, text)
+    _write_result(folder, result)
+    return result
+
+
+def _write_result(folder: Path, result: Result) -> None:
+    runs.write_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
+
+
+def of_trials(
+    *,
+    trials: Callable[[S, Report], Sequence[Trial]],
+    measure: Callable[[S, Trial, Checkpoint, Report], Arrays],
+    key: Callable[[S, Trial], dict[str, Any]],
+    needs: Callable[[S], Needs],
+    **declared: Any,
+) -> Study:
+    """A study whose tasks are to train a network and then to measure it.
+
+    Parameters
+    ----------
+    trials : callable
+        The study's tasks.
+    measure : callable
+        ``measure(spec, trial, model, report)``: arrays, which are kept beside the weights.
+    key : callable
+        ``key(spec, trial)``: JSON values that the measures depend on, apart from the weights.
+    needs : callable
+        ``needs(spec)``: what the trials need of time, memory and disk.
+    **declared
+        The other attributes of :class:`Study`.
+    """
+    return Study(
+        tasks=trials,
+        work=partial(_train_and_measure, measure, key),
+        estimate=partial(of_trainings, needs),
+        refuse=partial(refuse_trainings, needs),
+        **declared,
+    )
+
+
+def _train_and_measure(
+    measure: Callable[[S, Trial, Checkpoint, Report], Arrays],
+    key: Callable[[S, Trial], dict[str, Any]],
+    spec: S,
+    trial: Trial,
+    report: Report,
+) -> Arrays:
+    model = train(trial, report)
+
+    def compute() -> Arrays:
+        report(trial.name, {"text": "trained; measuring"})
+        return measure(spec, trial, model, report)
+
+    return remembered(trial, "measures", key(spec, trial), compute)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def of_old(name: str, spec: type, run: Callable[..., Done], machine: tuple[str, ...]) -> Any:
+    """Until every study is declared: what the command line needs of one that is not."""
+    from types import SimpleNamespace
+
+    return SimpleNamespace(name=name, spec=spec, run=run, machine=machine)

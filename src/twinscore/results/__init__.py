@@ -1,0 +1,30 @@
+"""What ``result.json`` of each study holds: types alone, read by experiments and reports.
+
+A study is known by its module here; the module's first line is its line in ``twinscore --help``.
+"""
+
+import ast
+from functools import cache
+from pathlib import Path
+from pkgutil import iter_modules
+
+
+@cache
+def studies() -> dict[str, str]:
+    """Name and purpose of every study, in alphabetical order; imports none of them."""
+    found = {
+        "duplicates": "find images that repeat others of their set, or of another",
+        "transition": "train twins at several sizes: where does memorising end?",
+        "harmonics": "show the basis in which a denoiser shrinks an image",
+        "restore": "restore a picture from part of its pixels, or other measurements",
+        "regularity": "train on C-alpha images: does the error fall at the optimal rate?",
+        "mixture": "solve score models of two modes exactly: early stopping, capacity, modes shift",
+        "clusters": "train twins on near and on far clusters: which generalise worse?",
+    }  # until all are declared
+    for module in iter_modules(__path__):
+        if module.name != "base":
+            path = Path(__path__[0]) / f"{module.name}.py"
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            line = text.splitlines()[0].rstrip(".")
+            found[module.name] = line[:1].lower() + line[1:]
+    return found
