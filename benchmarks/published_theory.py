@@ -1,4 +1,4 @@
-"""The published setting of the early-stopping study ([GP]; STUDIES section 6), step by step.
+"""The published setting of early stopping, step by step ([GP]; docs/formulas.md#modes-shift).
 
     python benchmarks/published_theory.py [--seeds 3] [--samples 1000] [--figure FILE.png]
 

@@ -152,7 +152,7 @@ def test_labels_come_from_the_same_file(tmp_path, suffix):
     assert loaded.labels.tolist() == [4, 5, 6, 5, 4]
     assert loaded.labels.dtype == np.int64
     short = stored_as(suffix, tmp_path, images=PIXELS, labels=labels[:3])
-    assert "labels of shape (3,) for 5 images; give one an image" in complaint(short)
+    assert "labels of shape (3,) for 5 images; give one per image" in complaint(short)
     real = stored_as(suffix, tmp_path, images=PIXELS, labels=labels / 2)
     assert "float64 labels; give whole numbers" in complaint(real)
 
@@ -286,7 +286,7 @@ def test_an_endless_header_in_an_archive_is_not_read(tmp_path):
         (["../images.npy"], "'../images.npy' points out of the archive"),
         (["/images.npy"], "points out of the archive"),
         (["a\\images.npy"], "points out of the archive"),
-        (["images.txt"], "'images.txt' is no .npy"),
+        (["images.txt"], "'images.txt' is not a .npy"),
         (["images.npy", "images.npy"], "it holds 'images' twice"),
     ],
 )

@@ -47,7 +47,7 @@ def test_round_trip_bit_for_bit(tmp_path, spec, channels):
     y = torch.randn(2, channels, 9, 8, generator=generator_of(0))
     for path in (tmp_path, tmp_path / WEIGHTS, str(tmp_path)):
         after = load(path)
-        assert type(after.denoiser) is (UNet if spec.kind == "unet" else BFCNN)
+        assert type(after.denoiser) is (UNet if spec.root.kind == "unet" else BFCNN)
         assert not after.denoiser.training
         assert (after.shape, after.mean) == ((channels, 9, 8), before.mean)
         state = after.denoiser.state_dict()

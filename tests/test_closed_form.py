@@ -288,7 +288,7 @@ def test_what_is_no_covariance_is_refused():
         StationaryGaussian(MEAN, power()[:1].expand(3, -1, -1))
     with pytest.raises(ValueError, match="holds NaN"):
         Gaussian.of(MEAN, covariance() * math.nan)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="finite variances"):
         GaussianMixture.of(WEIGHTS, MEANS, torch.full((len(WEIGHTS), D), math.nan))
 
 

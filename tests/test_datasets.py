@@ -186,9 +186,9 @@ def test_images_without_a_usable_row_are_named_or_left_out(tmp_path):
 def test_folders_of_another_layout_are_refused(tmp_path):
     assert "holds neither img_align_celeba/ nor Img/img_align" in complaint(f"celeba:{tmp_path}")
     for kind in ("celeba", "lsun"):
-        assert f"{kind}: '' is no folder; give {kind}:PATH" in complaint(f"{kind}:")
-        assert "is no folder" in complaint(f"{kind}:{tmp_path}/nowhere")
-        assert "is no folder" in complaint(f"{kind}:{'x' * 5000}")
+        assert f"{kind}: '' is not a folder; give {kind}:PATH" in complaint(f"{kind}:")
+        assert "is not a folder" in complaint(f"{kind}:{tmp_path}/nowhere")
+        assert "is not a folder" in complaint(f"{kind}:{'x' * 5000}")
     assert "no image in this folder" in complaint(f"lsun:{tmp_path}")
 
 

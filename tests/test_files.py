@@ -179,7 +179,7 @@ def test_a_file_that_is_too_large_is_not_opened(tmp_path):
 
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    assert "a.png': is no regular file" in complaint(tmp_path)
+    assert "a.png': is not a regular file" in complaint(tmp_path)
 
 
 def test_links_to_folders_are_passed_over_and_links_to_files_followed(tmp_path):
@@ -201,7 +201,7 @@ def test_names_that_differ_in_case_or_suffix_only_are_different_images(tmp_path)
 
 def test_a_name_that_is_no_text_is_refused(tmp_path):
     save(tmp_path / "a.png", gray(0)).rename(tmp_path / os.fsdecode(b"\xff.png"))
-    assert r"\udcff.png': its name is no UTF-8; rename it" in complaint(tmp_path)
+    assert r"\udcff.png': its name is not UTF-8; rename it" in complaint(tmp_path)
 
 
 def test_an_upscaling_beyond_the_limit_is_refused(tmp_path):

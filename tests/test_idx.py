@@ -164,7 +164,7 @@ def test_damaged_gzip_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (idx(LABELS[:4]), "labels of shape (4,) for 6 images; give one an image"),
+        (idx(LABELS[:4]), "labels of shape (4,) for 6 images; give one per image"),
         (idx(PIXELS), "labels of shape (6, 4, 5) for 6 images"),
         (idx(LABELS.astype(np.float32)), "float32 labels; give whole numbers"),
         (b"3 1 4", "not with an IDX header"),

@@ -113,6 +113,18 @@ def test_whole_matrix_is_the_closed_forms_own(name):
     torch.testing.assert_close(jacobian.full(around), denoiser.jacobian(y, 0.7)[0])
 
 
+def test_whole_matrix_comes_with_the_eigenbasis_of_its_symmetric_part():
+    around = linearise(DENOISERS["unet"], normal(1, *SHAPE))
+    whole, matrix = jacobian.decompose(around), jacobian.full(around)
+    assert torch.equal(whole.matrix, matrix)
+    assert torch.equal(whole.symmetric, whole.symmetric.T)
+    torch.testing.assert_close(2 * whole.symmetric, matrix + matrix.T)
+    assert (whole.values.diff() <= 0).all()
+    again = whole.vectors.T @ torch.diag(whole.values) @ whole.vectors
+    torch.testing.assert_close(again, whole.symmetric)
+    assert whole.asymmetry == (matrix - matrix.T).norm() / matrix.norm() > 0
+
+
 def test_chunks_change_nothing(monkeypatch):
     y = normal(1, *SHAPE)
     whole = jacobian.full(linearise(DENOISERS["unet"], y))

@@ -204,7 +204,7 @@ def test_a_function_of_the_users_gives_a_denoiser(mine):
         ("threshold:wavelets,multiple=0", "multiple must be positive and finite, got 0.0"),
         (
             "threshold:wavelets,rules=hard",
-            "'rules' is no option; options are rule, multiple, block",
+            "'rules' is not an option; options are rule, multiple, block",
         ),
         ("threshold:wavelets,rule=hard,rule=soft", "'rule' is given twice"),
         ("threshold:wavelets,block=8", "block is an option of cosines only"),

@@ -1,5 +1,7 @@
 """The published networks: sizes, no additive term, homogeneity, any image size, seeds."""
 
+import inspect
+
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -8,6 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from twinscore.denoisers import BFCNN, NetworkSpec, UNet, build
+from twinscore.denoisers import spec as specs
 from twinscore.denoisers.layers import generator_of
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
@@ -191,3 +194,36 @@ def test_a_spec_fills_in_the_published_defaults():
     }  # fmt: skip
     assert NetworkSpec(kind="bf_cnn").model_dump() == {"kind": "bf_cnn", "width": 64, "layers": 21}
     assert NetworkSpec(width=64).model_dump() == NetworkSpec().model_dump()
+
+
+@pytest.mark.parametrize("kind", specs.NETWORKS)
+def test_spec_and_network_have_the_same_fields_and_defaults(kind):
+    spec, network = specs.NETWORKS[kind]
+    sizes = dict(inspect.signature(network).parameters)
+    assert sizes.pop("channels").default == 1
+    assert sizes.pop("seed").default == 0
+    assert {name: size.default for name, size in sizes.items()} == spec().model_dump(
+        exclude={"kind"}
+    )
+    assert spec().kind == kind
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"kind": "bf_cnn", "levels": 2}, "bf_cnn has no field levels; it has width, layers"),
+        ({"layers": 5}, "unet has no field layers; it has width, levels, convolutions"),
+        ({"kind": ["unet"]}, "kind must be one of unet, bf_cnn; got ['unet']"),
+    ],
+)
+def test_a_spec_says_which_fields_its_kind_has(given, complaint):
+    with pytest.raises(ValidationError) as caught:
+        NetworkSpec(**given)
+    [error] = caught.value.errors()
+    assert (error["loc"], error["msg"]) == ((), f"Value error, {complaint}")
+
+
+def test_an_empty_field_stands_for_its_default():
+    spec = NetworkSpec(kind="bf_cnn", width=None, levels=None, layers=9)
+    assert spec == NetworkSpec(kind="bf_cnn", layers=9)
+    assert hash(spec) == hash(NetworkSpec(kind="bf_cnn", layers=9))

@@ -160,7 +160,7 @@ def test_perturbed_scores_stay_strictly_below_the_bound(factor, shift):
 
 
 def test_the_probability_flow_is_not_bounded():
-    """STUDIES section 1: p = N(0, 1) with its score times 1.2, from sigma = 100."""
+    """docs/formulas.md#kl-bound: p = N(0, 1) with its score times 1.2, from sigma = 100."""
     denoiser = perturbed(1.2)(NORMAL)
     ends = {"sigma_min": 1e-3, "sigma_max": 100.0}
     found = kl_bound(denoiser, NORMAL, normal(6000), **ends, batch=6000)

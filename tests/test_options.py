@@ -10,7 +10,7 @@ from operator import attrgetter
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from twinscore import cli
 from twinscore.errors import InputError
@@ -48,6 +48,14 @@ SPELT = {
         ["mixture", "--seed", "--mu", "1"],
         "--seed: give a value after it",
     ),
+    "kind of a part": (
+        ["transition", "--network.kind", "resnet"],
+        "--network.kind: give one of unet, bf_cnn; got resnet",
+    ),
+    "field of a part": (
+        ["transition", "--network.width", "0"],
+        "--network.width: Input should be greater than or equal to 1, got 0",
+    ),
     "empty value": (["transition", "--data", ""], "--data: give a value after it"),
     "empty value after =": (["transition", "--out="], "--out: give a value after it"),
     "too few values": (["regularity", "--fit-range", "10"], "--fit-range: give 2 values after it"),
@@ -81,7 +89,7 @@ SPELT = {
     ),
     "choice of the command": (
         ["train", "--device", "tpu"],
-        "--device: Input should be 'auto', 'cpu', 'cuda' or 'mps', got tpu",
+        "--device: give one of auto, cpu, cuda, mps; got tpu",
     ),
     "6,000 digits": (
         ["mixture", "--seed", "9" * 6000],
@@ -115,6 +123,10 @@ READ = {
     "flag as a value": (["transition", "--data=--seed"], {"data": "--seed"}),
     "part": (["mixture", "--twins.count", "4"], {"twins": {"count": 4}}),
     "without its part": (["sample", "--quality", "draft"], {"sampling": {"quality": "draft"}}),
+    "another kind of a part": (
+        ["train", "--network.kind=bf_cnn", "--network.layers=3", "--network.levels=None"],
+        {"network": {"kind": "bf_cnn", "layers": 3}},
+    ),
     "over a file": (["mixture", "--spec", "{file}", "--seed", "3"], {"seed": 3, "rate": 5.0}),
     "the last of two files": (["mixture", "--spec=none", "--spec={file}"], {"rate": 5.0}),
     "part over a file": (
@@ -186,6 +198,7 @@ def leaves(spec, listed, prefix="--"):
     """Flags of a spec's listed fields with their values."""
     for name in listed(spec):
         flag, value = prefix + name.replace("_", "-"), getattr(spec, name)
+        value = value.root if isinstance(value, RootModel) else value
         inner = isinstance(value, BaseModel)
         yield from leaves(value, listed, f"{flag}.") if inner else [(flag, value)]
 
@@ -201,6 +214,7 @@ def test_the_help_shows_every_flag_and_no_other(capsys, command):
     flags = {f"--{f.name.replace('_', '-')}" for f in fields(options) if f.default is not MISSING}
     if spec_type is not None:
         flags |= dict(leaves(spec_type(), every)).keys()
+        flags |= {"--network.layers"} if "--network.kind" in flags else set()
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--unknown", "--help"])

@@ -92,7 +92,7 @@ def test_what_cannot_be_packed_is_refused(path):
         packed.write(path, from_pixels(np.zeros((1, 1, 2, 2), np.float32)))
     with pytest.raises(InputError, match="labels of object"):
         packed.write(path, full(labels=np.array([None] * NUMBER)))
-    with pytest.raises(InputError, match=r"names: .* is no Unicode text"):
+    with pytest.raises(InputError, match=r"names: .* is not Unicode text"):
         packed.write(path, full(names=["\udcff", *NAMES[1:]]))
     assert list(path.parent.iterdir()) == []
 
@@ -162,7 +162,7 @@ def rewritten(path, change):
         (lambda c: c["__metadata__"].pop("peak"), "holds no peak"),
         (lambda c: c.pop("names.text"), "holds no names.text"),
         (lambda c: c.pop("pixels"), "holds no pixels"),
-        (lambda c: c["pixels"].update(shape=[7, 6, 5, 3]), "shape (7, 6, 5, 3) are no images"),
+        (lambda c: c["pixels"].update(shape=[7, 6, 5, 3]), "shape (7, 6, 5, 3) are not images"),
         (lambda c: c["pixels"].update(shape=[10**9, 3, 6, 5]), "not that of a safetensors file"),
         (lambda c: c["pixels"].update(shape=[7, 3, 6, 5.0]), "not that of a safetensors file"),
         (lambda c: c["pixels"].update(dtype="F7"), "not that of a safetensors file"),

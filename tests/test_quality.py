@@ -85,7 +85,7 @@ def test_an_embedding_of_the_users_own_is_used():
 
 def test_sets_that_cannot_be_compared_are_refused():
     x = normal(10, 1, 3, 3)
-    with pytest.raises(ValueError, match="items alike"):
+    with pytest.raises(ValueError, match="differ in shape"):
         q.quality(x, normal(10, 1, 3, 4))
     with pytest.raises(ValueError, match="4 images or more"):
         q.quality(x[:3], x)

@@ -164,7 +164,7 @@ def gaussian():
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_published_recursion_step_by_step(name):
-    """STUDIES section 5, with M = A'; the tracked level for a denoiser that is not blind."""
+    """docs/formulas.md#restoration; the tracked level for a denoiser that is not blind."""
     form, operator, count = gaussian(), TASKS[name](SHAPE), 3
     m = operator.measure(form.draw(normal(1, *SHAPE, seed=3)))
     h0, beta, top, bottom = 0.1, 0.3, 1.0, 0.05

@@ -286,7 +286,7 @@ def test_chunks_of_images_choose_the_same_squares(monkeypatch):
     [
         (lambda: Cosines(block=0), "at least 1"),
         (lambda: Cosines(block=3).forward(normal(1, 1, 8, 8)), "3 do not tile 8x8"),
-        (lambda: Wavelets("nosuch"), "no discrete wavelet"),
+        (lambda: Wavelets("nosuch"), "is not a wavelet"),
         (lambda: Wavelets("bior2.2"), "not orthogonal"),
         (lambda: Wavelets().forward(normal(1, 1, 8, 7)), "even sides, got 8x7"),
         (lambda: Bandlets(geometry_cost=-1), "geometry_cost must be 0 or more"),

@@ -367,7 +367,7 @@ def test_held_out_images_follow_the_rule():
 @pytest.mark.parametrize(
     ("pictures", "options", "says"),
     [
-        (image_set(9), {"by": "grup"}, "by: 'grup' is no way to split; give one of auto, random"),
+        (image_set(9), {"by": "grup"}, "by: 'grup' is not a way to split; give one of auto"),
         (image_set(9), {"attribute": "3"}, "attribute: '3' is given, but the split is by auto"),
         (image_set(9), {"by": "group"}, "these images have neither groups nor labels"),
         (image_set(9), {"by": "label"}, "these images have no labels"),

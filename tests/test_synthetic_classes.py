@@ -251,7 +251,7 @@ def test_an_image_set_is_shuffled_when_read():
     ("order", "says"),
     [
         (np.arange(63), "order: a permutation of 63 pixels for images of 64; give one of 64"),
-        (np.zeros(64, dtype=int), "order: no permutation of 64 pixels"),
+        (np.zeros(64, dtype=int), "order: not a permutation of 64 pixels"),
         (np.arange(1, 65), "give every number from 0 to 63 once"),
         (np.arange(64.0), "order: float64"),
         (np.arange(64).reshape(8, 8), "order: int64 of shape"),

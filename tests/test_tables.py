@@ -137,7 +137,7 @@ def test_columns_are_chosen(tmp_path):
         ({"image": pa.array([], pa.binary())}, "has no rows"),
         ({"image": [PICTURES[0], None]}, "row 1': holds no bytes; fill it in or add skip_corrupt"),
         ({"image": pa.array([{"path": "/x.png"}], STRUCT)}, "row 0': holds no bytes"),
-        ({"image": PICTURES[:2], "label": [1, None]}, "'label' misses the label of an image"),
+        ({"image": PICTURES[:2], "label": [1, None]}, "'label' lacks the label of an image"),
         ({"image": PICTURES[:2], "label": pa.array([1, 2**63], pa.uint64())}, "of 2**63 or more"),
         ({"image": [PICTURES[0], png(PIXELS[0, :3])]}, "differ in size (4x6 and 3x6); add size=3"),
         ({"image": [[[1, 2], [3, 4]], [[1, 2]]]}, "the lists differ in length"),

@@ -167,9 +167,9 @@ def test_splits_that_cannot_be_are_refused_before_anything_is_written(
         (["--split", "attribute"], "twinscore: split attribute needs the name of one"),
         (["--attribute", "3"], "twinscore: attribute '3' needs split attribute, not 'auto'"),
         (["--split", "grup"], "twinscore: split: 'grup' is neither a rule nor a folder"),
-        (["--spec", "celeba-80"], "twinscore: celeba: 'CelebA' is no folder; give celeba:PATH"),
-        (["--spec", "celeba-40"], "twinscore: celeba: 'CelebA' is no folder; give celeba:PATH"),
-        (["--spec", "lsun-bedrooms"], "twinscore: lsun: 'bedrooms' is no folder; give lsun:PATH"),
+        (["--spec", "celeba-80"], "twinscore: celeba: 'CelebA' is not a folder; give celeba:PATH"),
+        (["--spec", "celeba-40"], "twinscore: celeba: 'CelebA' is not a folder; give celeba:PATH"),
+        (["--spec", "lsun-bedrooms"], "twinscore: lsun: 'bedrooms' is not a folder; give lsun:"),
         (["--data", "photos,groups=no"], "twinscore: 'photos': groups='no'; give half or photog"),
     ],
 )

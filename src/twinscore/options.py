@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from twinscore.errors import InputError, one_line
 
@@ -84,11 +84,19 @@ def _flags(kinds: Mapping[str, Any], parents: tuple[str, ...] = ()) -> _Flags:
     for name, kind in kinds.items():
         path = (*parents, name)
         if hasattr(kind, "model_fields"):
-            inner = {name: each.annotation for name, each in kind.model_fields.items()}
-            found |= _flags(inner, path)
+            found |= _flags(_fields(kind), path)
         else:
             found[_spelt(path)] = (path, kind)
     return found
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    """Types of a model's fields; of a union told apart by ``kind``, those of all kinds, or None."""
+    if "root" not in model.model_fields:
+        return {name: each.annotation for name, each in model.model_fields.items()}
+    union = get_args(model.model_fields["root"].annotation)
+    types = {name: kind | None for each in union for name, kind in _fields(each).items()}
+    return types | {"kind": Literal[*(each().kind for each in union)]}
 
 
 def _spelt(path: Iterable[str | int]) -> str:
@@ -147,6 +155,9 @@ def _take(flag: str, kind: Any, words: list[str]) -> tuple[Any, list[str]]:
     count = 1 if several is None else len(words) if Ellipsis in several else len(several)
     if len(words) < count or "" in words[:count]:
         raise InputError(f"{flag}: give {'a value' if count == 1 else f'{count} values'} after it")
+    if get_origin(kind) is Literal and words[0] not in get_args(kind):
+        choices = ", ".join(get_args(kind))
+        raise InputError(f"{flag}: give one of {choices}; got {_shown(words[0])}")
     return words[0] if several is None else words[:count], words[count:]
 
 
@@ -235,4 +246,35 @@ def _help(options: type, spec_type: type | None, values: dict[str, Any], command
         options.__doc__ = spec_type.__doc__
         default = TypeAdapter(options).validate_python(values)
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs)
-    tyro.cli(options, args=["--help"], default=default, prog=prog, config=config)
+    with _unions():
+        tyro.cli(options, args=["--help"], default=default, prog=prog, config=config)
+
+
+def _unions() -> Any:
+    """Context in which the help of a union of models shows the fields of every kind.
+
+    By itself tyro makes subcommands of a union.
+    """
+    from pydantic import RootModel
+    from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
+
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def flat(info: Any) -> StructConstructorSpec | None:
+        if not (isinstance(info.type, type) and issubclass(info.type, RootModel)):
+            return None
+        root = info.default.root
+        given = root.model_dump(exclude_unset=True) | {"kind": root.kind}
+        texts = {"kind": ["Fields of another kind are refused"]}
+        for model in get_args(info.type.model_fields["root"].annotation):
+            for name, each in list(model.model_fields.items())[1:]:
+                text = f"{model().kind}: {each.description} (default {each.default})"
+                texts.setdefault(name, []).append(text)
+        fields = [
+            StructFieldSpec(name, kind, given.get(name), helptext=f"{'; '.join(texts[name])}.")
+            for name, kind in _fields(info.type).items()
+        ]
+        return StructConstructorSpec(info.type, tuple(fields))
+
+    return registry

@@ -18,7 +18,9 @@ def psnr_table(
     seed: int = 0,
     batch: int = 128,
 ) -> Tensor:
-    """PSNR of each denoised image at each noise level.
+    """PSNR of each denoised image at each noise level, (K, N) in dB, peak 1, MSE per pixel.
+
+    Its mean over images is the published curve.
 
     Parameters
     ----------
@@ -32,11 +34,6 @@ def psnr_table(
         The noise on image i at level k is a function of (seed, i, k) only.
     batch : int
         Images denoised at once; bounds memory.
-
-    Returns
-    -------
-    Tensor
-        (K, N) in dB, peak 1, MSE per pixel. Its mean over images is the published curve.
 
     Raises
     ------

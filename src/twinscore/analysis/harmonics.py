@@ -60,19 +60,8 @@ class Shrinkage:
 def shrinkage(pairs: Eigenpairs, linearisation: Linearisation, x: Tensor) -> Shrinkage:
     """Shrinkage factors and coefficients in an orthonormal eigenbasis.
 
-    Parameters
-    ----------
-    pairs : Eigenpairs
-        Of the symmetric part at one image.
-    linearisation : Linearisation
-        Of the same image.
-    x : Tensor
-        The clean image, (1, C, H, W).
-
-    Raises
-    ------
-    ValueError
-        If the eigenvectors are complex, or the images of another shape.
+    Of the symmetric part at one image, of the linearisation there, and of the clean image, (1, C,
+    H, W). ValueError if the eigenvectors are complex, or the images of another shape.
     """
     if pairs.vectors.is_complex():
         raise ValueError("coefficients are taken in the eigenbasis of the symmetric part")
@@ -99,26 +88,11 @@ class NoiseLevel:
 def against_noise_level(
     denoiser: Denoiser, x: Tensor, sigmas: Sequence[float], *, products: int = 96, seed: int = 0
 ) -> list[NoiseLevel]:
-    """Trace and effective rank at ``x + sigma z``, for every sigma with the same z.
+    """Trace and effective rank at ``x + sigma z``, for every sigma (image units) with the same z.
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-        Any that :func:`linearise` takes.
-    x : Tensor
-        One clean image, (1, C, H, W).
-    sigmas : sequence of float
-        Noise levels, image units.
-    products : int
-        Of each estimate; see :func:`trace` and :func:`effective_rank`.
-    seed : int
-        Seed of z and of the estimates.
-
-    Raises
-    ------
-    ValueError
-        For a noise level that is not positive, several images, or a denoiser that breaks the
-        contract.
+    For one clean image, (1, C, H, W), and ``products`` of each estimate; see :func:`trace` and
+    :func:`effective_rank`. The seed is that of z and of the estimates. ValueError for a noise level
+    that is not positive, several images, or a denoiser that breaks the contract.
     """
     z = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
     levels = []
@@ -134,7 +108,7 @@ class Decay:
     """Power law ``value_k ~ k^-exponent`` over the ranks ``first .. last``, counted from 1.
 
     ``low`` and ``high`` are the 95 % interval of the regression of log value on log rank. It
-    covers the scatter about the line, taken for independent, and not the choice of the range.
+    covers the scatter about the line, assumed independent, and not the choice of the range.
     """
 
     exponent: float
@@ -197,18 +171,10 @@ class Agreement:
 def agreement(a: Tensor, b: Tensor) -> Agreement:
     """Principal angles between the spans of two sets of vectors (Björck & Golub 1973).
 
-    Parameters
-    ----------
-    a, b : Tensor
-        (k, d) and (l, d), rows linearly independent; complex rows, as of the Jacobian itself,
-        span complex subspaces. For the top k eigenvectors of two denoisers, twins for instance,
-        at the same image. Where eigenvalues k and k + 1 are equal, the top k are not defined:
-        cut in a gap.
-
-    Raises
-    ------
-    ValueError
-        If the vectors are of different length, or more of them than that.
+    Rows, (k, d) and (l, d), are linearly independent; complex rows, as of the Jacobian itself, span
+    complex subspaces. Take the top k eigenvectors of two denoisers, twins for instance, at the same
+    image. Where eigenvalues k and k + 1 are equal, the top k are not defined: cut in a gap.
+    ValueError if the vectors are of different length, or more of them than that.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or max(len(a), len(b)) > a.shape[1]:
         raise ValueError(f"need rows (k, d) and (l, d); got {tuple(a.shape)} and {tuple(b.shape)}")
@@ -223,26 +189,12 @@ def agreement_by_eigenspace(
 ) -> list[Agreement]:
     """Agreement with known eigenvectors, eigenspace by eigenspace.
 
-    Eigenvectors of equal eigenvalues are not defined one by one; their span is. The known
-    spectrum is cut into groups of equal values, and the vectors of the same ranks are compared
-    with each group. The last group may reach beyond the ranks of ``vectors``: it then has to
-    contain them.
-
-    Parameters
-    ----------
-    vectors : Tensor
-        (k, d), in the order of descending eigenvalues.
-    values : Tensor
-        (m,), known eigenvalues, descending, m >= k.
-    exact : Tensor
-        (m, d), their eigenvectors in rows.
-    tolerance : float
-        Neighbours closer than this, relative to the largest magnitude, are equal.
-
-    Raises
-    ------
-    ValueError
-        If the known spectrum is shorter than ``vectors`` or not descending.
+    Eigenvectors of equal eigenvalues are not defined one by one; their span is. The known spectrum,
+    ``values`` (m,) descending and ``exact`` (m, d) in rows, is cut into groups of equal values:
+    neighbours closer than the tolerance, relative to the largest magnitude. Each group is compared
+    with the ``vectors`` of the same ranks, (k, d) with k <= m, in the order of descending
+    eigenvalues. The last group may reach beyond them: it then has to contain them. ValueError if
+    the known spectrum is shorter than ``vectors`` or not descending.
     """
     if len(values) < len(vectors) or (values.diff() > 0).any():
         raise ValueError(f"need at least {len(vectors)} known eigenvalues in descending order")
@@ -282,25 +234,13 @@ def wavelet(images: Tensor, *, name: str = "db2") -> Tensor:
 
 
 def agreement_with_basis(coefficients: Tensor) -> Agreement:
-    """Agreement of a subspace with the best of a fixed basis's own.
+    """Agreement of a subspace with the best span of as many elements of a fixed basis.
 
     For orthonormal vectors ``e_i`` and an orthonormal basis ``b_j``, ``sum_i <e_i, b_j>^2`` is how
-    much of ``b_j`` lies in their span; the k elements with most are compared.
-
-    Parameters
-    ----------
-    coefficients : Tensor
-        (k, d): the vectors in that basis, ``dct(vectors)`` or ``wavelet(vectors)``.
-
-    Returns
-    -------
-    Agreement
-        Its ``chance``, k/d, is that of a fixed choice; the best k of d elements are above it.
-
-    Raises
-    ------
-    ValueError
-        If there are more vectors than dimensions.
+    much of ``b_j`` lies in their span; the k elements with most are compared. Coefficients, (k, d),
+    are the vectors in that basis, ``dct(vectors)`` or ``wavelet(vectors)``. The ``chance``, k/d, is
+    that of a fixed choice; the best k of d elements are above it. ValueError if there are more
+    vectors than dimensions.
     """
     k, d = coefficients.shape
     chosen = coefficients.square().sum(0).topk(min(k, d)).indices

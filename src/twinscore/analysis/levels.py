@@ -34,7 +34,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images made only when they are looked at.
+    """Images made only when they are needed.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ class LevelIntegral:
         95 % interval over images (Student), widened on either side by the quadrature error.
     standard_error : float
         Of the value, over images: each image's integral is one sample, so that correlations
-        between its noise levels are in it.
+        between its noise levels are included.
     quadrature_error : float
         Change of the value when every second level is left out.
     sigmas : array
@@ -214,7 +214,7 @@ def standard_errors(samples: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def interval_factor(count: int) -> float:
-    """Half the 95 % interval of a mean of so many samples, in standard errors (Student's law)."""
+    """Half the 95 % interval of a mean of ``count`` samples, in standard errors (Student's law)."""
     return float(student.ppf((1 + LEVEL) / 2, count - 1))
 
 

@@ -13,25 +13,12 @@ Verdict = Literal["memorises", "transition", "generalises"]
 
 
 def distance_ratio(samples: Tensor, training: Tensor) -> Tensor:
-    """Distance to the nearest training image over distance to the second nearest.
+    """Distance to the nearest training image over distance to the second nearest, (M,) in [0, 1].
 
-    Parameters
-    ----------
-    samples : Tensor
-        (M, C, H, W).
-    training : Tensor
-        (N, C, H, W), N >= 2, distinct images.
-
-    Returns
-    -------
-    Tensor
-        (M,) in [0, 1]. A matrix product preselects ``CANDIDATES`` neighbours, whose distances
-        are then computed by direct differences: exact where it matters, at small distances.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two training images: there is no second nearest.
+    Of samples, (M, C, H, W), to distinct training images, (N, C, H, W): ValueError for fewer than
+    two, where there is no second nearest. A matrix product preselects ``CANDIDATES`` neighbours,
+    whose distances are then computed by direct differences: exact where it matters, at small
+    distances.
     """
     if len(training) < 2:
         raise ValueError("the ratio rule needs at least two training images")
@@ -51,7 +38,8 @@ def copied(samples: Tensor, training: Tensor) -> Tensor:
     """Which samples are copies: nearest training image under 1/3 as far as the second nearest.
 
     Yoon et al. 2023; Gu et al. 2023; Bonnaire et al. 2025. Shapes as :func:`distance_ratio`,
-    (M,) bool. Weak when there are few training images: they are then far apart in a way that
-    leaves even a sharp copy's ratio to chance, so no verdict hangs on this rule alone.
+    (M,) bool. Unreliable when there are few training images: the second nearest may then be at any
+    distance, even from a sharp copy, so no verdict depends on this rule alone
+    (docs/formulas.md#similarity-and-copies).
     """
     return distance_ratio(samples, training) < RATIO

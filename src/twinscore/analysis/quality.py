@@ -1,7 +1,7 @@
 """How far a set of samples is from held-out images: sliced Wasserstein and Fréchet distances.
 
 No downloaded network is needed: the Fréchet distance is taken in principal components, or in the
-user's own embedding. Each distance comes beside a floor, the same distance between two halves of
+user's own embedding. Each distance comes with a floor, the same distance between two halves of
 the held-out images: finite sets of the same law are not at distance zero.
 """
 
@@ -22,7 +22,7 @@ _CHUNK_VALUES = 2**24
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance between two sets, its bootstrap interval, and what it is between like sets.
+    """A distance between two sets, its bootstrap interval, and its value for sets of the same law.
 
     Attributes
     ----------
@@ -45,28 +45,12 @@ class Distance:
 def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 256, seed: int = 0) -> float:
     """Root mean square, over random directions, of the 2-Wasserstein distance of projections.
 
-    Bonneel et al. 2015. For sets of unequal size the quantile function of the larger is read at
-    the levels of the smaller one. In the units of the images, for a direction of unit length: two
-    sets that differ by a constant image c are ``|c| / sqrt(d)`` apart.
+    Bonneel et al. 2015. For sets of unequal size the quantile function of the larger is read at the
+    levels of the smaller one. In the units of the images, for a direction of unit length: two sets
+    that differ by a constant image c are ``|c| / sqrt(d)`` apart.
 
-    Parameters
-    ----------
-    a, b : Tensor
-        (M, ...) and (N, ...) of the same shape per item.
-    directions : int
-        Random directions.
-    seed : int
-        Their seed.
-
-    Returns
-    -------
-    float
-        Cost: (M + N) d products a direction, and a sort; memory bounded by chunks of directions.
-
-    Raises
-    ------
-    ValueError
-        If items differ in shape or a set is empty.
+    Sets are (M, ...) and (N, ...), items of one shape: ValueError if they are not, or a set is
+    empty. Cost: (M + N) d products a direction, and a sort; memory bounded by chunks of directions.
     """
     x, y = _flat(a, b)
     squares = [
@@ -77,20 +61,11 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 256, seed: int
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance of two sets of features, each taken for Gaussian.
+    """Fréchet distance of two sets of features, (M, k) and (N, k), each taken for Gaussian.
 
     ``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)``, Heusel et al. 2017, eq. 6, of
-    which the root is a distance; returned is the root, in the units of the features.
-
-    Parameters
-    ----------
-    a, b : Tensor
-        (M, k) and (N, k), at least two each.
-
-    Raises
-    ------
-    ValueError
-        If the features differ in number, or a set has fewer than two.
+    which the root is a distance; returned is the root, in the units of the features. ValueError if
+    the features differ in number, or a set has fewer than two.
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"need at least 2 items in each set; got {len(a)} and {len(b)}")
@@ -103,20 +78,10 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
 
 def principal_components(images: Tensor, count: int = 64) -> Embedding:
-    """Embedding by the leading principal components of a set of images.
+    """Embedding by ``count`` leading principal components of images (N, C, H, W).
 
-    Parameters
-    ----------
-    images : Tensor
-        (N, C, H, W).
-    count : int
-        Number of components, cut to ``min(N - 1, d)``.
-
-    Returns
-    -------
-    callable
-        (B, C, H, W) to (B, count), in image units. Cost of making it: one decomposition of an
-        (N, d) matrix.
+    (B, C, H, W) to (B, count), in image units; the count is cut to ``min(N - 1, d)``. Cost of
+    making it: one decomposition of an (N, d) matrix.
     """
     flat = images.flatten(1).double()
     mean = flat.mean(0)
@@ -158,10 +123,6 @@ def quality(
     seed : int
         Of directions, resamples and halves.
 
-    Returns
-    -------
-    Quality
-
     Raises
     ------
     ValueError
@@ -170,7 +131,7 @@ def quality(
     if min(len(samples), len(held_out)) < 4:
         raise ValueError(f"need 4 images or more; got {len(samples)} and {len(held_out)}")
     if not torch.isfinite(samples).all():
-        raise ValueError("samples hold NaN or infinity; leave those that did not converge out")
+        raise ValueError("samples hold NaN or infinity; leave out those that did not converge")
     _flat(samples, held_out)
     embed = embedding or principal_components(held_out, max(1, min(64, len(held_out) // 4)))
     features = embed(samples), embed(held_out)
@@ -201,7 +162,9 @@ def _distance(
 
 def _flat(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.shape[1:] != b.shape[1:] or not len(a) or not len(b):
-        raise ValueError(f"need two sets of items alike; got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(
+            f"sets differ in shape or are empty: {tuple(a.shape)} and {tuple(b.shape)}"
+        )
     return a.flatten(1), b.flatten(1)
 
 

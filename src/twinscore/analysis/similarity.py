@@ -1,4 +1,4 @@
-"""How alike images are: cosine similarity with the mean removed, nearest neighbours, diversity."""
+"""How similar images are: cosines with the mean removed, nearest neighbours, diversity."""
 
 import torch
 from torch import Tensor
@@ -27,21 +27,10 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def nearest(queries: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
-    """Most similar reference of each query.
+    """Most similar reference, of (N, C, H, W), for each query, of (M, C, H, W).
 
-    Parameters
-    ----------
-    queries, references : Tensor
-        (M, C, H, W) and (N, C, H, W).
-
-    Returns
-    -------
-    similarity : Tensor
-        (M,), cosine similarity with the mean removed.
-    index : Tensor
-        (M,) int64 into ``references``.
-
-    Cost: M N d products; memory bounded by ``CHUNK_VALUES``.
+    Their cosine similarities, mean removed, (M,), and indices, (M,) int64. Cost: M N d products;
+    memory bounded by ``CHUNK_VALUES``.
     """
     q, r = unit(queries), unit(references)
     rows = max(1, CHUNK_VALUES // len(r))

@@ -2,8 +2,9 @@
 
 If the mean squared error behaves like ``sigma^(2 r)``, the PSNR of the *mean MSE* rises by r dB for
 each dB of input PSNR, ``-20 log10(sigma)``; the best rate for C-alpha images is
-``alpha/(alpha + 1)`` (STUDIES sections 1 and 4). On a pixel grid every slope tends to 1 at low
-noise: the range of the fit must be stated beforehand, and local slopes shown beside it.
+``alpha/(alpha + 1)`` (docs/formulas.md#shrinkage and #c-alpha-images). On a pixel grid every slope
+tends to 1 at low noise: the range of the fit must be stated beforehand, and local slopes shown
+next to it.
 """
 
 from collections.abc import Sequence
@@ -70,8 +71,8 @@ def fitted_slope(
     Returns
     -------
     Slope
-        With Student's t interval over replicates, or with one the bootstrap over images, which are
-        drawn with all their levels.
+        With Student's t interval over replicates; of one replicate, with the bootstrap interval
+        over images, which are drawn with all their levels.
 
     Raises
     ------
@@ -101,25 +102,11 @@ def slope_difference(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> Slope:
-    """Slope of the second errors less that of the first, paired.
+    """Slope of the second errors less that of the first, paired; else as :func:`fitted_slope`.
 
-    Parameters
-    ----------
-    sigmas, fit_range, seed, resamples, level
-        As for :func:`fitted_slope`.
-    first, second : array
-        (K, N) or (R, K, N), alike: those of one replicate and image belong together.
-
-    Returns
-    -------
-    Slope
-        The difference; its interval is that of the replicates' differences, or with one replicate
-        the bootstrap over pairs of images.
-
-    Raises
-    ------
-    ValueError
-        As for :func:`fitted_slope`, or if the two differ in shape.
+    Errors are (K, N) or (R, K, N), alike (else ValueError): those of one replicate and image belong
+    together. The interval is that of the replicates' differences, or with one replicate the
+    bootstrap over pairs of images.
     """
     both = [_replicates(mse).transpose(0, 2, 1) for mse in (first, second)]
     if both[0].shape != both[1].shape:
@@ -144,24 +131,11 @@ def fitted_local_slopes(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> list[Slope]:
-    """Slopes between neighbouring noise levels, each with an interval.
+    """Slopes between neighbouring noise levels, K - 1 of them, by ascending input PSNR.
 
-    Parameters
-    ----------
-    sigmas, mse, seed, resamples, level
-        As for :func:`fitted_slope`.
-
-    Returns
-    -------
-    list of Slope
-        K - 1 of them, by ascending input PSNR; ``fit_range`` are the two levels. The interval is
-        that of :func:`fitted_slope`, of each slope by itself.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two levels, two are equal, there are fewer than 2 images, or an
-        error is negative, zero on average, or not finite.
+    Parameters as for :func:`fitted_slope`, and its interval, of each slope by itself; ``fit_range``
+    are the two levels. ValueError if there are fewer than two levels, two are equal, there are
+    fewer than 2 images, or an error is negative, zero on average, or not finite.
     """
     errors = _replicates(mse).transpose(0, 2, 1)
     for replicate in errors.mean(1):
@@ -183,26 +157,9 @@ def fitted_local_slopes(
 
 
 def slope(sigmas: Sequence[float], mse: ArrayLike, fit_range: tuple[float, float]) -> float:
-    """Slope of an exact curve: one mean squared error for each noise level.
+    """Slope of an exact curve, dB per dB, by least squares: one error for each noise level, (K,).
 
-    Parameters
-    ----------
-    sigmas : sequence of float
-        Noise levels, image units, (K,), in any order.
-    mse : array
-        (K,), per pixel.
-    fit_range : tuple of float
-        Least and largest input PSNR of the fit in dB, both included.
-
-    Returns
-    -------
-    float
-        Least-squares slope, dB per dB.
-
-    Raises
-    ------
-    ValueError
-        As for :func:`fitted_slope`.
+    Units, range and errors raised as for :func:`fitted_slope`.
     """
     errors = np.asarray(mse, dtype=np.float64)
     _check(sigmas, errors)
@@ -213,14 +170,9 @@ def slope(sigmas: Sequence[float], mse: ArrayLike, fit_range: tuple[float, float
 def local_slopes(
     sigmas: Sequence[float], mse: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Slopes between neighbouring noise levels.
+    """Slopes between neighbouring noise levels (image units, any order), of errors (K,) per pixel.
 
-    Parameters
-    ----------
-    sigmas : sequence of float
-        Noise levels, image units, (K,), in any order.
-    mse : array
-        (K,) mean squared error, per pixel.
+    ValueError if there are fewer than two levels, two are equal, or an error is not positive.
 
     Returns
     -------
@@ -228,11 +180,6 @@ def local_slopes(
         (K - 1,) midpoints in dB, ascending.
     slopes : array
         (K - 1,), dB per dB.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two levels, two are equal, or an error is not positive.
     """
     errors = np.asarray(mse, dtype=np.float64)
     _check(sigmas, errors)
@@ -249,7 +196,7 @@ def levels_inside(sigmas: Sequence[float], fit_range: tuple[float, float]) -> ND
     Raises
     ------
     ValueError
-        If the range is empty, or they are fewer than 3 different ones; says how many are missing.
+        If the range is empty or holds fewer than 3 different levels; says how many are missing.
     """
     low, high = fit_range
     if not low < high:

@@ -23,8 +23,8 @@ def resampled(
     ----------
     values : array
         (R, S, ...): R replicates of S samples. Replicates are drawn with replacement first, then
-        the samples within each; with R = 1 the interval covers the samples only. What stands in
-        further axes belongs to one sample and is drawn together.
+        the samples within each; with R = 1 the interval covers the samples only. Values along
+        further axes belong to one sample and are drawn together.
     statistic : callable
         Of (B, R * S, ...) values with ``axis=1``, giving (B,).
     seed : int
@@ -57,26 +57,10 @@ def interval(draws: NDArray, level: float = LEVEL) -> tuple[float, float]:
 
 
 def mean_interval(values: NDArray, level: float = LEVEL) -> tuple[float, float, float]:
-    """Mean of a few independent values with Student's t interval.
+    """Mean of a few independent values (R,), low and high end of Student's t interval.
 
     The bootstrap of three or five values is far too narrow; this is exact where they are normal.
-
-    Parameters
-    ----------
-    values : array
-        (R,), R >= 2.
-    level : float
-        Coverage.
-
-    Returns
-    -------
-    mean, low, high : float
-        In the units of the values.
-
-    Raises
-    ------
-    ValueError
-        For fewer than two values.
+    ``level`` is its coverage. ValueError for fewer than two values.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2:
@@ -95,28 +79,23 @@ def over_replicates(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> tuple[float, float, float]:
-    """Mean over replicates of a statistic of their samples, with its interval.
+    """Mean over replicates of a statistic of their samples, and its interval, low and high.
 
     Two or more replicates give Student's t interval of :func:`mean_interval`: it covers whatever
-    differs between replicates, samples included, and a bootstrap of so few replicates does not.
-    One replicate gives the bootstrap interval over its samples, which covers nothing else.
+    differs between replicates, samples included, and a bootstrap of so few replicates does not. One
+    replicate gives the bootstrap interval over its samples, which covers nothing else.
 
     Parameters
     ----------
     values : array
-        (R, S, ...): R replicates of S samples, as for :func:`resampled`. What stands in further
-        axes is paired.
+        (R, S, ...): R replicates of S samples, as for :func:`resampled`. Values along further
+        axes are paired.
     statistic : callable
         Of (B, S, ...) values with ``axis=1``, giving (B,).
     seed, resamples : int
         Of the bootstrap.
     level : float
         Coverage.
-
-    Returns
-    -------
-    mean, low, high : float
-        In the units of the statistic.
     """
     by_replicate = statistic(values, axis=1)
     if len(by_replicate) > 1:

@@ -20,31 +20,13 @@ def sure(
 ) -> Tensor:
     """Unbiased estimate of ``|f(y) - x|^2`` for each noisy image, from that image alone.
 
-    ``2 sigma^2 tr J(y) + |y - f(y)|^2 - sigma^2 d``; Stein 1981, [GAHB] eq. 7.
+    ``2 sigma^2 tr J(y) + |y - f(y)|^2 - sigma^2 d``; Stein 1981, [GAHB] eq. 7. Of images (B, C, H,
+    W), whose noise has the standard deviation sigma, image units: (B,) float64, summed over pixels.
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-        Differentiable by autograd.
-    y : Tensor
-        Noisy images, (B, C, H, W).
-    sigma : float
-        Standard deviation of their noise, image units.
-    probes : int, optional
-        Random signs per image for the trace (Hutchinson); by default it is exact.
-    seed : int
-        Seed of the signs.
-
-    Returns
-    -------
-    Tensor
-        (B,) float64, squared image units, summed over pixels. Cost: ``probes`` (or d) forward
-        products an image.
-
-    Raises
-    ------
-    ValueError
-        For a noise level that is not positive, or a denoiser that breaks the contract.
+    ``probes`` random signs per image, drawn from ``seed``, estimate the trace (Hutchinson); by
+    default it is exact. Cost: ``probes`` (or d) forward products an image. ValueError for a noise
+    level that is not positive, or a denoiser that breaks the contract or is not differentiable by
+    autograd.
     """
     around = linearise(denoiser, y, sigma)
     residual = doubled(y - around.value).square().flatten(1).sum(1)
@@ -64,7 +46,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Risk:
-    """SURE beside the true error on the same noisy images, summed over pixels.
+    """SURE and the true error on the same noisy images, summed over pixels.
 
     Attributes
     ----------

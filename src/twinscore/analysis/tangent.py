@@ -3,14 +3,7 @@
 import torch
 from torch import Tensor
 
-from twinscore.analysis.jacobian import full, linearise, symmetric_basis
-from twinscore.denoisers import Denoiser
-
-
-def symmetric_jacobian(denoiser: Denoiser, y: Tensor, sigma: float) -> Tensor:
-    """``(J + J')/2`` at one image (1, C, H, W), (d, d) float64 on the CPU; formed whole."""
-    jacobian = full(linearise(denoiser, y, sigma)).detach().cpu().double()
-    return (jacobian + jacobian.T) / 2
+from twinscore.analysis.jacobian import symmetric_basis
 
 
 def principal_cosines(a: Tensor, tangent: Tensor) -> Tensor:

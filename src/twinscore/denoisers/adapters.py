@@ -17,8 +17,9 @@ class Adapted(nn.Module):
     """A foreign network and the rule that turns what it predicts into a clean estimate.
 
     A module, so that the network moves between devices, has its weights and tells whether it is in
-    training mode as if it stood alone, also where a method of it is given; made by the functions of
-    this page.
+    training mode as if it stood alone, also where a method of it is given: the method's object then
+    becomes a part of the adapter, and must not hold the adapter itself. Made by the functions of
+    this module.
 
     Parameters
     ----------
@@ -26,11 +27,6 @@ class Adapted(nn.Module):
         A module or any other callable.
     rule : callable
         ``rule(network, y, sigma) -> x_hat``.
-
-    Notes
-    -----
-    A method's object becomes a part of the adapter, for ``eval``, ``to`` and the check of training
-    mode; it must not hold the adapter itself.
     """
 
     def __init__(self, network: Callable[..., Tensor], rule: Callable[..., Tensor]) -> None:
@@ -48,17 +44,9 @@ class Adapted(nn.Module):
 def level_per_image(network: Callable[[Tensor, Tensor], Tensor]) -> Adapted:
     """Denoiser ``D(x, sigma)`` of EDM and k-diffusion, which takes the level as a tensor only.
 
-    Karras et al. 2022, section 5: the preconditioned network.
-
-    Parameters
-    ----------
-    network : callable
-        ``network(y, sigma) -> x_hat``, sigma (B,) of the dtype and on the device of ``y``.
-
-    Returns
-    -------
-    Adapted
-        A denoiser that takes a float too. Called without a level it raises ValueError.
+    Karras et al. 2022, section 5: the preconditioned network, ``network(y, sigma) -> x_hat`` with
+    sigma (B,) of the dtype and on the device of ``y``. The adapter takes a float too, and raises
+    ValueError without a level.
     """
     return Adapted(network, lambda net, y, sigma: net(y, _needed(sigma, y)))
 
@@ -66,16 +54,9 @@ def level_per_image(network: Callable[[Tensor, Tensor], Tensor]) -> Adapted:
 def noise_predicting(network: Callable[[Tensor, Tensor], Tensor]) -> Adapted:
     """Denoiser of a network that predicts noise of unit variance: ``y - sigma eps(y, sigma)``.
 
-    Parameters
-    ----------
-    network : callable
-        ``network(y, sigma) -> eps``, an estimate of ``z`` in ``y = x + sigma z``; sigma (B,) of the
-        dtype and on the device of ``y``.
-
-    Returns
-    -------
-    Adapted
-        A denoiser. Called without a level it raises ValueError.
+    ``network(y, sigma) -> eps`` estimates ``z`` in ``y = x + sigma z``; sigma is (B,), of the dtype
+    and on the device of ``y``. The adapter takes a float too, and raises ValueError without a
+    level.
     """
 
     def rule(net: Callable[..., Tensor], y: Tensor, sigma: Level) -> Tensor:
@@ -88,17 +69,8 @@ def noise_predicting(network: Callable[[Tensor, Tensor], Tensor]) -> Adapted:
 def residual_predicting(network: Callable[[Tensor], Tensor]) -> Adapted:
     """Blind denoiser of a network that predicts the noise as it is in the image: ``y - net(y)``.
 
-    That is how the published networks of [GAHB] are written.
-
-    Parameters
-    ----------
-    network : callable
-        ``network(y)``, an estimate of ``sigma z`` in ``y = x + sigma z``.
-
-    Returns
-    -------
-    Adapted
-        A denoiser that ignores the noise level.
+    ``network(y)`` estimates ``sigma z`` in ``y = x + sigma z``, as the published networks of [GAHB]
+    do; the noise level is ignored.
     """
     return Adapted(network, lambda net, y, sigma: y - net(y))
 
@@ -106,24 +78,8 @@ def residual_predicting(network: Callable[[Tensor], Tensor]) -> Adapted:
 def with_range(denoiser: Callable[..., Tensor], low: float, high: float) -> Adapted:
     """Denoiser of images in [0, 1], from one of images in [low, high]; EDM's are in [-1, 1].
 
-    ``(f(low + r y, r sigma) - low) / r`` with ``r = high - low``.
-
-    Parameters
-    ----------
-    denoiser : callable
-        ``denoiser(y, sigma)`` in its own units, sigma too.
-    low, high : float
-        Its black and its white.
-
-    Returns
-    -------
-    Adapted
-        A denoiser in image units.
-
-    Raises
-    ------
-    ValueError
-        If ``low`` is not below ``high``.
+    ``(f(low + r y, r sigma) - low) / r`` with ``r = high - low``: ``denoiser(y, sigma)`` has units
+    of its own, for sigma too. ValueError if ``low`` is not below ``high``.
     """
     width = high - low
     if not width > 0:

@@ -44,7 +44,7 @@ def per_image(sigma: float | Tensor | None, y: Tensor) -> Tensor | None:
 def denoise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
     """Clean estimate of ``y`` by a denoiser that is given one noise level for each image.
 
-    So foreign denoisers that take a (B,) tensor only serve everywhere. Shapes as in :func:`check`.
+    So denoisers that take only a (B,) tensor work everywhere. Shapes as in :func:`check`.
     """
     return denoiser(y, per_image(sigma, y))
 
@@ -113,7 +113,7 @@ def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 def module_of(denoiser: Any) -> nn.Module | None:
-    """The module that a denoiser is, or whose method it is; None if there is none to be seen.
+    """The module that a denoiser is, or whose method it is; None if none can be seen.
 
     A :func:`functools.partial` is looked through. What a function or a lambda calls stays hidden.
     """

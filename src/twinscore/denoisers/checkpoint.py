@@ -41,7 +41,7 @@ class Checkpoint:
     Raises
     ------
     ValueError
-        If the shape has not three sides, or the mean neither one number nor one per channel.
+        If the shape does not have three sides, or the mean neither one number nor one per channel.
     """
 
     denoiser: Denoiser
@@ -58,28 +58,17 @@ class Checkpoint:
             )
 
     def on(self, device: torch.device | str) -> Denoiser:
-        """The denoiser, on a device; one that is no network follows its images there."""
+        """The denoiser, on a device; one that is not a network follows its images there."""
         if isinstance(self.denoiser, nn.Module):
             return self.denoiser.to(device)
         return self.denoiser
 
 
 def save(path: Path, checkpoint: Checkpoint, network: NetworkSpec | str) -> None:
-    """Write weights and description atomically.
+    """Write weights and description atomically to a ``.safetensors`` file.
 
-    Parameters
-    ----------
-    path : Path
-        File to write, ``.safetensors``.
-    checkpoint : Checkpoint
-        The network and its description.
-    network : NetworkSpec or str
-        What rebuilds it: a spec, or the name of the user's own factory.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
+    ``network`` is what rebuilds the network: a spec, or the name of the user's own factory.
+    InputError if the file cannot be written.
     """
     header = {
         "network": network if isinstance(network, str) else network.model_dump(),

@@ -1,6 +1,7 @@
 """Closed-form denoisers of a source of images: its Gaussian, and its empirical distribution."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -20,26 +21,13 @@ _CHUNK = 2**22
 
 
 def gaussian(source: str) -> Checkpoint:
-    """Gaussian of the mean and covariance of images: of all linear denoisers the best for them.
+    """Gaussian with the mean and covariance of images: the best linear denoiser for them.
 
     The covariance divides by N. With no more images than an image has numbers (N <= d) it is
     singular: the density lies on the affine space through the images, and so does every estimate.
-
-    Parameters
-    ----------
-    source : str
-        Source string, :func:`twinscore.images.load`.
-
-    Returns
-    -------
-    Checkpoint
-        Cost: N d^2 flops and an eigendecomposition, of order 10 d^3; some five (d, d) matrices of
-        float64 in memory.
-
-    Raises
-    ------
-    InputError
-        If there is no such source, or ``d`` exceeds ``LARGEST_D``.
+    Cost: N d^2 flops and an eigendecomposition, of order 10 d^3; some five (d, d) matrices of
+    float64 in memory. InputError if there is no such source (:func:`twinscore.images.load`), or
+    ``d`` exceeds ``LARGEST_D``.
     """
     images = image_sets.load(source)
     channels, height, width = images.shape
@@ -56,8 +44,8 @@ def gaussian(source: str) -> Checkpoint:
 def empirical(source: str) -> Checkpoint:
     """Exact denoiser of the images themselves: what perfect training on them would give.
 
-    STUDIES section 1. Parameters and errors as for :func:`gaussian`; all images are held in memory
-    as float32.
+    docs/formulas.md#closed-forms. Parameters and errors as for :func:`gaussian`; all images are
+    held in memory as float32.
     """
     images = image_sets.load(source)
     return _checkpoint("empirical", closed_form.Empirical.of(images[:]), images)
@@ -69,11 +57,16 @@ def moments(images: ImageSet) -> tuple[Tensor, Tensor]:
     step = max(1, _CHUNK // d)
     chunks = [slice(start, start + step) for start in range(0, len(images), step)]
     mean = sum(images[chunk].double().sum(0) for chunk in chunks) / len(images)
-    covariance = torch.zeros(d, d, dtype=torch.float64)
-    for chunk in chunks:
-        centred = (images[chunk].double() - mean).flatten(1)
-        covariance.addmm_(centred.T, centred, alpha=1 / len(images))
-    return mean, covariance
+    return mean, covariance((images[chunk] for chunk in chunks), mean, len(images))
+
+
+def covariance(parts: Iterable[Tensor], mean: Tensor, divisor: int) -> Tensor:
+    """Covariance (d, d) about a mean (C, H, W), of images that come in parts; float64."""
+    total = torch.zeros(mean.numel(), mean.numel(), dtype=torch.float64)
+    for images in parts:
+        centred = (images.double() - mean).flatten(1)
+        total.addmm_(centred.T, centred, alpha=1 / divisor)
+    return total
 
 
 def _checkpoint(kind: str, denoiser: Denoiser, images: ImageSet) -> Checkpoint:

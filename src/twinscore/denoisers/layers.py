@@ -74,13 +74,14 @@ class _NormRelu(Function):
         x, y, gain, mean, sd = ctx.saved_tensors
         grad = torch.ops.aten.threshold_backward(grad, y, 0)
         along_x = _inner_products(grad, x)
+        # d sd / d x = (x - mean) / (n sd), with n = B H W values in a channel
         pull = along_x * gain / (sd**3 * (x.numel() / x.shape[1]))
         grad = grad.mul_(gain / sd).addcmul_(x, pull, value=-1).add_(pull * mean)
         return grad, along_x / sd
 
 
 def _fused_sums(x: Tensor) -> bool:
-    """Whether the sums inside the library's batch normalisation are to be had: CPU, full floats."""
+    """Whether the sums inside the library's batch normalisation are available: CPU, full floats."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
@@ -148,6 +149,7 @@ def _library_gradients(x: Tensor, grad: Tensor, weight: Tensor, which: int) -> T
     """Gradient of the input (``which`` 0) or of the weight (1), by the library."""
     one, zero = [1, 1], [0, 0]
     wanted = [which == 0, which == 1, False]
+    # in order: no bias; stride, padding, dilation 1; not transposed, no output padding; one group
     return torch.ops.aten.convolution_backward(
         grad, x, weight, None, one, one, one, False, zero, 1, wanted
     )[which]
@@ -161,21 +163,10 @@ LONG_SUM = 2000
 def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     """Gradient of a 3x3 convolution (stride 1, padding 1) with respect to its weight.
 
-    By matrix products over unfolded patches where they beat the library: for 64 output channels
-    and more, or 32 for large images.
-
-    Parameters
-    ----------
-    x : Tensor
-        The input, (B, c_in, H, W).
-    grad : Tensor
-        Gradient of the output, (B, c_out, H, W).
-
-    Returns
-    -------
-    Tensor
-        (c_out, c_in, 3, 3). Cost: 18 B H W c_in c_out flops; memory: a padded copy of ``x`` and
-        ``PATCH_BYTES`` of patches (or those of one image).
+    By matrix products over unfolded patches where they beat the library: for 64 output channels and
+    more, or 32 for large images. Of the input, (B, c_in, H, W), and the gradient of the output, (B,
+    c_out, H, W): (c_out, c_in, 3, 3). Cost: 18 B H W c_in c_out flops; memory: a padded copy of
+    ``x`` and ``PATCH_BYTES`` of patches (or those of one image).
     """
     c_in, c_out = x.shape[1], grad.shape[1]
     large = x.shape[2] * x.shape[3] >= ROW_PIXELS
@@ -192,20 +183,25 @@ def _by_unfolding(x: Tensor, grad: Tensor, rows: int) -> Tensor:
     """
     batch, c_in, height, width = x.shape
     c_out, pixels = grad.shape[1], height * width
-    tall = height + 3 - rows
+    tall = height + 3 - rows  # patches a column: 1x3 ones lie on the two rows of padding too
+    # (B, H + 2, W + 2, C): channels last, so that a patch's row is one run of 3 C values in memory
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     b, h, w, c = padded.stride()
     grad = grad.permute(0, 2, 3, 1).reshape(batch, pixels, c_out)
+    # 4 bytes a value, tall x width patches of rows x 3 pixels an image
     images = max(1, PATCH_BYTES // (4 * tall * width * rows * 3 * c_in))
     total = []
     for start in range(0, batch, images):
         some, there = padded[start : start + images], grad[start : start + images]
         shape = (len(some), tall, width, rows, 3, c_in)
+        # a patch steps through the same rows and columns as the pixels inside it: h and w twice
         patches = some.as_strided(shape, (b, h, w, h, w, c), some.storage_offset())
         patches = patches.reshape(len(some), tall * width, -1)
+        # kernel row k meets the pixels k image rows further down; 3x3 patches hold all three rows
         windows = (patches[:, k * width : k * width + pixels] for k in range(4 - rows))
         part = [_product(window, there) for window in windows]
         total = [a.add_(b) for a, b in zip(total, part, strict=True)] if total else part
+    # kernel row, column, channel in, channel out
     taps = total[0] if rows == 3 else torch.stack(total)
     return taps.reshape(3, 3, c_in, c_out).permute(3, 2, 0, 1)
 
@@ -216,7 +212,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     A long sum is a tenth faster in this order; a short one is not worth the transposed copy that
     a weight's gradient then needs.
     """
-    if not a.is_contiguous():
+    if not a.is_contiguous():  # windows of several images: flattened, they would be copied
         return torch.bmm(a.transpose(1, 2), b).sum(0)
     a, b = a.flatten(0, 1), b.flatten(0, 1)
     return a.t() @ b if len(a) >= LONG_SUM else (b.t() @ a).t()
@@ -246,6 +242,8 @@ class Upsample(nn.Module):
             return F.conv_transpose2d(x, self.weight, stride=2)
         batch, _, height, width = x.shape
         c_out = self.weight.shape[1]
+        # (B, H, W, c_in) by (c_in, 2 2 c_out): the block of each pixel, then rows beside rows
         blocks = x.permute(0, 2, 3, 1) @ self.weight.permute(0, 2, 3, 1).flatten(1)
         blocks = blocks.view(batch, height, width, 2, 2, c_out).permute(0, 1, 3, 2, 4, 5)
+        # the one copy; the result is channels-last in memory, like the skip it is joined to
         return blocks.reshape(batch, 2 * height, 2 * width, c_out).permute(0, 3, 1, 2)

@@ -31,13 +31,12 @@ def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None
         A trial folder or its weights file; ``lcv:PATH``, a checkpoint published with [GAHB], or its
         folder (with ``,first=relu`` for a BF-CNN whose first layer has a ReLU);
         ``FILE.py:FUNCTION``, a function of the user's own that takes nothing and returns a
-        denoiser, or a :class:`Checkpoint` where the images' shape and mean are to be known;
+        denoiser, or a :class:`Checkpoint` that also gives the images' shape and mean;
         ``gaussian:SOURCE`` and ``empirical:SOURCE``, the closed forms of the images of a source
         (:func:`twinscore.images.load`); ``threshold:BASIS``, a shrinkage estimator
         (:func:`twinscore.denoisers.thresholds.thresholding`).
     network : callable, optional
-        For weights of a network of the user's own: the factory that made it,
-        ``network(channels)``.
+        For weights of a network of the user's own: the factory that made it, ``network(channels)``.
 
     Returns
     -------

@@ -21,32 +21,18 @@ State = dict[str, Tensor]
 
 WEIGHTS = "model.pt"
 UNKNOWN_MEAN = 0.5
-"""Mean intensity assumed of the data, which the checkpoint does not tell."""
+"""Mean intensity assumed of the data, which the checkpoint does not hold."""
 
 _NAMES = {"weight": "weight", "gammas": "gain", "running_sd": "running_sd"}
 
 
 def read(path: Path, *, first_relu: bool = False) -> Checkpoint:
-    """Read a published checkpoint.
+    """Read a published checkpoint: ``model.pt``, or the folder it lies in.
 
-    Parameters
-    ----------
-    path : Path
-        ``model.pt``, or the folder it lies in.
-    first_relu : bool
-        BF-CNN: a ReLU follows the first convolution. The published code has both forms, the
-        tensors are the same.
-
-    Returns
-    -------
-    Checkpoint
-        With :class:`UNet` or :class:`BFCNN`. Only the channels of its images are known, and
-        ``UNKNOWN_MEAN`` stands for their mean. Average pooling is taken to be over 2x2 pixels.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is not a state dict of these networks.
+    With ``first_relu`` a ReLU follows the first convolution of a BF-CNN: the published code has
+    both forms, the tensors are the same. Only the channels of the images are known, and
+    ``UNKNOWN_MEAN`` stands for their mean. Average pooling is taken to be over 2x2 pixels.
+    InputError if there is no such file, or it is not a state dict of these networks.
     """
     file = path / WEIGHTS if path.is_dir() else path
     try:
@@ -79,7 +65,7 @@ def network_of(state: State, *, first_relu: bool = False) -> UNet | BFCNN:
         elif "conv_layers.0.weight" in state:
             network, renamed = _bf_cnn(state)
         else:
-            raise InputError("holds neither encoder.* nor conv_layers.*: no published UNet, BF-CNN")
+            raise InputError("holds neither encoder.* nor conv_layers.*: not a published network")
         if len(renamed) != len(state):
             more = len(state) - len(renamed)
             raise InputError(
@@ -108,7 +94,7 @@ def _tensors(file: Path) -> State:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}") from None
-    except Exception:  # whatever damaged bytes may tell the reader to do
+    except Exception:  # damaged bytes may make the reader do anything
         raise InputError("not a file of tensors that torch.save wrote, or a damaged one") from None
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
@@ -179,7 +165,7 @@ def _bf_cnn(state: State) -> tuple[BFCNN, State]:
 
 
 def _widened(convolution: State) -> State:
-    """The same map as a 3x3 convolution, of a 1x1 one (as where the receptive field is smaller)."""
+    """A 1x1 convolution as the same 3x3 one (1x1 is used where the receptive field is smaller)."""
     if convolution["weight"].shape[2:] != (1, 1):
         return convolution
     return convolution | {"weight": F.pad(convolution["weight"], (1, 1, 1, 1))}

@@ -1,58 +1,75 @@
-"""The network's spec, and the network it builds."""
+"""The network's spec, one model for each kind, and the network that it builds."""
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 from torch import nn
 
 from twinscore.denoisers.bf_cnn import BFCNN
 from twinscore.denoisers.unet import UNet
 
-DEFAULTS = {
-    "unet": {"width": 64, "levels": 3, "convolutions": 2},
-    "bf_cnn": {"width": 64, "layers": 21},
-}
-NETWORKS = {"unet": UNet, "bf_cnn": BFCNN}
+_FIELDS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class NetworkSpec(BaseModel):
+class UNetSpec(BaseModel):
+    """Sizes of a :class:`UNet`."""
+
+    model_config = _FIELDS
+
+    kind: Literal["unet"] = "unet"
+    width: int = Field(default=64, ge=1)
+    """channels of the first block"""
+    levels: int = Field(default=3, ge=1)
+    """number of poolings"""
+    convolutions: int = Field(default=2, ge=2)
+    """3x3 convolutions per block"""
+
+
+class BFCNNSpec(BaseModel):
+    """Sizes of a :class:`BFCNN`."""
+
+    model_config = _FIELDS
+
+    kind: Literal["bf_cnn"] = "bf_cnn"
+    width: int = Field(default=64, ge=1)
+    """channels of the inner layers"""
+    layers: int = Field(default=21, ge=2)
+    """number of convolutions"""
+
+
+NETWORKS = {"unet": (UNetSpec, UNet), "bf_cnn": (BFCNNSpec, BFCNN)}
+
+
+class NetworkSpec(RootModel):
     """Which network to train; the defaults are the published ones.
 
-    Fields that a kind does not have stay empty; giving one is an error.
+    Takes the fields of one kind, None for its default; a field of another kind is an error.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
-    kind: Literal["unet", "bf_cnn"] = "unet"
-    """Architecture."""
-    width: int | None = Field(default=None, ge=1)
-    """Channels of the first block (default 64)."""
-    levels: int | None = Field(default=None, ge=1)
-    """unet: number of poolings (default 3)."""
-    convolutions: int | None = Field(default=None, ge=2)
-    """unet: 3x3 convolutions per block (default 2)."""
-    layers: int | None = Field(default=None, ge=2)
-    """bf_cnn: number of convolutions (default 21)."""
+    root: UNetSpec | BFCNNSpec = Field(default=UNetSpec(), discriminator="kind")
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        known = DEFAULTS[self.kind]
-        for name in ("width", "levels", "convolutions", "layers"):
-            if getattr(self, name) is not None and name not in known:
-                raise ValueError(f"{self.kind} has no field {name}; it has {', '.join(known)}")
-        return self
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The fields that this kind has, defaults filled in."""
-        given = {name: getattr(self, name) for name in DEFAULTS[self.kind]}
-        return DEFAULTS[self.kind] | {k: v for k, v in given.items() if v is not None}
-
-    @model_serializer
-    def _dump(self) -> dict[str, Any]:
-        return {"kind": self.kind} | self.sizes
+    @model_validator(mode="before")
+    @classmethod
+    def _of_kind(cls, given: Any) -> Any:
+        """Model of the kind alone: complaints then name ``width``, not ``unet.width``."""
+        if not isinstance(given, dict):
+            return given
+        given = {name: value for name, value in given.items() if value is not None}
+        kind = given.get("kind", "unet")
+        if kind not in [*NETWORKS]:
+            raise ValueError(f"kind must be one of {', '.join(NETWORKS)}; got {kind!r}")
+        own, _ = NETWORKS[kind]
+        for other, _ in NETWORKS.values():
+            foreign = [n for n in other.model_fields if n in given and n not in own.model_fields]
+            if foreign:
+                _, *known = own.model_fields
+                raise ValueError(f"{kind} has no field {foreign[0]}; it has {', '.join(known)}")
+        return own.model_validate(given)
 
 
 def build(spec: NetworkSpec, channels: int, seed: int) -> nn.Module:
     """Network of ``spec`` for images of ``channels`` channels, weights drawn from ``seed``."""
-    return NETWORKS[spec.kind](channels=channels, seed=seed, **spec.sizes)
+    _, network = NETWORKS[spec.root.kind]
+    return network(channels=channels, seed=seed, **spec.root.model_dump(exclude={"kind"}))

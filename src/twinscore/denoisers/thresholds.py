@@ -1,4 +1,4 @@
-"""Shrinkage estimators by name, for ``threshold:BASIS``: they are fitted to nothing."""
+"""Shrinkage estimators by name, for ``threshold:BASIS``: nothing is fitted."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,24 +31,13 @@ _OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 
 def thresholding(body: str) -> Checkpoint:
-    """Thresholding in the basis of a name.
+    """Thresholding in the basis of a name, for images of any shape that the basis takes.
 
-    Parameters
-    ----------
-    body : str
-        ``wavelets``, ``cosines`` or ``best-basis``, followed by any of ``,rule=soft`` (default:
-        hard), ``,multiple=M``, the threshold in units of sigma (default: the universal one), and
-        for cosines ``,block=B``, the side of blocks in pixels (default: the whole image).
-
-    Returns
-    -------
-    Checkpoint
-        For images of any shape that the basis takes; ``UNKNOWN_MEAN`` stands for their mean.
-
-    Raises
-    ------
-    InputError
-        If there is no such basis or option, or its value is wrong.
+    ``body`` is ``wavelets``, ``cosines`` or ``best-basis``, followed by any of ``,rule=soft``
+    (default: hard), ``,multiple=M``, the threshold in units of sigma (default: the universal one),
+    and for cosines ``,block=B``, the side of blocks in pixels (default: the whole image).
+    ``UNKNOWN_MEAN`` stands for the images' mean. InputError if there is no such basis or option, or
+    its value is wrong.
     """
     name, *words = body.split(",")
     if name not in BASES:
@@ -71,13 +60,13 @@ def _read(words: list[str]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        For an option that there is not, or that is given twice, or of the wrong kind.
+        For an option that does not exist, is given twice, or has a value of the wrong kind.
     """
     options: dict[str, Any] = {}
     for word in words:
         option, _, value = word.partition("=")
         if option not in _OPTIONS or option in options:
-            wrong = "is given twice" if option in options else "is no option"
+            wrong = "is given twice" if option in options else "is not an option"
             raise ValueError(f"{option!r} {wrong}; options are {', '.join(_OPTIONS)}")
         read, kind = _OPTIONS[option]
         try:

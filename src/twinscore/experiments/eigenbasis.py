@@ -210,18 +210,16 @@ def noise(x: Tensor, seed: int) -> Tensor:
 
 def _dense(around: Linearisation, k: int, seed: int) -> tuple[Eigenpairs, dict]:
     """The whole spectrum, and what the whole Jacobian says exactly."""
-    matrix = jacobian.full(around).cpu().double()
-    symmetric = (matrix + matrix.T) / 2
-    values, vectors = jacobian.symmetric_basis(matrix)
-    gaps = torch.linalg.vector_norm(vectors @ symmetric - values[:, None] * vectors, dim=1)
+    whole = jacobian.decompose(around)
+    matrix, values, vectors = whole.matrix, whole.values, whole.vectors
+    gaps = torch.linalg.vector_norm(vectors @ whole.symmetric - values[:, None] * vectors, dim=1)
     scale = values.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
     pairs = Eigenpairs(values, vectors, gaps / scale, around.d, 1e-3, survived=True)
     energy, total = matrix.square().sum().item(), matrix.trace().item()
-    asymmetry = ((matrix - matrix.T).norm() / matrix.norm()).item() if energy else None
     return pairs, {
         "trace": _exact(total),
         "effective_rank": _exact(total**2 / energy if energy else 0.0),
-        "asymmetry": None if asymmetry is None else _exact(asymmetry),
+        "asymmetry": _exact(whole.asymmetry.item()) if energy else None,
         **_accuracy(pairs),
         **_complex(torch.linalg.eigvals(matrix)),
     }

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from twinscore.analysis.jacobian import symmetric_basis
-from twinscore.analysis.tangent import extra_directions, principal_cosines, symmetric_jacobian
+from twinscore.analysis.jacobian import decompose, linearise
+from twinscore.analysis.tangent import extra_directions, principal_cosines
 from twinscore.denoisers import Checkpoint, Denoiser, NetworkSpec, check
 from twinscore.denoisers.closed_form import Disc, LinearSubspace, disc_tangent
 from twinscore.errors import InputError
@@ -201,15 +201,16 @@ def _bases(
     cosines, shown = [], {}
     for i, plane in enumerate(planes[: spec.bases]):
         here, tangent = y[i : i + 1], plane.basis.flatten(1)
-        symmetric = symmetric_jacobian(denoiser, here, sigma)
-        values, vectors = symmetric_basis(symmetric)
+        whole = decompose(linearise(denoiser, here, sigma))
+        values, vectors = whole.values, whole.vectors
         spectra["network"].append(values)
         cosines.append(principal_cosines(vectors[values > spec.threshold], tangent))
         if i < spec.exact:
             optimal = _optimum(spec).jacobian(here.cpu().double(), sigma)[0]
             spectra["exact"].append(torch.linalg.eigvalsh(optimal).flip(0))
         if i == chosen:
-            pairs = {"eigen": (values, vectors), "extra": extra_directions(symmetric, tangent)}
+            extra = extra_directions(whole.symmetric, tangent)
+            pairs = {"eigen": (values, vectors), "extra": extra}
             shown = {"noisy": here[0], "denoised": denoiser(here, sigma)[0]}
             for name, (shares, directions) in pairs.items():
                 shown[f"{name}values"] = shares[:SHOWN]

@@ -19,6 +19,7 @@ from twinscore import images as image_sets
 from twinscore.analysis.levels import image_errors
 from twinscore.denoisers import Checkpoint, Denoiser, NetworkSpec, check
 from twinscore.denoisers.closed_form import Gaussian
+from twinscore.denoisers.fitted import covariance
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments import budget
@@ -191,16 +192,10 @@ def moments(images: ImageSet, indices: NDArray, order: PixelShuffle) -> tuple[Te
 
     Both are float64 and summed in chunks, the covariance about the mean.
     """
-    d = math.prod(images.shape)
-    parts = np.array_split(indices, math.ceil(len(indices) * d / _CHUNK_VALUES))
-    mean = torch.zeros(images.shape, dtype=torch.float64)
-    for part in parts:
-        mean += order.apply(images[part]).double().sum(0) / len(indices)
-    covariance = torch.zeros(d, d, dtype=torch.float64)
-    for part in parts:
-        deviations = (order.apply(images[part]).double() - mean).flatten(1)
-        covariance.addmm_(deviations.T, deviations, alpha=1 / (len(indices) - 1))
-    return mean, covariance
+    n = len(indices)
+    parts = np.array_split(indices, math.ceil(n * math.prod(images.shape) / _CHUNK_VALUES))
+    mean = sum(order.apply(images[part]).double().sum(0) / n for part in parts)
+    return mean, covariance((order.apply(images[part]) for part in parts), mean, n - 1)
 
 
 def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Result]:

@@ -13,24 +13,9 @@ from twinscore.images.transforms import Options, transform_all
 def load_array(path: Path, options: Options) -> ImageSet:
     """Load images from a ``.npy``, ``.npz``, ``.safetensors``, ``.pt`` or ``.pth`` file.
 
-    Parameters
-    ----------
-    path : Path
-        With one array; or with several, of which one is called ``images`` or is the only one of
-        three or four axes, and optionally ``labels``.
-    options : Options
-        Applied to every image.
-
-    Returns
-    -------
-    ImageSet
-        As :func:`from_stored` makes it.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read, does not say which array holds the images, or they cannot be
-        used.
+    It holds one array; or several, of which one is called ``images`` or is the only one of three or
+    four axes, and optionally ``labels``. InputError when the file cannot be read or does not say
+    which array holds the images, and as :func:`from_stored`.
     """
     arrays = open_arrays(path)
     candidates = [name for name in arrays if name != "labels"]
@@ -47,7 +32,7 @@ def load_array(path: Path, options: Options) -> ImageSet:
 
 
 def from_stored(images: Stored, labels: Stored | None, options: Options) -> ImageSet:
-    """Make an image set of an array in a file.
+    """Make an image set of an array in a file; names are the images' numbers.
 
     What needs no conversion stays memory-mapped; other byte orders and float widths are converted
     when images are asked for. Crop, gray and size make a packed copy of what is left. An array
@@ -63,16 +48,11 @@ def from_stored(images: Stored, labels: Stored | None, options: Options) -> Imag
     options : Options
         Applied to every image.
 
-    Returns
-    -------
-    ImageSet
-        Names are the images' numbers.
-
     Raises
     ------
     InputError
-        When the array has another layout or dtype, is empty, or holds floats outside [0, 1], NaN
-        or infinity; when there is not one label an image.
+        When the array has another layout or dtype, is empty, or holds floats outside [0, 1], NaN or
+        infinity; when there is not one label an image.
     """
     name = repr(str(images.path))
     require_images(images.shape, images.dtype, name)
@@ -93,7 +73,7 @@ def require_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
     ------
     InputError
         When it is not ``(N, H, W)``, ``(N, H, W, 1|3)`` or ``(N, 1|3, H, W)``, is empty, or is
-        neither uint8, uint16 nor float.
+        not uint8, uint16 or float.
     """
     if len(shape) != 3 and not (len(shape) == 4 and {shape[1], shape[3]} & {1, 3}):
         raise InputError(
@@ -111,7 +91,7 @@ def _require_labels(labels: Stored, number: int) -> None:
     if labels.shape != (number,):
         raise InputError(
             f"{where}: labels of shape {labels.shape} for {number} images; "
-            f"give one an image, shape ({number},)"
+            f"give one per image, shape ({number},)"
         )
     if labels.dtype.kind not in "biu":
         raise InputError(f"{where}: {labels.dtype.name} labels; give whole numbers")
@@ -125,24 +105,10 @@ def channels_first(pixels: np.ndarray) -> np.ndarray:
 
 
 def packed(pixels: np.ndarray, name: str) -> Pixels:
-    """Check the values of images, and deliver them as uint8, uint16 or float32.
+    """Check ``(N, C, H, W)`` images; deliver them as uint8, uint16 or float32.
 
-    Parameters
-    ----------
-    pixels : numpy.ndarray
-        ``(N, C, H, W)``, uint8, uint16 or float, of any byte order; read in chunks if float.
-    name : str
-        What to call the array in a complaint.
-
-    Returns
-    -------
-    Pixels
-        The array itself, or one that is converted when indexed.
-
-    Raises
-    ------
-    InputError
-        When floats are outside [0, 1], NaN or infinite.
+    Of any byte order; they are converted, if need be, when indexed. Floats are read in chunks:
+    InputError, which calls the array ``name``, where they are outside [0, 1], NaN or infinite.
     """
     if pixels.dtype.kind == "f":
         for chunk in chunks(pixels):
@@ -154,7 +120,7 @@ def packed(pixels: np.ndarray, name: str) -> Pixels:
 
 
 def require_unit_interval(values: np.ndarray, name: str) -> None:
-    """Refuse floats that are no intensities.
+    """Refuse floats that are not intensities.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Clusters of images: k-means in principal components, and the clusters most and least alike."""
+"""Clusters of images: k-means in principal components, and the nearest and farthest pairs."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ STARTS = 10
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Images partitioned by k-means, and what places any image among the centres.
+    """Images partitioned by k-means, and what assigns any image to a centre.
 
     Clusters are numbered by falling size.
 
@@ -26,7 +26,7 @@ class Clusters:
     centres : array
         (k, p) float64, the mean of each cluster's coordinates.
     mean, scale : array
-        (d,): pixels are standardised by ``(x - mean) / scale``; the scale of a constant one is 1.
+        (d,): pixels are standardised by ``(x - mean) / scale``; the scale of a constant pixel is 1.
     components : array
         (p, d), orthonormal rows: principal components of the standardised images.
     """
@@ -56,7 +56,7 @@ class Clusters:
     def positions(self, images: Tensor | NDArray, first: int, second: int) -> NDArray[np.float64]:
         """Where images lie on the line through two centres, (B, C, H, W) to (B,).
 
-        0 at the first centre, 1 at the second; 1/2 is as far from the one as from the other.
+        0 at the first centre, 1 at the second; 1/2 is equally far from both.
         """
         line = self.centres[second] - self.centres[first]
         return (self.coordinates(images) - self.centres[first]) @ line / (line @ line)
@@ -122,24 +122,10 @@ def cluster(images: ImageSet, count: int, *, components: int = 100, seed: int = 
 
 
 def extreme_pairs(clusters: Clusters, need: int) -> tuple[Pair, Pair]:
-    """The two nearest and the two farthest of the clusters that are large enough.
+    """The two nearest and the two farthest of the clusters that hold ``need`` images.
 
-    Parameters
-    ----------
-    clusters : Clusters
-        At least three of them hold ``need`` images.
-    need : int
-        Images that a cluster must have to be chosen.
-
-    Returns
-    -------
-    nearest, farthest : Pair
-        By Euclidean distance of the centres; the two differ in at least one cluster.
-
-    Raises
-    ------
-    ValueError
-        If fewer than three clusters are large enough.
+    By Euclidean distance of the centres; the two pairs differ in at least one cluster. ValueError
+    if fewer than three clusters are large enough.
     """
     large = np.flatnonzero(clusters.sizes >= need)
     if len(large) < 3:

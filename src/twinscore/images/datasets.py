@@ -24,7 +24,7 @@ def load_celeba(body: str, options: Options) -> ImageSet:
     ----------
     body : str
         The folder that holds ``img_align_celeba/`` (or ``Img/img_align_celeba/``) and, where they
-        are there, ``list_attr_celeba.txt`` and ``identity_CelebA.txt`` (beside it or in ``Anno/``).
+        are there, ``list_attr_celeba.txt`` and ``identity_CelebA.txt`` (or these in ``Anno/``).
     options : Options
         By default the central 160x160 pixels are kept, reduced to ``size=80``. ``skip_corrupt``
         also leaves out the images without a usable row in these two files.
@@ -37,8 +37,8 @@ def load_celeba(body: str, options: Options) -> ImageSet:
     Raises
     ------
     InputError
-        When the folder has not this layout, a picture cannot be used, or a file lacks an image's
-        row or holds a broken one, which is named by its line.
+        When the folder does not have this layout, a picture cannot be used, or a file lacks an
+        image's row or holds a broken one, which is named by its line.
 
     References
     ----------
@@ -76,25 +76,10 @@ def load_celeba(body: str, options: Options) -> ImageSet:
 def load_lsun(body: str, options: Options) -> ImageSet:
     """Load a category of LSUN (bedrooms, say), exported to WebP or JPEG files.
 
-    Parameters
-    ----------
-    body : str
-        A folder of pictures, searched recursively.
-    options : Options
-        By default the top left 256x256 pixels are kept, reduced to ``size=80``.
+    ``body`` is a folder of pictures, searched recursively; names are the relative paths. By default
+    the top left 256x256 pixels are kept, reduced to ``size=80``. InputError when there is no such
+    folder, or its pictures cannot be used.
 
-    Returns
-    -------
-    ImageSet
-        Names are the relative paths.
-
-    Raises
-    ------
-    InputError
-        When there is no such folder, or its pictures cannot be used.
-
-    References
-    ----------
     Yu et al., LSUN, arXiv 1506.03365. Crop: Kadkhodaie, Guth, Simoncelli and Mallat, ICLR 2024
     (arXiv 2310.02557).
     """
@@ -106,7 +91,7 @@ def load_lsun(body: str, options: Options) -> ImageSet:
 
 @dataclass(frozen=True)
 class Rows(Generic[T]):
-    """What a file says of each image, by the image's place; or what is wrong with that."""
+    """What a file says about each image, by the image's place, or what is wrong with it."""
 
     values: dict[int, T] = field(default_factory=dict)
     complaints: dict[int, str] = field(default_factory=dict)
@@ -118,21 +103,15 @@ def read_attributes(
     """Read CelebA's attribute file: a count, the names, then a row ``000001.jpg -1 1 ...`` each.
 
     Spaces may be doubled, missing before a minus, or trailing, and lines end as on Windows; the
-    count and the rows of other files are not looked at.
-
-    Parameters
-    ----------
-    path : Path
-        ``list_attr_celeba.txt``.
-    files : sequence of str
-        File names of the images, without folders.
+    count and the rows of other files are ignored.
 
     Returns
     -------
     names : tuple of str
         The attributes.
     rows : Rows
-        One bool an attribute for each image, or what is wrong with its row.
+        For each of ``files``, names without folders: one bool an attribute, or what is wrong with
+        its row.
 
     Raises
     ------
@@ -162,22 +141,8 @@ def read_attributes(
 def read_identities(path: Path, files: Sequence[str]) -> Rows[str]:
     """Read CelebA's identity file: a row ``000001.jpg 2880`` for each image.
 
-    Parameters
-    ----------
-    path : Path
-        ``identity_CelebA.txt``.
-    files : sequence of str
-        File names of the images, without folders.
-
-    Returns
-    -------
-    Rows
-        The number of a person for each image, as text, or what is wrong with its row.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read.
+    Gives for each of ``files``, names without folders, the number of a person as text, or what is
+    wrong with its row. InputError when the file cannot be read.
     """
 
     def person(text: str) -> str:
@@ -244,9 +209,9 @@ def _folder(kind: str, body: str) -> Path:
     try:
         if body and Path(body).is_dir():
             return Path(body)
-    except (OSError, ValueError):  # a name too long, or one no file system takes
+    except (OSError, ValueError):  # a name that is too long, or that no file system takes
         pass
-    raise InputError(f"{kind}: {body!r} is no folder; give {kind}:PATH, where its images are")
+    raise InputError(f"{kind}: {body!r} is not a folder; give {kind}:PATH, where its images are")
 
 
 def _first_there(root: Path, names: Sequence[str], there: Callable[[Path], bool]) -> Path | None:

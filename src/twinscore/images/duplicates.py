@@ -62,8 +62,8 @@ def near_duplicates(
               {\|x_i - \bar x_i\| \, \|x_j - \bar x_j\|} > \text{threshold},
 
     on gray images (mean of the channels) reduced to ``size x size`` (bilinear, antialiased). The
-    sign counts: a negative is no duplicate. A constant image correlates with nothing. Images of
-    equal digest (equal pixel by pixel, packed alike) are dropped in any case, constant ones too.
+    sign counts: a negative is not a duplicate. A constant image correlates with nothing. Images of
+    equal digest (equal pixel by pixel, same dtype) are dropped in any case, constant ones too.
     The images dropped are exactly those that the whole matrix of correlations in float64 gives.
 
     The partner is the most correlated such image; of several whose correlations differ by no more
@@ -80,13 +80,9 @@ def near_duplicates(
     against : ImageSet, optional
         M images, of any shape, with which to compare instead of with the earlier ones.
     block : int
-        Images compared at a time; it decides on speed and memory only.
+        Images compared at a time; it affects only speed and memory.
     report : callable, optional
         Called with the number of images compared so far.
-
-    Returns
-    -------
-    Duplicates
 
     Raises
     ------
@@ -145,7 +141,7 @@ def _check(threshold: float, size: int, block: int) -> None:
 def _margin(dimension: int) -> float:
     """Bound on the rounding error of a float32 inner product of two unit vectors.
 
-    Summed in whatever order, with or without fused multiplication, the product of the rounded
+    Summed in any order, with or without fused multiplication, the product of the rounded
     vectors is off by at most ``n u sum |x_l y_l| / (1 - n u) <= n u / (1 - n u)``, u = 2^-24
     (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1, then Cauchy-Schwarz);
     rounding the vectors adds 2u. The 16 covers that, the n + 1 terms of the bound below, the
@@ -156,7 +152,7 @@ def _margin(dimension: int) -> float:
 
 @dataclass(frozen=True)
 class _Limits:
-    """What decides about a pair: the threshold, and the margin by which float32 may err."""
+    """What decides a pair: the threshold, and the margin of float32's error."""
 
     threshold: float
     margin: float

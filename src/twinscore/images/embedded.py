@@ -36,25 +36,9 @@ _PATCH = 32
 def load_digits(body: str, options: Options) -> ImageSet:
     """Load scikit-learn's handwritten digits: 1797 gray images of 8x8, levels k/16.
 
-    Parameters
-    ----------
-    body : str
-        Unused: the source has no body.
-    options : Options
-        Resized digits are float32, since 17 levels are too few to round to.
+    Labels are the digits 0 to 9; ``body`` is not used. Resized digits are float32, since 17 levels
+    are too few to round to. InputError when the crop is larger than 8.
 
-    Returns
-    -------
-    ImageSet
-        Labels are the digits 0 to 9.
-
-    Raises
-    ------
-    InputError
-        When the crop is larger than 8.
-
-    References
-    ----------
     Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998.
     """
     from sklearn.datasets import load_digits as fetch
@@ -77,26 +61,12 @@ def load_photos(body: str, options: Options) -> ImageSet:
     are kept, the nearly constant ones (sky, the dark rim of ``retina``) too. Of the stereo pair
     ``motorcycle`` only the left half is taken. Nothing is downloaded.
 
-    Parameters
-    ----------
-    body : str
-        Unused: the source has no body.
-    options : Options
-        ``size`` is the side of a patch, 32 by default; ``crop`` keeps the centre of each
-        photograph, before it is reduced; ``groups`` is ``half`` (the default) or ``photograph``.
-
-    Returns
-    -------
-    ImageSet
-        uint8, one channel; names like ``astronaut/r03c05``; groups are the left and right halves
-        of the photographs, so that twins can be split without a shared half, yet see alike scenes;
-        or the photographs, so that twins see no photograph in common.
-
-    Raises
-    ------
-    InputError
-        When a photograph is not installed or smaller than the crop, no patch fits, or ``groups`` is
-        neither.
+    Patches are uint8, one channel, with names like ``astronaut/r03c05``; ``size`` is their side, 32
+    by default, and ``crop`` keeps the centre of each photograph before it is reduced. Their groups
+    are by default (``groups=half``) the left and right halves of the photographs, so that twins can
+    be split without a shared half, yet see alike scenes; with ``groups=photograph`` twins see no
+    photograph in common. ``body`` is not used. InputError when a photograph is not installed or
+    smaller than the crop, no patch fits, or ``groups`` is neither.
     """
     grouping = options.extra.get("groups", "half")
     if grouping not in ("half", "photograph"):
@@ -121,25 +91,9 @@ def _halves(names: list[tuple[str, int, int]]) -> list[str]:
 def load_textures(body: str, options: Options) -> ImageSet:
     """Cut the brick, grass and gravel that come with scikit-image into gray patches.
 
-    Reduced and cut like :func:`load_photos`, of which they are a part.
-
-    Parameters
-    ----------
-    body : str
-        Unused: the source has no body.
-    options : Options
-        As for :func:`load_photos`.
-
-    Returns
-    -------
-    ImageSet
-        uint8, one channel; names like ``brick/r03c05``; the group is the texture, the label its
-        number: brick 0, grass 1, gravel 2.
-
-    Raises
-    ------
-    InputError
-        As for :func:`load_photos`.
+    Reduced and cut like :func:`load_photos`, of which they are a part, with its options and errors.
+    Names are like ``brick/r03c05``; the group is the texture, the label its number: brick 0, grass
+    1, gravel 2.
     """
     names, patches = _patches("textures", TEXTURES, options)
     groups = [texture for texture, _, _ in names]
@@ -152,30 +106,12 @@ def load_textures(body: str, options: Options) -> ImageSet:
 
 
 def load_faces(body: str, options: Options) -> ImageSet:
-    """Load the 100 gray faces of 25x25 pixels that come with scikit-image.
+    """Load the 100 gray faces of 25x25 pixels that come with scikit-image, without labels.
 
     They are cut from the photographs of *Labeled Faces in the Wild*; who they show is not recorded.
-    scikit-image holds them as floats, which are rounded to multiples of 1/255.
+    scikit-image holds them as floats, which are rounded to multiples of 1/255 (uint8). ``body`` is
+    not used. InputError when the faces are not installed, or the crop is larger than 25.
 
-    Parameters
-    ----------
-    body : str
-        Unused: the source has no body.
-    options : Options
-        Applied to every image.
-
-    Returns
-    -------
-    ImageSet
-        uint8, without labels.
-
-    Raises
-    ------
-    InputError
-        When the faces are not installed, or the crop is larger than 25.
-
-    References
-    ----------
     Huang, Mattar, Lee and Learned-Miller, Learning to Align from Scratch, NeurIPS 2012.
     """
     package, where = _FACES

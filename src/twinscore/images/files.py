@@ -90,26 +90,10 @@ def load_folder(folder: Path, options: Options) -> ImageSet:
 
 
 def picture(path: Path, size: int, *, gray: bool) -> torch.Tensor:
-    """Load one picture: its central square, resized.
+    """Load the central square of a picture, resized: ``(1 or 3, size, size)`` float32 in [0, 1].
 
-    Parameters
-    ----------
-    path : Path
-        A file that :func:`decode` reads.
-    size : int
-        Side in pixels.
-    gray : bool
-        Convert colour to luma; otherwise gray becomes three equal channels.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(1 or 3, size, size)`` float32 in [0, 1].
-
-    Raises
-    ------
-    InputError
-        As :func:`decode`.
+    Colour becomes luma if ``gray``; otherwise gray becomes three equal channels. Files and errors
+    as :func:`decode`.
     """
     pixels = decode(path)
     peak = PEAKS[str(pixels.dtype)]
@@ -134,7 +118,7 @@ def picture_names(folder: Path) -> list[str]:
     Raises
     ------
     InputError
-        When a folder cannot be read or a name is no UTF-8.
+        When a folder cannot be read or a name is not UTF-8.
     """
     names: list[str] = []
     folders = [""]
@@ -155,12 +139,12 @@ def picture_names(folder: Path) -> list[str]:
             ) from None
     for name in names:
         if not name.isascii() and name != name.encode(errors="replace").decode():
-            raise InputError(f"{str(folder / name)!r}: its name is no UTF-8; rename it")
+            raise InputError(f"{str(folder / name)!r}: its name is not UTF-8; rename it")
     return sorted(names)
 
 
 def _first_readable(folder: Path, names: list[str], options: Options) -> tuple[int, np.ndarray]:
-    """How many corrupt files come first, and the first image."""
+    """The number of corrupt files before the first image, and that image."""
     for before, name in enumerate(names):
         try:
             return before, _read(folder / name, options)
@@ -204,20 +188,10 @@ def require_same(
 
 
 def decode(path: Path) -> np.ndarray:
-    """Decode a picture file.
+    """Decode a PNG, JPEG, WebP, TIFF, PGM, PPM or BMP file: ``(1 or 3, H, W)``, uint8 or uint16.
 
     EXIF orientation is applied, transparent pixels are laid over white, palettes and CMYK become
     RGB. Gray of 16 bits keeps its depth; colour of 16 bits comes as 8, as Pillow reads it.
-
-    Parameters
-    ----------
-    path : Path
-        A PNG, JPEG, WebP, TIFF, PGM, PPM or BMP file.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(C, H, W)``, C 1 or 3, uint8 or uint16.
 
     Raises
     ------
@@ -233,7 +207,7 @@ def decode(path: Path) -> np.ndarray:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Pillow from warning of metadata that nobody reads; for one thread at a time."""
+    """Keep Pillow from warning about metadata that nobody reads; for one thread at a time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -243,7 +217,7 @@ def _decode(path: Path) -> np.ndarray:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{str(path)!r}: is no regular file; give pictures only")
+            raise InputError(f"{str(path)!r}: is not a regular file; give pictures only")
         if status.st_size > MAX_BYTES:
             raise InputError(
                 f"{str(path)!r}: {status.st_size / 2**20:.0f} MiB are too large for a picture; "
@@ -257,27 +231,7 @@ def _decode(path: Path) -> np.ndarray:
 
 
 def decode_bytes(content: bytes, name: str) -> np.ndarray:
-    """Decode the content of a picture file; as :func:`decode`, which see.
-
-    Parameters
-    ----------
-    content : bytes
-        The whole file.
-    name : str
-        What to call it in a complaint.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(C, H, W)``, C 1 or 3, uint8 or uint16.
-
-    Raises
-    ------
-    CorruptImageError
-        When the content is truncated or not a picture.
-    InputError
-        When it announces more than ``MAX_PIXELS``, or its pixels are floats or 32-bit integers.
-    """
+    """As :func:`decode`, of the whole content of a file, which complaints call ``name``."""
     with _quiet():
         return _decode_stream(io.BytesIO(content), name)
 
@@ -290,7 +244,7 @@ def _decode_stream(file: BinaryIO, name: str) -> np.ndarray:
         pixels = None
     except Exception as error:  # Pillow raises nearly anything on broken files
         unknown = isinstance(error, Image.UnidentifiedImageError)
-        reason = "its content is no picture" if unknown else one_line(error)
+        reason = "its content is not a picture" if unknown else one_line(error)
         raise CorruptImageError(
             f"{name!r}: cannot be decoded ({reason}); repair it or add skip_corrupt"
         ) from None

@@ -49,7 +49,7 @@ def load_hub(body: str, options: Options) -> ImageSet:
         rows = _open(datasets, path, options.extra)
     except InputError:
         raise
-    except Exception as error:  # the library and what it reads raise nearly anything
+    except Exception as error:  # the library, and what it reads, may raise nearly anything
         raise InputError(
             f"{source!r}: cannot be loaded ({one_line(error)}); "
             "give a data set's folder, or its name on the hub"

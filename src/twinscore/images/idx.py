@@ -1,8 +1,8 @@
-"""Images in IDX files, the format of MNIST and its kin, gzipped or not.
+"""Images in IDX files, the format of MNIST and others like it, gzipped or not.
 
 Layout (LeCun, Cortes and Burges, The MNIST database): two zero bytes, a code for the dtype, the
 number of axes, each axis as a big-endian 32-bit integer, then the numbers, big-endian, last axis
-fastest. Nothing is allocated on the word of a header alone.
+fastest. Nothing is allocated because a header alone asks for it.
 """
 
 import gzip
@@ -25,24 +25,9 @@ _ADVICE = "give an IDX file such as train-images-idx3-ubyte.gz"
 
 
 def load_idx(body: str, options: Options) -> ImageSet:
-    """Load the source ``idx:PATH`` or ``idx:PATH,labels=PATH``.
+    """Load the source ``idx:PATH`` or ``idx:PATH,labels=PATH``, see :func:`load_idx_file`.
 
-    Parameters
-    ----------
-    body : str
-        The file with the images.
-    options : Options
-        Applied to every image; ``options.extra["labels"]`` names the file with the labels.
-
-    Returns
-    -------
-    ImageSet
-        As :func:`load_idx_file` makes it.
-
-    Raises
-    ------
-    InputError
-        When no file is named, or either cannot be used.
+    InputError when no file is named, or either cannot be used.
     """
     if not body:
         raise InputError("'idx:': names no file; give idx:PATH")
@@ -64,19 +49,14 @@ def load_idx_file(path: Path, options: Options, labels: Path | None = None) -> I
     options : Options
         Applied to every image.
     labels : Path, optional
-        ``(N,)`` integers. By default the file that MNIST's names put beside the images: *labels*
-        for *images* and *idx1* for *idx3*, packed the same way or else the other way; none if
-        there is none.
-
-    Returns
-    -------
-    ImageSet
-        Labels are int64.
+        ``(N,)`` integers, which become int64. By default the file that MNIST's names put beside the
+        images: *labels* for *images* and *idx1* for *idx3*, packed the same way or else the other
+        way; none if there is none.
 
     Raises
     ------
     InputError
-        When a file cannot be read or is no IDX file, is shorter or longer than its header
+        When a file cannot be read or is not an IDX file, is shorter or longer than its header
         declares, or holds no images; when there is not one label an image.
     """
     labels = _labels_beside(path) if labels is None else labels
@@ -97,7 +77,7 @@ def is_idx(path: Path) -> bool:
     try:
         with _opened(path) as stream:
             head = stream.read(4)
-    except Exception:  # gzip raises several kinds on broken files
+    except Exception:  # gzip raises several kinds of error on broken files
         return False
     return (
         len(head) == 4 and head[:2] == b"\0\0" and head[2] in _DTYPES and 1 <= head[3] <= _MAX_AXES
@@ -105,23 +85,10 @@ def is_idx(path: Path) -> bool:
 
 
 def open_idx(path: Path) -> Stored:
-    """Read the header of an IDX file.
+    """Read the header of an IDX file; memory-mapped unless its first bytes say that it is gzipped.
 
-    Parameters
-    ----------
-    path : Path
-        Gzipped or not: its first bytes tell.
-
-    Returns
-    -------
-    Stored
-        Memory-mapped if the file is not gzipped.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read, does not begin as IDX files do, or is not as long as its
-        header declares; for a gzipped one the length shows when it is read.
+    InputError when the file cannot be read, does not begin as IDX files do, or is not as long as
+    its header declares; for a gzipped one the length shows when it is read.
     """
     with reading(path, _ADVICE), _opened(path) as stream:
         shape, dtype = _header(stream)

@@ -79,16 +79,16 @@ class ImageSet:
     peak : float
         The stored value that means intensity 1 (255, 65535, 16 or 1).
     names : tuple of str
-        One name an image, unique within the set.
+        One name per image, unique within the set.
     digests : tuple of str
-        One sha256 an image, of its shape, dtype, peak and pixels: equal exactly when the images
+        One sha256 per image, of its shape, dtype, peak and pixels: equal exactly when the images
         are.
     labels : numpy.ndarray or None
         ``(N,)`` class labels, where the source has them.
     groups : tuple of str or None
         What each image was cut or taken from (a photograph, a person), where the source knows.
     attributes : mapping of str to numpy.ndarray
-        ``(N,)`` bool for each yes-or-no property the source records (*smiling*, say).
+        ``(N,)`` bool for each yes-or-no property the source records (for example *smiling*).
     skipped : tuple of str
         Names of the corrupt files that ``skip_corrupt`` left out.
     """
@@ -164,18 +164,7 @@ def _rows_of(pixels: Pixels, rows: np.ndarray) -> Pixels:
 
 
 def chunks(pixels: Pixels) -> Iterator[slice]:
-    """Cut the first axis into slices of at most about 8 million pixels, at least one image.
-
-    Parameters
-    ----------
-    pixels : Pixels
-        ``(N, ...)``.
-
-    Yields
-    ------
-    slice
-        Consecutive, together covering ``range(N)``.
-    """
+    """Consecutive slices of the first axis, of at most about 8 million pixels or else one image."""
     step = max(1, _CHUNK_PIXELS // max(1, math.prod(pixels.shape[1:])))
     for start in range(0, len(pixels), step):
         yield slice(start, min(start + step, len(pixels)))
@@ -200,29 +189,17 @@ def from_pixels(
         once from first to last, in chunks.
     peak : float, optional
         The value that means intensity 1; by default 255, 65535 or 1, after the dtype.
-    names : sequence of str, optional
-        N names; by default the image's number.
-    labels : numpy.ndarray, optional
-        ``(N,)``.
-    groups : sequence of str, optional
-        N group names.
-    attributes : mapping of str to numpy.ndarray, optional
-        ``(N,)`` bool each.
-    skipped : sequence of str
-        Names of the files left out.
-
-    Returns
-    -------
-    ImageSet
+    names, labels, groups, attributes, skipped
+        As in :class:`ImageSet`, of N images; names are by default their numbers.
 
     Raises
     ------
     InputError
-        When the pixels are no packed image batch, or a list has another length than N.
+        When the pixels are not a batch of packed images, or a list has another length than N.
     """
     if len(pixels.shape) != 4 or 0 in pixels.shape or str(pixels.dtype) not in PEAKS:
         raise InputError(
-            f"pixels: {pixels.dtype} {pixels.shape} is no image batch; "
+            f"pixels: {pixels.dtype} {pixels.shape} is not an image batch; "
             f"give {', '.join(PEAKS)} of shape (N, C, H, W)"
         )
     number = len(pixels)
@@ -231,7 +208,7 @@ def from_pixels(
     lists |= {f"attribute {name}": values for name, values in attributes.items()}
     for what, values in lists.items():
         if values is not None and len(values) != number:
-            raise InputError(f"{what}: {len(values)} for {number} images; give one an image")
+            raise InputError(f"{what}: {len(values)} for {number} images; give one per image")
     peak = PEAKS[str(pixels.dtype)] if peak is None else float(peak)
     return ImageSet(
         pixels=pixels,

@@ -20,6 +20,7 @@ import numpy as np
 from twinscore import runs
 from twinscore.errors import InputError
 from twinscore.images.imageset import ImageSet, LazyPixels, chunks, from_pixels
+from twinscore.images.stored import SAFETENSORS
 from twinscore.images.transforms import Options, silent, transform_all
 
 VERSION = 1
@@ -28,20 +29,7 @@ _LARGEST_HEADER = 2**16
 _ALIGNMENT = 64
 _LONGEST_LABEL = 100
 _LONGEST_SOURCE = 2000
-_DTYPES = {
-    "BOOL": "?",
-    "U8": "u1",
-    "I8": "i1",
-    "U16": "<u2",
-    "I16": "<i2",
-    "U32": "<u4",
-    "I32": "<i4",
-    "U64": "<u8",
-    "I64": "<i8",
-    "F32": "<f4",
-    "F64": "<f8",
-}
-_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
+_CODES = {np.dtype(dtype): code for code, dtype in SAFETENSORS.items()}
 
 
 def to_uint8(images: ImageSet) -> ImageSet:
@@ -56,7 +44,7 @@ def to_uint8(images: ImageSet) -> ImageSet:
     -------
     ImageSet
         The images themselves if they are uint8; else rounded to multiples of 1/255 when they are
-        asked for, with the digests of the rounded ones (which reads all once).
+        asked for, with the digests of the rounded ones (all are read once for these).
     """
     if images.pixels.dtype == np.uint8:
         return images
@@ -131,27 +119,12 @@ def is_packed(path: Path) -> bool:
 
 
 def load(path: Path, options: Options) -> ImageSet:
-    """Load a packed file.
+    """Load a packed file that :func:`write` has written.
 
     Without options the pixels stay where they are, memory-mapped, and the digests are those that
-    were stored: they are not computed again.
-
-    Parameters
-    ----------
-    path : Path
-        A file that :func:`write` has written.
-    options : Options
-        Applied to every image.
-
-    Returns
-    -------
-    ImageSet
-
-    Raises
-    ------
-    InputError
-        When the file is no packed file, truncated, of a newer version, or its manifest does not
-        fit its images; when an option cannot be applied.
+    were stored: they are not computed again. InputError when the file is not a packed file,
+    truncated, of a newer version, or its manifest does not fit its images; when an option cannot be
+    applied.
     """
     metadata, entries, start = _read_header(path)
     try:
@@ -206,7 +179,7 @@ def _manifest(images: ImageSet, path: Path) -> dict[str, np.ndarray]:
         else:
             raise InputError(
                 f"{path}: labels of {labels.dtype} {labels.shape} cannot be packed; "
-                "give one number or word an image"
+                "give one number or word per image"
             )
     if images.attributes:
         manifest["attributes"] = np.stack(list(images.attributes.values()), axis=1).astype(np.uint8)
@@ -218,7 +191,7 @@ def _texts(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         encoded = [text.encode() for text in texts]
     except UnicodeEncodeError as error:
-        raise InputError(f"{name}: {error.object!r} is no Unicode text; rename it") from None
+        raise InputError(f"{name}: {error.object!r} is not Unicode text; rename it") from None
     return {
         f"{name}.text": np.frombuffer(b"".join(encoded), dtype=np.uint8),
         f"{name}.ends": np.cumsum([len(text) for text in encoded], dtype="<i8"),
@@ -270,7 +243,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any], int]:
 
 def _tensor(path: Path, start: int, size: int, entry: Any) -> _Tensor:
     try:
-        dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+        dtype, shape = np.dtype(SAFETENSORS[entry["dtype"]]), tuple(entry["shape"])
         first, last = entry["data_offsets"]
         if not all(type(number) is int and number >= 0 for number in (*shape, first, last)):
             raise ValueError
@@ -286,7 +259,7 @@ def _tensor(path: Path, start: int, size: int, entry: Any) -> _Tensor:
 def _assemble(metadata: Mapping[str, str], tensors: Mapping[str, _Tensor]) -> ImageSet:
     pixels, peak = _take(tensors, "pixels"), float(_take(metadata, "peak"))
     if len(pixels.shape) != 4 or pixels.shape[1] not in (1, 3) or 0 in pixels.shape:
-        raise InputError(f"pixels of shape {pixels.shape} are no images")
+        raise InputError(f"pixels of shape {pixels.shape} are not images")
     if pixels.dtype != np.uint8 or not 0 < peak <= 255:
         raise InputError(f"{pixels.dtype} pixels with peak {peak:g}, not uint8 and up to 255")
     number = pixels.shape[0]
@@ -345,7 +318,7 @@ def _read_texts(tensors: Mapping[str, _Tensor], name: str, number: int | None) -
         pairs = zip(starts.tolist(), ends.tolist(), strict=True)
         return tuple(content[start:end].decode() for start, end in pairs)
     except UnicodeDecodeError:
-        raise InputError(f"{name} are no UTF-8") from None
+        raise InputError(f"{name} are not UTF-8") from None
 
 
 def _shaped(

@@ -21,30 +21,20 @@ _work: Callable[[int], Any]
 def for_each(
     work: Callable[[int], Outcome], number: int, progress: Callable[[int, int], None]
 ) -> list[Outcome]:
-    """Call ``work(0)`` to ``work(number - 1)`` on all cores.
+    """Call ``work(0)`` to ``work(number - 1)`` on all cores; what they return, in their order.
 
     On Linux in forked processes, which the interpreter's lock does not hold up; elsewhere, and for
-    few jobs, in threads.
+    few jobs, in threads. Raises what the first job that failed, in their order, has raised.
 
     Parameters
     ----------
     work : callable
-        Leaves what is large in shared memory, where no other job does, and returns what is small;
-        keeps off torch, whose threads do not survive a fork.
+        Puts large results into shared memory, each job in its own place, and returns small ones;
+        must not use torch, whose threads do not survive a fork.
     number : int
         Number of jobs.
     progress : callable
         ``progress(done, number)``, called from here after every few jobs.
-
-    Returns
-    -------
-    list
-        What each call returned, in their order.
-
-    Raises
-    ------
-    Exception
-        What the first job that failed, in their order, has raised.
     """
     parts = [
         range(start, min(start + _JOBS_AT_A_TIME, number))
@@ -73,7 +63,7 @@ def _pool(work: Callable[[int], Any], number: int) -> Iterator[Executor]:
             yield pool
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking next to threads
         with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:
             yield pool
 

@@ -35,23 +35,10 @@ _LOADERS: dict[str, Callable[[Path, Options], ImageSet]] = {
 def load_path(path: str, options: Options) -> ImageSet:
     """Load a folder of pictures, a packed file or a file of arrays.
 
-    Parameters
-    ----------
-    path : str
-        A folder; or a ``.npy``, ``.npz``, ``.safetensors``, ``.pt``, ``.pth`` or ``.parquet``
-        file; or an IDX file, by its ending (``-ubyte``, ``.idx``, either with ``.gz``) or, under
-        any other name, by its first bytes.
-    options : Options
-        Applied to every image.
-
-    Returns
-    -------
-    ImageSet
-
-    Raises
-    ------
-    InputError
-        When there is no such path, it is something else, or what it holds cannot be used.
+    Files are ``.npy``, ``.npz``, ``.safetensors``, ``.pt``, ``.pth`` or ``.parquet``; or IDX, by
+    their ending (``-ubyte``, ``.idx``, either with ``.gz``) or, under any other name, by their
+    first bytes. InputError when there is no such path, it is something else, or what it holds
+    cannot be used.
     """
     found = Path(path)
     if found.is_dir():

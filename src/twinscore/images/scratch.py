@@ -1,4 +1,4 @@
-"""Room for packed pixels: in memory while they are few, else in a file that has no name."""
+"""Room for packed pixels: in memory while they are few, otherwise in a file without a name."""
 
 import math
 import mmap
@@ -14,28 +14,11 @@ IN_MEMORY = 2**28
 
 
 def scratch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Make an array to write into, of any size the disk can hold.
+    """Make an array to write into, of undefined content and any size the disk can hold.
 
-    Beyond ``IN_MEMORY`` bytes it is a memory map of a temporary file, in the folder that
-    ``TMPDIR`` names, already unlinked: the system takes the room back when the array goes, however
-    the process ends.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Any.
-    dtype : numpy.dtype
-        Any without objects.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of undefined content.
-
-    Raises
-    ------
-    InputError
-        When the disk has no room for it.
+    Beyond ``IN_MEMORY`` bytes it is a memory map of a temporary file, in the folder that ``TMPDIR``
+    names, already unlinked: the system takes the room back when the array goes, however the process
+    ends. Its dtype has no objects. InputError when the disk has no room for it.
     """
     size = math.prod(shape) * dtype.itemsize
     if size <= IN_MEMORY:
@@ -53,7 +36,7 @@ def scratch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _reserve(file: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):  # else a full disk would kill us at some later write
+    if hasattr(os, "posix_fallocate"):  # or a full disk would kill the process at a later write
         os.posix_fallocate(file, 0, size)
     else:
         os.ftruncate(file, size)

@@ -7,6 +7,7 @@ source is one more line in ``KINDS``.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from twinscore.errors import InputError
@@ -53,13 +54,12 @@ KINDS: dict[str, Kind] = {
     "hf:": Kind(load_hub, keys=("split", "config", "column", "label")),
     "celeba:": Kind(load_celeba),
     "lsun:": Kind(load_lsun),
-    "c_alpha:": Kind(loading.load_c_alpha, keys=tuple(loading.C_ALPHA_KEYS)),
-    "discs:": Kind(loading.load_discs, keys=tuple(loading.DISC_KEYS)),
-    "field:": Kind(loading.load_field, keys=tuple(loading.FIELD_KEYS)),
-    "mixture:": Kind(loading.load_mixture, keys=tuple(loading.MIXTURE_KEYS)),
-    "subspace:": Kind(loading.load_subspace, keys=tuple(loading.SUBSPACE_KEYS)),
+    **{
+        kind: Kind(partial(loading.load, kind), keys=tuple(options))
+        for kind, (_, options) in loading.CLASSES.items()
+    },
 }
-"""Every source that is no path. A key that ends with a colon takes a body."""
+"""Every source that is not a path. A key that ends with a colon takes a body."""
 
 _PATH = Kind(load_path)
 
@@ -75,20 +75,16 @@ def load(source: str, *, progress: Callable[[int, int], None] = silent) -> Image
         :func:`~twinscore.images.paths.load_path` knows; then options, each after a comma:
         ``size=S`` (crop to the central square and resize it to SxS, antialiased; of a synthetic
         class the side that is made), ``crop=S`` (keep the central SxS first), ``gray`` (luma),
-        ``skip_corrupt`` (leave undecodable files out, and list them in ``ImageSet.skipped``),
-        ``shuffle=SEED`` (permute the pixels last, all images alike), and those of its kind. Names
-        win over paths: ``./digits`` is the folder.
+        ``skip_corrupt`` (leave out undecodable files, and list them in ``ImageSet.skipped``),
+        ``shuffle=SEED`` (permute the pixels last, all images in the same way), and those of its
+        kind. Names win over paths: ``./digits`` is the folder.
     progress : callable
         ``progress(done, total)``, called now and then while many files are read.
-
-    Returns
-    -------
-    ImageSet
 
     Raises
     ------
     InputError
-        When the string is no such thing, or what it names cannot be used.
+        When the string does not name a source, or what it names cannot be used.
 
     Examples
     --------
@@ -102,26 +98,11 @@ def load(source: str, *, progress: Callable[[int, int], None] = silent) -> Image
 
 
 def parse(source: str) -> tuple[Kind, str, Options]:
-    """Read a source string without loading anything.
+    """Read a source string without loading anything: what loads it, its body, its options.
 
-    Parameters
-    ----------
-    source : str
-        See :func:`load`. A path may itself hold commas: the longest beginning that exists is taken.
-
-    Returns
-    -------
-    kind : Kind
-        What loads it.
-    body : str
-        The path, the text after ``kind:``, or nothing.
-    options : Options
-        The options given.
-
-    Raises
-    ------
-    InputError
-        When the name, path or an option does not exist, or an option's value is wrong.
+    The body is the path, the text after ``kind:``, or nothing. A path may itself hold commas: the
+    longest beginning that exists is taken. InputError when the name, path or an option does not
+    exist, or an option's value is wrong.
     """
     kind, body, words = _split(source)
     return kind, body, _options(source, words, kind.keys)
@@ -150,7 +131,7 @@ def _split(source: str) -> tuple[Kind, str, list[str]]:
 def _exists(path: str) -> bool:
     try:
         return path != "" and Path(path).exists()
-    except (OSError, ValueError):  # a name too long, or one no file system takes
+    except (OSError, ValueError):  # a name that is too long, or that no file system takes
         return False
 
 

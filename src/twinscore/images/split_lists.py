@@ -1,4 +1,4 @@
-"""Splits as text: the names of A, B and the test set, one a line, written and read back."""
+"""Splits as text: the names of A, B and the test set, one per line, written and read back."""
 
 from difflib import get_close_matches
 from itertools import islice
@@ -17,21 +17,10 @@ _HINTED = 5000
 
 
 def write_names(folder: Path, images: ImageSet, twins: Twins) -> None:
-    """Write a split as ``a.txt``, ``b.txt`` and ``test.txt``: one name a line, UTF-8, in order.
+    """Write a split as ``a.txt``, ``b.txt`` and ``test.txt``: one name per line, UTF-8, in order.
 
-    Parameters
-    ----------
-    folder : Path
-        Created if it is missing; files of these names are replaced.
-    images : ImageSet
-        The images that the split indexes.
-    twins : Twins
-        The split.
-
-    Raises
-    ------
-    InputError
-        If a part is empty, a name cannot stand on a line, or the folder cannot be written.
+    The folder is created if it is missing; files of these names are replaced. InputError if a part
+    is empty, a name cannot stand on a line, or the folder cannot be written.
     """
     for part in PARTS:
         names = [images.names[index] for index in getattr(twins, part)]
@@ -55,26 +44,16 @@ def _fits_a_line(name: str) -> bool:
 
 
 def read_names(folder: Path, images: ImageSet) -> Twins:
-    """Read a split from ``a.txt``, ``b.txt`` and ``test.txt``.
+    """Read a split from ``a.txt``, ``b.txt`` and ``test.txt``: UTF-8, one name a line, in order.
 
-    Parameters
-    ----------
-    folder : Path
-        Holds the three lists: UTF-8, one name a line, in order; lines may end as on Windows.
-    images : ImageSet
-        The images that the names name.
-
-    Returns
-    -------
-    Twins
-        A and B of equal size. Memory is bounded by the names of the images: a file longer than all
-        of them is not read.
+    Lines may end as on Windows. Memory is bounded by the names of the images: a file longer than
+    all of them is not read.
 
     Raises
     ------
     InputError
-        When a list is missing, unreadable, empty, too long or not UTF-8; when a name is unknown,
-        or listed twice, in one list or two; when A and B differ in size.
+        When a list is missing, unreadable, empty, too long or not UTF-8; when a name is unknown, or
+        listed twice, in one list or two; when A and B differ in size.
     """
     known = {name: index for index, name in enumerate(images.names)}
     limit = _SLACK + sum(4 * len(name) + 2 for name in images.names)
@@ -119,7 +98,7 @@ def _lines(path: Path, limit: int) -> list[str]:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}, line {line}: not UTF-8; save the list as UTF-8 text") from None
     if not text:
-        raise InputError(f"{path}: empty; list one name a line")
+        raise InputError(f"{path}: empty; list one name per line")
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
@@ -127,7 +106,7 @@ def _index(name: str, known: dict[str, int], where: str) -> int:
     if name in known:
         return known[name]
     if not name:
-        raise InputError(f"{where}: empty; give one name a line")
+        raise InputError(f"{where}: empty; give one name per line")
     close = get_close_matches(name[:200], islice(known, _HINTED), n=1)
     hint = (
         f"did you mean {_short(close[0])}?"

@@ -44,7 +44,7 @@ class Rule:
         ``deal(pool, test, generator) -> Twins``: the test set, cut short where the images do not
         suffice, and A and B as far as they grow, each in its order.
     shortage : callable
-        ``shortage(n, pool, test, deal) -> str``: why A and B of size n cannot be had.
+        ``shortage(n, pool, test, deal) -> str``: why A and B of size n are impossible.
     """
 
     deal: Callable[[np.ndarray, int, np.random.Generator], Twins]
@@ -59,29 +59,14 @@ def resolve(images: ImageSet, by: str) -> str:
 
 
 def rule_of(images: ImageSet, by: By = "auto", attribute: str | None = None) -> Rule:
-    """Find the rule that splits these images.
+    """Find the rule, one of ``BY``, that splits these images.
 
-    Parameters
-    ----------
-    images : ImageSet
-        N images.
-    by : str
-        One of ``BY``.
-    attribute : str, optional
-        For *attribute* alone: the name of an attribute, or a label as text.
-
-    Returns
-    -------
-    Rule
-
-    Raises
-    ------
-    InputError
-        When there is no such rule, the images lack what it goes by, or the attribute is missing,
-        unknown, or given in vain.
+    For *attribute* alone, ``attribute`` is the name of one, or a label as text. InputError when
+    there is no such rule, the images lack what it goes by, or the attribute is missing, unknown, or
+    given in vain.
     """
     if by not in BY:
-        raise InputError(f"by: {by!r} is no way to split; give one of {', '.join(BY)}")
+        raise InputError(f"by: {by!r} is not a way to split; give one of {', '.join(BY)}")
     if attribute is not None and by != "attribute":
         raise InputError(f"attribute: {attribute!r} is given, but the split is by {by}")
     by = resolve(images, by)
@@ -196,12 +181,12 @@ def _too_few_without_sharing(
 
 
 def proportional(counts: np.ndarray, length: int) -> np.ndarray:
-    """Order labels so that every beginning holds each in proportion.
+    """Order labels so that every beginning holds each in proportion, ``(length,)`` int64.
 
-    Among the first m, label l is there ``m p_l`` times, rounded up or down, where
-    ``p_l = counts_l / sum(counts)``: the next place goes to the label with the largest
-    ``counts_l / (taken_l + 1)`` among those with ``taken_l < m p_l``; the first such label wins a
-    tie.
+    Among the first m, label l is there ``m p_l`` times, rounded up or down, where ``p_l = counts_l
+    / sum(counts)``: the next place goes to the label with the largest ``counts_l / (taken_l + 1)``
+    among those with ``taken_l < m p_l``; the first such label wins a tie. Balinski and Young, The
+    Quota Method of Apportionment, Amer. Math. Monthly 82, 1975.
 
     Parameters
     ----------
@@ -209,15 +194,6 @@ def proportional(counts: np.ndarray, length: int) -> np.ndarray:
         ``(L,)`` int64, how many images there are of each label.
     length : int
         Places to fill, at most ``counts.sum()``. The cost is ``length * L``.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(length,)`` int64, numbers of labels.
-
-    References
-    ----------
-    Balinski and Young, The Quota Method of Apportionment, Amer. Math. Monthly 82, 1975.
     """
     order = np.empty(length, dtype=np.int64)
     taken = np.zeros(len(counts), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Twins: two disjoint training subsets of one size, nested in it, and a fixed test set."""
+"""Twins: two disjoint training subsets of one size, nested in size, and a fixed test set."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def twins(
     """Split images into twin training subsets of size n and a test set, all disjoint.
 
     The test set is the same for every n, and subsets are nested with their order kept:
-    ``twins(images, 10).a`` is ``twins(images, 100).a[:10]``. What holds besides depends on ``by``:
+    ``twins(images, 10).a`` is ``twins(images, 100).a[:10]``. The rest depends on ``by``:
 
     - *random*: the images are permuted; the first ones are the test set, A grows from one end of
       the rest and B from the other. Groups are ignored.
@@ -53,7 +53,7 @@ def twins(
     seed, replicate : int
         Together they determine the split, the test set included.
     among : sequence of int, optional
-        Indices to draw from, in any order; those that survive duplicate removal, say. By default
+        Indices to draw from, in any order, such as those left after duplicate removal. By default
         all.
     by : str
         What the split goes by.
@@ -61,11 +61,7 @@ def twins(
         For ``by="attribute"``: the name of an attribute of the images, or one label as text
         (``"3"`` on digits).
     nested : bool
-        If False, A and B are drawn afresh for each n; the test set is still the same.
-
-    Returns
-    -------
-    Twins
+        If False, A and B are drawn anew for each n; the test set is still the same.
 
     Raises
     ------
@@ -97,24 +93,15 @@ def held_out(
     by: By = "auto",
     attribute: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split images into training images and a test set.
-
-    Parameters
-    ----------
-    images : ImageSet
-        N images.
-    test : int
-        Size of the test set.
-    seed : int
-        Determines the permutation.
-    by, attribute
-        What the split goes by, as for :func:`twins`: with *group*, no group is in both.
+    """Split images into training images and ``test`` others, which ``seed`` determines.
 
     Returns
     -------
     training, test : numpy.ndarray
         Disjoint int64 indices, the training images of all groups mixed. Of an odd number of
-        training images one is left out where the split is random; by label, one of each label.
+        training images one is left out where the split is random; by label, one of each label. The
+        split goes by ``by`` and ``attribute`` as for :func:`twins`: with *group*, no group is in
+        both.
 
     Raises
     ------
@@ -140,23 +127,10 @@ def largest_n(
     by: By = "auto",
     attribute: str | None = None,
 ) -> int:
-    """Find the largest n that :func:`twins` grants with the same arguments.
+    """Find the largest n that :func:`twins` grants with the same arguments; 0 when none fits.
 
-    Parameters
-    ----------
-    images, test, seed, replicate, among, by, attribute
-        As for :func:`twins`.
-
-    Returns
-    -------
-    int
-        0 when none fits.
-
-    Raises
-    ------
-    InputError
-        When test, seed or replicate is negative, ``among`` is wrong, or the images lack what
-        ``by`` goes by.
+    InputError when test, seed or replicate is negative, ``among`` is wrong, or the images lack what
+    ``by`` goes by.
     """
     rule = rule_of(images, by, attribute)
     deal = _deal(rule, _pool(len(images), among), test, seed, replicate)
@@ -164,7 +138,7 @@ def largest_n(
 
 
 def _deal(rule: Rule, pool: np.ndarray, test: int, seed: int, replicate: int) -> Twins:
-    """Give all images out: the test set, and A and B in the order in which they grow."""
+    """Deal all images out: the test set, and A and B in the order in which they grow."""
     for name, value in (("test", test), ("seed", seed), ("replicate", replicate)):
         if value < 0:
             raise InputError(f"{name}: {value} is negative; give 0 or more")

@@ -1,6 +1,6 @@
 """Array files, opened without being read: ``.npy``, ``.npz``, ``.safetensors``, ``.pt``.
 
-What a header declares is held against the size of the file before anything is allocated, and an
+What a header declares is checked against the size of the file before anything is allocated, and an
 array that lies uncompressed in its file is memory-mapped.
 """
 
@@ -28,7 +28,7 @@ MAX_UNPACKED = 2**32
 
 _NPY_HEADER = 10_000
 _STEP = 2**20
-_SAFETENSORS = {
+SAFETENSORS = {
     "BOOL": "?",
     "U8": "u1",
     "U16": "<u2",
@@ -42,6 +42,7 @@ _SAFETENSORS = {
     "F32": "<f4",
     "F64": "<f8",
 }
+"""What a type of the safetensors format is in numpy."""
 
 
 @dataclass(frozen=True)
@@ -66,26 +67,16 @@ class Stored:
     access: Callable[[], np.ndarray]
 
     def read(self) -> np.ndarray:
-        """The array, memory-mapped if that can be; InputError if the file does not hold it."""
+        """The array, memory-mapped if possible; InputError if the file does not hold it."""
         with reading(self.path, "repair it, or save it again"):
             return self.access()
 
 
 @contextmanager
 def reading(path: Path, advice: str) -> Iterator[None]:
-    """Turn whatever a reader raises on a broken file into one line.
+    """Turn whatever a reader raises on a broken file into an InputError of one line.
 
-    Parameters
-    ----------
-    path : Path
-        The file to name.
-    advice : str
-        What would be right.
-
-    Raises
-    ------
-    InputError
-        Instead of any other exception.
+    It names the file, and ends with the advice: what would be right.
     """
     try:
         yield
@@ -93,29 +84,17 @@ def reading(path: Path, advice: str) -> Iterator[None]:
         raise
     except UnpicklingError:
         raise InputError(f"{str(path)!r}: holds other things than tensors; {advice}") from None
-    except Exception as error:  # libraries raise nearly anything on broken files
+    except Exception as error:  # libraries may raise nearly anything on broken files
         reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(f"{str(path)!r}: cannot be read ({reason}); {advice}") from None
 
 
 def open_arrays(path: Path) -> dict[str, Stored]:
-    """Open an array file.
+    """Open the arrays of a file, by name; one without a name is called ``images``.
 
-    Parameters
-    ----------
-    path : Path
-        ``.npy``, ``.npz``, ``.safetensors``, ``.pt`` or ``.pth``. The last two are read with
-        ``weights_only=True``.
-
-    Returns
-    -------
-    dict of str to Stored
-        Its arrays by name; one without a name is called ``images``.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read, declares more than it holds, or holds other things.
+    ``.npy``, ``.npz``, ``.safetensors``, ``.pt`` or ``.pth``; the last two are read with
+    ``weights_only=True``. InputError when the file cannot be read, declares more than it holds, or
+    holds other things.
     """
     opener, advice = _FORMATS[path.suffix.lower()]
     with reading(path, advice):
@@ -125,26 +104,9 @@ def open_arrays(path: Path) -> dict[str, Stored]:
 def mapped(
     path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
 ) -> Stored:
-    """An array that lies uncompressed in a file.
+    """An array that lies uncompressed in a file from byte ``offset`` on: a read-only memory map.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    offset : int
-        Where the array begins, in bytes.
-    shape, dtype, order
-        Its layout.
-
-    Returns
-    -------
-    Stored
-        Its access is a read-only memory map.
-
-    Raises
-    ------
-    ValueError
-        When the file ends before the array does.
+    ValueError when the file ends before the array does.
     """
     require_size(shape, dtype, path.stat().st_size - offset, at_least=True)
     return Stored(
@@ -155,7 +117,7 @@ def mapped(
 def require_size(
     shape: tuple[int, ...], dtype: np.dtype, available: int, *, at_least: bool = False
 ) -> None:
-    """Hold the declared size of an array against the bytes that are there.
+    """Check the declared size of an array against the bytes that are there.
 
     Raises
     ------
@@ -172,26 +134,10 @@ def require_size(
 def unpack(
     stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
 ) -> np.ndarray:
-    """Read an array from a compressed stream that ends with it.
+    """Read an array from a compressed stream, which stands at its first byte and ends with it.
 
-    Memory follows what the stream delivers, not what was declared.
-
-    Parameters
-    ----------
-    stream : binary file
-        Stands at the array's first byte.
-    shape, dtype, order
-        The array's layout.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of that layout.
-
-    Raises
-    ------
-    ValueError
-        When the stream is shorter or longer, or the array larger than :data:`MAX_UNPACKED`.
+    Memory follows what the stream delivers, not what was declared. ValueError when the stream is
+    shorter or longer, or the array larger than :data:`MAX_UNPACKED`.
     """
     size = math.prod(shape) * dtype.itemsize
     if size > MAX_UNPACKED:
@@ -254,7 +200,7 @@ def _member_name(info: zipfile.ZipInfo) -> str:
     if place.is_absolute() or ".." in place.parts or "\\" in info.filename:
         raise ValueError(f"its member {info.filename!r} points out of the archive")
     if place.suffix != ".npy":
-        raise ValueError(f"its member {info.filename!r} is no .npy")
+        raise ValueError(f"its member {info.filename!r} is not a .npy")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"its member {info.filename!r} is compressed in another way than deflate")
     return info.filename.removesuffix(".npy")
@@ -288,9 +234,9 @@ def _open_safetensors(path: Path) -> dict[str, Stored]:
     header.pop("__metadata__", None)
     arrays = {}
     for name, tensor in header.items():
-        if tensor["dtype"] not in _SAFETENSORS:
+        if tensor["dtype"] not in SAFETENSORS:
             raise ValueError(f"its tensor {name!r} is {tensor['dtype']}")
-        dtype = np.dtype(_SAFETENSORS[tensor["dtype"]])
+        dtype = np.dtype(SAFETENSORS[tensor["dtype"]])
         offset = 8 + length + tensor["data_offsets"][0]
         arrays[name] = mapped(path, offset, tuple(tensor["shape"]), dtype)
     return arrays

@@ -38,7 +38,7 @@ class Table:
     Attributes
     ----------
     name : str
-        What to call it in a complaint.
+        What to call it in an error message.
     rows : int
         How many it has.
     schema : pyarrow.Schema
@@ -71,24 +71,10 @@ def require(module: str, source: str) -> ModuleType:
 
 
 def load_parquet(body: str, options: Options) -> ImageSet:
-    """Load the source ``parquet:PATH,column=image,label=label``.
+    """Load the source ``parquet:PATH,column=image,label=label``, see :func:`load_table`.
 
-    Parameters
-    ----------
-    body : str
-        A Parquet file, or a folder: all ``*.parquet`` under it, in the order of their paths.
-    options : Options
-        Applied to every image; ``column`` and ``label`` of ``options.extra`` as for
-        :func:`load_table`.
-
-    Returns
-    -------
-    ImageSet
-
-    Raises
-    ------
-    InputError
-        When pyarrow is not installed, a file cannot be read, or as :func:`load_table` does.
+    A Parquet file, or a folder: all ``*.parquet`` under it, in the order of their paths. InputError
+    when pyarrow is not installed, a file cannot be read, or as :func:`load_table`.
     """
     if not body:
         raise InputError("'parquet:': names no file; give parquet:PATH")
@@ -332,7 +318,7 @@ def _from_lists(column: "pa.Array", name: str) -> np.ndarray:
 
 def _numbered(labels: list[Any], name: str, column: str) -> np.ndarray:
     if None in labels:
-        raise InputError(f"{name!r}: column {column!r} misses the label of an image")
+        raise InputError(f"{name!r}: column {column!r} lacks the label of an image")
     if isinstance(labels[0], str):
         return np.unique(labels, return_inverse=True)[1].astype(np.int64)
     try:

@@ -32,22 +32,22 @@ class Options:
     Attributes
     ----------
     size : int or None
-        Side in pixels of the square images to deliver.
+        Side in pixels of the square images to return.
     crop : int or None
         Side in pixels of the square to keep, before resizing.
     crop_at : str
-        Where that square lies: *center* or *corner* (top left). No option of the user's, but of
-        the kind of source.
+        Where that square lies: *center* or *corner* (top left). Not set by the user but by the
+        kind of source.
     gray : bool
         Convert colour to luma.
     skip_corrupt : bool
-        Leave files that cannot be decoded out, and list them in ``ImageSet.skipped``.
+        Leave out files that cannot be decoded, and list them in ``ImageSet.skipped``.
     shuffle : int or None
         Seed of the permutation of the pixels, applied after everything else.
     extra : mapping of str to str
         Options of this kind of source only, as text.
     progress : callable
-        Where a source that takes long says ``progress(done, total)``; no part of the string.
+        Where a source that takes long reports ``progress(done, total)``; not part of the string.
     """
 
     size: int | None = None
@@ -61,39 +61,16 @@ class Options:
 
 
 def center_crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Keep the central rectangle of one or many images, as a view.
+    """Central rectangle of images ``(..., H, W)``, as a view.
 
-    Parameters
-    ----------
-    pixels : numpy.ndarray
-        ``(..., H, W)``.
-    height, width : int
-        At most H and W. Odd margins lose one pixel more at the bottom and the right.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(..., height, width)``.
+    Odd margins lose one pixel more at the bottom and the right.
     """
     top, left = (pixels.shape[-2] - height) // 2, (pixels.shape[-1] - width) // 2
     return pixels[..., top : top + height, left : left + width]
 
 
 def corner_crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Keep the top left rectangle of one or many images, as a view.
-
-    Parameters
-    ----------
-    pixels : numpy.ndarray
-        ``(..., H, W)``.
-    height, width : int
-        At most H and W.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(..., height, width)``.
-    """
+    """Top left rectangle of images ``(..., H, W)``, as a view."""
     return pixels[..., :height, :width]
 
 
@@ -101,18 +78,10 @@ _CROPS = {"center": center_crop, "corner": corner_crop}
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """Convert an image to gray: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
+    """Convert an image of 1 or 3 channels, ``(C, H, W)``, to gray, ``(1, H, W)`` of the same dtype.
 
-    Parameters
-    ----------
-    image : numpy.ndarray
-        ``(C, H, W)`` of 1 or 3 channels; integers are rounded to the nearest (bytes with Pillow's
-        16-bit weights, which now and then decide a tie otherwise).
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(1, H, W)`` of the same dtype.
+    0.299 R + 0.587 G + 0.114 B (ITU-R BT.601); integers are rounded to the nearest (bytes with
+    Pillow's 16-bit weights, which now and then decide a tie otherwise).
     """
     if image.shape[0] == 1:
         return image
@@ -129,25 +98,11 @@ def luma(image: np.ndarray) -> np.ndarray:
 
 
 def resize(image: np.ndarray, size: int, peak: float) -> np.ndarray:
-    """Crop an image to its central square and resize that, antialiased (Lanczos).
+    """Crop an image, ``(C, H, W)``, to its central square and resize that, antialiased (Lanczos).
 
-    The filter is sinc(x) sinc(x/3), stretched by the reduction; columns first, then rows, in
-    double precision and rounded once at the end. It gives what Pillow gives for float images, bit
-    for bit, in half the time.
-
-    Parameters
-    ----------
-    image : numpy.ndarray
-        ``(C, H, W)``.
-    size : int
-        Side of the result in pixels.
-    peak : float
-        Largest value allowed: overshoot is clipped to ``[0, peak]``.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(C, size, size)`` of the same dtype.
+    The filter is sinc(x) sinc(x/3), stretched by the reduction; columns first, then rows, in double
+    precision and rounded once at the end, to the image's dtype. It gives what Pillow gives for
+    float images, bit for bit, in half the time. Overshoot is clipped to ``[0, peak]``.
     """
     side = min(image.shape[1:])
     square = center_crop(image, side, side)
@@ -187,28 +142,11 @@ def _lanczos(side: int, size: int) -> csr_array:
 
 
 def transform(image: np.ndarray, peak: float, options: Options, name: str) -> np.ndarray:
-    """Apply the options to one image: crop, then gray, then size.
+    """Apply the options to one image, ``(C, H, W)`` of 1 or 3 channels: crop, then gray, then size.
 
-    Parameters
-    ----------
-    image : numpy.ndarray
-        ``(C, H, W)``, C 1 or 3.
-    peak : float
-        The value that means intensity 1.
-    options : Options
-        Only ``crop``, ``gray`` and ``size`` matter here.
-    name : str
-        What to call the image in a complaint.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(C', H', W')`` of the same dtype; the image itself where nothing is to be done.
-
-    Raises
-    ------
-    InputError
-        When the image is smaller than the crop, or the size is beyond ``MAX_PIXELS``.
+    ``peak`` is the value that means intensity 1, ``name`` what complaints call the image. The dtype
+    stays; where nothing is to be done, it is the image itself. InputError when the image is smaller
+    than the crop, or the size is beyond ``MAX_PIXELS``.
     """
     height, width = image.shape[1:]
     if options.crop is not None:
@@ -230,24 +168,10 @@ def transform(image: np.ndarray, peak: float, options: Options, name: str) -> np
 
 
 def transform_all(pixels: Pixels, peak: float, options: Options, name: str) -> Pixels:
-    """Apply the options to a batch, one image at a time.
+    """Apply :func:`transform` to a batch, ``(N, C, H, W)``, N at least 1, one image at a time.
 
-    Parameters
-    ----------
-    pixels : Pixels
-        ``(N, C, H, W)``, N at least 1.
-    peak, options, name
-        As for :func:`transform`.
-
-    Returns
-    -------
-    Pixels
-        ``(N, C', H', W')``; the batch itself, memory-mapped or lazy, where nothing is to be done.
-
-    Raises
-    ------
-    InputError
-        When the images are smaller than the crop.
+    Where nothing is to be done, it is the batch itself, memory-mapped or lazy. InputError when the
+    images are smaller than the crop.
     """
     image = pixels[0]
     first = transform(image, peak, options, name)

@@ -62,7 +62,7 @@ def random_pixels(shape: tuple[int, int, int], fraction: float, seed: int = 0) -
     Raises
     ------
     ValueError
-        If the fraction measures no or every position.
+        If the fraction measures no position or all.
     """
     _, height, width = shape
     count = round(fraction * height * width)
@@ -153,7 +153,7 @@ def from_callables(
     adjoint: Callable[[Tensor], Tensor],
     shape: tuple[int, int, int],
 ) -> Operator:
-    """Operator of any pair of callables, once they are seen to be adjoint on random vectors.
+    """Operator of any pair of callables, once checked to be adjoint on random vectors.
 
     Parameters
     ----------

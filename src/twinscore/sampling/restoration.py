@@ -17,7 +17,7 @@ Conditioned = Callable[[Tensor, float | Tensor], Tensor]
 
 
 def projected(denoiser: Denoiser, operator: Operator, measurement: Tensor) -> Conditioned:
-    """Published rule for noiseless measurements: put the measured part of the estimate right.
+    """Published rule for noiseless measurements: correct the measured part of the estimate.
 
     Kadkhodaie & Simoncelli 2021 replace ``d = f(y) - y`` by ``(I - M M') d + M (m - M' y)`` with
     orthonormal ``M = A'``; that is ``d`` of the denoiser ``f + A' (m - A f)``. Run it with
@@ -41,7 +41,7 @@ def projected(denoiser: Denoiser, operator: Operator, measurement: Tensor) -> Co
     Raises
     ------
     ValueError
-        If the operator is not orthonormal, or the measurement of another size.
+        If the operator is not orthonormal, or the measurement of the wrong size.
     """
     if not operator.orthonormal:
         raise ValueError("projected needs an operator with A A' = I; use conditioned instead")
@@ -55,7 +55,7 @@ def projected(denoiser: Denoiser, operator: Operator, measurement: Tensor) -> Co
 
 
 def completed(operator: Operator, measurement: Tensor, mean: Tensor | float) -> Tensor:
-    """``(I - A' A) mean + A' m``: the mean with its measured part put right, (B, C, H, W)."""
+    """``(I - A' A) mean + A' m``: the mean with its measured part corrected, (B, C, H, W)."""
     _require(operator, measurement)
     whole = torch.zeros(len(measurement), *operator.shape).to(measurement) + mean
     return whole + operator.adjoint(measurement - operator.measure(whole))
@@ -63,7 +63,7 @@ def completed(operator: Operator, measurement: Tensor, mean: Tensor | float) -> 
 
 @dataclass(frozen=True)
 class Solves:
-    """How well the linear systems of :func:`conditioned` were solved; filled as it is called.
+    """How well the linear systems of :func:`conditioned` were solved; filled by its calls.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ def conditioned(
     Raises
     ------
     ValueError
-        If the measurement is of another size, or a parameter out of range.
+        If the measurement is of the wrong size, or a parameter out of range.
     """
     _require(operator, measurement)
     if not (noise_level >= 0 and ridge >= 0 and iterations >= 1 and tolerance > 0):

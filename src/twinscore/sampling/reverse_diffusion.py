@@ -1,4 +1,4 @@
-"""Stochastic reverse diffusion of Kadkhodaie & Simoncelli, a batch at a time."""
+"""Reverse diffusion of Kadkhodaie & Simoncelli, by batches: docs/formulas.md#reverse-diffusion."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,9 +79,9 @@ def reverse_diffusion(
     max_steps : int
         Images still above ``sigma_min`` then are returned as not converged.
     padded : bool
-        Finished images stay in the batch and are evaluated in vain, so that a seed gives the same
-        bits in whatever batch of this size. Otherwise they leave, and batches of another size may
-        round otherwise (within 1e-4 but where a path passes between two images).
+        Finished images stay in the batch, evaluated but not used, so that a seed gives the same
+        bits in any batch of this size. Otherwise they leave, and batches of another size may
+        round differently (within 1e-4, except where a path passes between two images).
     callback : callable, optional
         Called with (step, tracked level, y of the batch) before each step.
 

@@ -17,7 +17,7 @@ STEPS = 128
 class Bound:
     """``KL(p || p_theta) <= excess + start``, for the reverse SDE of B scores, nats.
 
-    It says nothing of the probability flow: see :func:`score_matching_bound`.
+    It says nothing about the probability flow: see :func:`score_matching_bound`.
 
     Attributes
     ----------
@@ -44,9 +44,9 @@ def score_matching_bound(scores: Scores, grid: Grid) -> Bound:
 
     Girsanov's theorem and the data-processing inequality (Song et al. 2021, "Maximum likelihood
     training of score-based diffusion models", theorem 1). With sigma for time it is [GAHB] eq. 5.
-    An equality only if s_theta is the score of the process from some density at T on. The
-    probability flow may lie beyond it: of p = N(0, 1) with its score times 1.2 the flow from
-    sigma = 100 is 1.73 nats away, the bound 0.18.
+    An equality only if s_theta is the exact score of the same process from another target. The
+    probability flow may lie beyond it (docs/formulas.md#kl-bound): for p = N(0, 1) and its score
+    times 1.2, the flow from sigma = 100 is 1.73 nats away and the bound is 0.18.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def score_matching_bound(scores: Scores, grid: Grid) -> Bound:
     Raises
     ------
     ValueError
-        For scores of another shape, or not finite.
+        For scores of the wrong shape, or not finite.
     """
     times = grid.times(STEPS)
     z, rates, units = grid.nodes(INTERVALS), grid.pace(times), grid.unit(times)

@@ -1,7 +1,8 @@
-"""Coordinates in which all reverse processes look alike, and grids that resolve a target in them.
+"""Coordinates in which all reverse processes look the same, and grids that resolve a target.
 
 With ``h(t) = (deviation/scale)^2`` the process ``x / scale`` only gains variance, h; with C^2
-the target's second moment, ``z = x / (scale c)``, ``c^2 = C^2 + h``, has variance 1 at all times.
+the target's second moment, ``z = x / (scale c)``, ``c^2 = C^2 + h``, has variance 1 at all times
+(docs/formulas.md#processes).
 """
 
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Grid:
     mapped: CubicSpline
 
     def nodes(self, intervals: int) -> NDArray[np.float64]:
-        """Z at ``intervals + 1`` even xi; those of half the intervals are every second one."""
+        """Z at ``intervals + 1`` evenly spaced xi; every second one is that of half as many."""
         z = self.mapped.x
         xi = np.linspace(0.0, 1.0, intervals + 1)
         out = np.interp(xi, self.mapped(z), z)
@@ -70,12 +71,12 @@ class Grid:
         return weights
 
     def unit(self, t: ArrayLike) -> NDArray[np.float64]:
-        """``scale c``: the standard deviation of x_t about 0, by which z is multiplied."""
+        """``scale c``: the standard deviation of x_t about 0, the factor from z to x."""
         scale, deviation = self.process.scale(t), self.process.deviation(t)
         return np.sqrt(scale**2 * self.moment + deviation**2)
 
     def pace(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Derivative of the clock, per step of all of :func:`reverse_times`, at each t falling."""
+        """Derivative of the clock in the share of :func:`reverse_times` done, at falling t."""
         width = self.width**2
         h = gained(self.process, t)
         return (width + h) / (self.moment + h) * np.log((width + h[0]) / (width + h[-1]))
@@ -99,9 +100,9 @@ def standard_grid(
 ) -> Grid:
     """Grid for a target in one dimension and its reverse process from T down to ``start``.
 
-    Points are dense as the fourth root of the density, averaged over 9 times, above a floor of 15 %
-    spread evenly: tails to twice as many deviations are resolved, and mass that a learned
-    score sends elsewhere is not lost.
+    The number of points follows the fourth root of the density, averaged over 9 times, above a
+    floor of 15 % spread evenly: tails to twice as many deviations are resolved, and mass that a
+    learned score sends elsewhere is not lost.
 
     Parameters
     ----------
@@ -115,12 +116,12 @@ def standard_grid(
         Standard deviations of x_t about 0 covered on either side.
     width : float, optional
         Smallest length over which densities rise or fall, which sets the steps in time; by default
-        the target's. A model that has memorised points wants less: the noise at ``start``.
+        the target's. A model that has memorised points needs less: the noise at ``start``.
 
     Raises
     ------
     ValueError
-        For a target of another dimension, an impossible start, reach or width, or a process whose
+        For a target of the wrong dimension, an impossible start, reach or width, or a process whose
         ``h(T)`` overflows.
     """
     if target.dim != 1:
@@ -146,7 +147,7 @@ def standard_grid(
 
 
 def reverse_times(process: Process, start: float, steps: int, width: float) -> NDArray[np.float64]:
-    """Times falling from T to ``start``, (steps + 1,), even in ``log(width^2 + h)``.
+    """Times falling from T to ``start``, (steps + 1,), evenly spaced in ``log(width^2 + h)``.
 
     Each step then changes the shape of a feature of that width by the same factor.
 

@@ -32,13 +32,13 @@ class Learned:
         (n,): log density of the target at the same time.
     error : array
         (B,): estimated mean absolute error of the log density, the larger of those under the target
-        and under the learned law, and ``|log_mass|``.
+        and under the learned law, plus ``|log_mass|``.
     escaped : array
         (B,): mass on the outermost sixteenth of the points' range on either side. What reaches it
         may have gone further: take a grid of larger reach.
     log_mass : array
-        (B,): logarithm of the mass that a solver found and that was divided out, 0 for an exact
-        solution within the range of the points; counted in ``error``.
+        (B,): logarithm of the mass that a solver found, which is divided out; 0 for an exact
+        solution within the range of the points. Counted in ``error``.
     tolerance : float
         The error that was asked for.
     """
@@ -88,9 +88,9 @@ class Divergences:
 def divergences(learned: Learned) -> Divergences:
     """Divergences and distances by quadrature on the points of the densities.
 
-    The direct divergence sees only where the target has mass. Mass that a learned law puts beyond
-    the points is not seen by the others. A density that missed its tolerance has no divergence:
-    NaN, and ``converged`` says so.
+    The direct divergence sees only where the target has mass. The others do not see mass that a
+    learned law puts beyond the points. A density that missed its tolerance has no divergence: NaN,
+    and ``converged`` is false.
     """
     weights, log_p, log_q = learned.weights, learned.target, learned.log_density
     p, q = np.exp(log_p), np.exp(log_q)
@@ -126,7 +126,7 @@ def integrated_score(
     interval : pair of float, optional
         Range on which the density is normalised, [-10, 10] in [GP]; by default the grid's.
     intervals : int
-        Even; the error is the difference to half as many.
+        Even; the error is the difference from half as many.
     tolerance : float
         For the mean absolute error of the log density.
 
@@ -158,7 +158,7 @@ def evaluated(scores: Scores, t: float, x: NDArray[np.float64]) -> NDArray[np.fl
     Raises
     ------
     ValueError
-        For scores of another shape, or not finite.
+        For scores of the wrong shape, or not finite.
     """
     values = scores(t, x[:, None])
     if values.ndim != 2 or values.shape[1] != len(x) or not np.isfinite(values).all():

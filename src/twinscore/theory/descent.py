@@ -32,32 +32,13 @@ def gradient_descent(
     steps: Sequence[int],
     start: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Coefficients after numbers of explicit steps ``A <- A - rate grad L(A)``.
+    """Coefficients after numbers of explicit steps ``A <- A - rate grad L(A)``, (K, dim, m).
 
-    After k steps they differ from the gradient flow at ``tau = k rate`` by a term of first order
-    in the rate.
-
-    Parameters
-    ----------
-    loss : QuadraticLoss
-        What is descended.
-    rate : float
-        Step size; descent converges below ``m^2 / g_max``.
-    steps : sequence of int
-        Increasing numbers of steps (K,), not negative.
-    start : array, optional
-        A(0), (dim, m); by default 0.
-
-    Returns
-    -------
-    array
-        (K, dim, m). Cost: ``2 m^2 dim`` flops a step.
-
-    Raises
-    ------
-    ValueError
-        For a rate that is not positive, numbers of steps that do not increase, or descent that
-        diverges.
+    After k steps they differ from the gradient flow at ``tau = k rate`` by a term of first order in
+    the rate; descent converges below the rate ``m^2 / g_max``. ``steps`` are K increasing numbers,
+    not negative; ``start`` is A(0), (dim, m), by default 0. Cost: ``2 m^2 dim`` flops a step.
+    ValueError for a rate that is not positive, numbers of steps that do not increase, or descent
+    that diverges.
     """
     _check_rate(rate)
     _check_steps(steps)
@@ -83,7 +64,7 @@ class Snapshot:
     step : int
         Steps taken.
     features : RandomFeatures
-        Its first layer, as it stands.
+        Its first layer at that step.
     A : array
         Its coefficients, (dim, m).
     """
@@ -134,12 +115,12 @@ def train(
     A: NDArray[np.float64] | None = None,
     optimizer: Callable[..., Optimizer] = SGD,
 ) -> list[Snapshot]:
-    """Train by stochastic descent of the denoising score-matching loss.
+    """Train by stochastic descent of the denoising score-matching loss; snapshots at ``steps``.
 
     Each step draws a batch with replacement, times uniform on [start, T] and noise. SGD on A alone
     at rate r follows the gradient flow at ``tau = r step``, with noise. The published setting
-    ([GP]; STUDIES section 6) is a process whose variance explodes, 16 swish features, n = 1000,
-    batches of 32 and SGD on all layers at rate 0.5.
+    ([GP]; docs/formulas.md#modes-shift) is a process whose variance explodes, 16 swish features,
+    n = 1000, batches of 32 and SGD on all layers at rate 0.5.
 
     Parameters
     ----------
@@ -150,16 +131,12 @@ def train(
     process : Process
         The noise.
     rates : mapping
-        Learning rate of each layer that learns: ``{"A": r}`` for random features; with W and U,
-        the whole network.
+        Learning rate of each layer that learns: ``{"A": r}`` for random features; with W and U, the
+        whole network.
     steps : sequence of int
         Increasing numbers of steps after which to keep the model.
     seed : int
         Seed of batches, times and noise.
-    batch : int
-        Samples in a batch.
-    start : float
-        First time.
     weighting : callable, optional
         ``lambda(t)``; by default ``deviation(t)^2``.
     A : array, optional
@@ -167,17 +144,12 @@ def train(
     optimizer : callable
         A class of ``torch.optim``, such as ``SGD`` or ``Adam``, given parameter groups with rates.
 
-    Returns
-    -------
-    list of Snapshot
-        One for each number of steps.
-
     Raises
     ------
     ValueError
-        For no samples, samples of another dimension, an unknown layer, a rate that is not
-        positive, steps that do not increase, a start outside (0, T), coefficients of another
-        shape, or training that diverges.
+        For no samples, samples of another dimension, an unknown layer, a rate that is not positive,
+        steps that do not increase, a start outside (0, T), coefficients of another shape, or
+        training that diverges.
     """
     _check_training(features, samples, batch, rates)
     _check_steps(steps)
@@ -214,7 +186,7 @@ def _noised(
     weighting: Schedule,
     seed: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Batches without end: embedded times, noised points, targets ``-z / deviation``, weights."""
+    """Endless batches: embedded times, noised points, targets ``-z / deviation``, weights."""
     generator = np.random.default_rng(seed)
     while True:
         x = samples[generator.integers(len(samples), size=(_BLOCK, batch))]

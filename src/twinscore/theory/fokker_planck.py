@@ -30,39 +30,32 @@ def reverse_sde(
     tolerance: float = TOLERANCE,
     doublings: int = 3,
 ) -> Learned:
-    """Densities at the grid's smallest time of the reverse SDE driven by B scores.
+    """Densities at the grid's smallest time of the reverse SDE driven by B scores, on 129 points.
 
     ``dx = (f x - g^2 s) dt + g dw`` from T down. Finite volumes with exponentially fitted fluxes
     (Scharfetter & Gummel 1969; Chang & Cooper 1970) and implicit Euler steps, which conserve mass
     and keep densities positive whatever the step; then Richardson extrapolation of the log density,
     to third order in time and fourth in space. Steps and intervals are doubled for the scores whose
-    error exceeds the tolerance.
+    error exceeds the tolerance; what did not reach it says so.
 
     Parameters
     ----------
     scores : callable
-        Smooth in time; evaluated below T only.
+        Smooth in time; evaluated below T only. ValueError if not finite, or of another shape.
     grid : Grid
         Of the target the scores were learned from.
     initial : Density, optional
         Law at T; by default the process's prior.
     tolerance : float
-        For the mean of the absolute error of the log density, nats, under the target and under
-        the learned law: a bound for the error of their KL divergence.
+        For the mean of the absolute error of the log density, nats, under the target and under the
+        learned law: a bound for the error of their KL divergence.
     doublings : int
         How often the grid and the steps may be doubled, from 128 intervals and 32 steps.
 
-    Returns
-    -------
-    Learned
-        On 129 points, with an error for each score; what did not reach the tolerance says so.
-        Cost: of order 1 ms a score on one core, and 32 evaluations of the scores on 128 points;
-        4 times that for each doubling. Memory: about 20 arrays (B, 129).
-
-    Raises
-    ------
-    ValueError
-        For scores of another shape, or not finite.
+    Notes
+    -----
+    Cost: of order 1 ms a score on one core, and 32 evaluations of the scores on 128 points; 4 times
+    that for each doubling. Memory: about 20 arrays (B, 129).
     """
     law = initial or prior(grid.process)
     z, unit = grid.nodes(INTERVALS), float(grid.unit(grid.start))

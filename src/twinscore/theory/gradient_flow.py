@@ -13,7 +13,7 @@ from twinscore.theory.score_matching import QuadraticLoss
 class GradientFlow:
     """The path A(tau) from some A(0); make one with :func:`gradient_flow`.
 
-    Each eigenvector v of the Gram matrix is learned on its own, at the rate ``2 g / m^2`` of its
+    Each eigenvector v of the Gram matrix is learned on its own, at the rate ``2 g / m^2`` for its
     eigenvalue g (of order m, so that the function moves at rate tau / m):
     ``A v = exp(-rate tau) A(0) v + (1 - exp(-rate tau)) A_inf v``.
 
@@ -76,26 +76,12 @@ class GradientFlow:
 
 
 def gradient_flow(loss: QuadraticLoss, start: NDArray[np.float64] | None = None) -> GradientFlow:
-    """Solve the gradient flow of a loss.
+    """Solve the gradient flow of a loss of any law: samples, population, or random numbers.
 
-    Parameters
-    ----------
-    loss : QuadraticLoss
-        Of any law: samples, population, or random numbers.
-    start : array, optional
-        A(0), (dim, m); by default 0.
-
-    Returns
-    -------
-    GradientFlow
-        Exact but for rounding. Directions whose eigenvalue is below the rounding of the largest,
-        ``m eps g_max``, are left as they were: they would move from
-        ``tau ~ m / (2 eps g_max)`` on. Cost: one eigendecomposition, about ``10 m^3`` flops.
-
-    Raises
-    ------
-    ValueError
-        For a start of another shape, or a loss that is not finite.
+    ``start`` is A(0), (dim, m), by default 0. Exact but for rounding: directions whose eigenvalue
+    is below the rounding of the largest, ``m eps g_max``, are left as they were; they would move
+    from ``tau ~ m / (2 eps g_max)`` on. Cost: one eigendecomposition, about ``10 m^3`` flops.
+    ValueError for a start of another shape, or a loss that is not finite.
     """
     m, dim = loss.cross.shape
     start = np.zeros((dim, m)) if start is None else np.asarray(start, dtype=np.float64)

@@ -53,8 +53,8 @@ class Estimate:
     samples : int
         Number of samples.
     failed : int
-        Samples whose likelihood missed its tolerance, left out: the estimate is no result unless
-        this is 0.
+        Samples whose likelihood missed its tolerance, left out: the estimate counts as a result
+        only if this is 0.
     """
 
     value: float
@@ -79,8 +79,9 @@ def log_likelihood(
     """Log density at ``start`` of the probability flow of a score, at points (n, dim).
 
     ``dx/dt = f x - g^2 s / 2`` upwards, classical Runge-Kutta, with the exact trace of the score's
-    Jacobian by central differences. Steps are doubled for the points whose log density still
-    changes by more than 15 times the tolerance; those for which that does not suffice are NaN.
+    Jacobian by central differences: ``4 (2 dim + 1)`` evaluations a step. Steps are doubled for the
+    points whose log density still changes by more than 15 times the tolerance; those for which that
+    does not suffice are NaN.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def log_likelihood(
     process : Process
         Forward process.
     start : float
-        Smallest time, of which the points are.
+        Smallest time, at which the points are given.
     width : float
         Smallest length of the target; with it steps are evenly spaced, see :func:`reverse_times`.
     initial : Density, optional
@@ -101,15 +102,10 @@ def log_likelihood(
     doublings : int
         How often the steps may be doubled, from 16.
 
-    Returns
-    -------
-    Likelihood
-        Cost: ``4 (2 dim + 1)`` evaluations a step.
-
     Raises
     ------
     ValueError
-        For points that are not (n, dim), or a score of another shape than its points.
+        For points that are not (n, dim), or a score whose shape is not its points'.
     """
     if points.ndim != 2 or not np.isfinite(points).all():
         raise ValueError(f"points must be finite, (n, dim); got {points.shape}")

@@ -75,22 +75,10 @@ def time_rule(
 ) -> TimeRule:
     """Gauss-Legendre quadrature in log t of the mean over t uniform on [start, T].
 
-    Parameters
-    ----------
-    process : Process
-        Gives T, and the default weighting.
-    weighting : callable, optional
-        ``lambda(t)``; by default ``deviation(t)^2``, under which noise levels count alike.
-        ``process.diffusion`` gives the weighting of the likelihood bound.
-    count : int
-        Number of times.
-    start : float
-        First time; scores are unbounded at 0.
-
-    Raises
-    ------
-    ValueError
-        For no times, a start outside (0, T), or a weighting that is negative or not finite.
+    ``count`` times, from ``start`` since scores are unbounded at 0. The weighting is ``lambda(t)``,
+    by default ``deviation(t)^2``, under which noise levels count alike; ``process.diffusion`` gives
+    that of the likelihood bound. ValueError for no times, a start outside (0, T), or a weighting
+    that is negative or not finite.
     """
     if count < 1 or not (0 < start < process.end):
         raise ValueError(
@@ -110,21 +98,10 @@ def population_nodes(
 ) -> Iterator[Nodes]:
     """The loss of infinitely many samples, by Gauss quadrature of p_t; targets are its score.
 
-    Parameters
-    ----------
-    target : Target
-        In one dimension, or a few: the points form a product.
-    process, rule : Process, TimeRule
-        The noise and the times.
-    widest : float
-        Width of the widest panel of 16 points. Panels resolve p_t by themselves; this one makes
-        them resolve the features: at 1.5 a smooth activation of weight 3 is exact to about 1e-8.
-        Where a ReLU bends within a panel the error is of second order in the spacing.
-
-    Yields
-    ------
-    Nodes
-        One block for each time, of one law.
+    Gives one block for each time, of one law in one dimension, or a few: the points form a product.
+    ``widest`` is the width of the widest panel of 16 points. Panels resolve p_t by themselves; this
+    one makes them resolve the features: at 1.5 a smooth activation of weight 3 is exact to about
+    1e-8. Where a ReLU bends within a panel the error is of second order in the spacing.
     """
     for t, weight in zip(rule.times, rule.weights, strict=True):
         law = target.at(process, float(t))
@@ -147,8 +124,8 @@ def empirical_nodes(
     """The losses of D data sets in one dimension, their noise integrated; targets are scores.
 
     The noised samples have the density ``mean_i N(x; scale x_i, deviation^2)``. It is computed in
-    two steps, since noise may be added twice: the samples, blurred by half the noise there is
-    at the least, become weights on a uniform grid, and a matrix product adds the rest at each
+    two steps, since noise may be added twice: the samples, blurred with half the smallest noise
+    variance, become weights on a uniform grid, and a matrix product adds the rest at each
     time. Points are evenly spaced, where the trapezoid rule converges faster than any power of the
     spacing for smooth activations (for ReLU, whose kinks fall between points, at second order).
 
@@ -196,33 +173,15 @@ def empirical_nodes(
 def sampled_nodes(
     samples: NDArray[np.float64], process: Process, rule: TimeRule, *, draws: int = 1, seed: int
 ) -> Iterator[Nodes]:
-    """The denoising loss of one data set in any dimension, by random numbers.
+    """The denoising loss of one data set (n, dim) in any dimension, by random numbers.
 
     The noise depends on seed, time and sample only: whatever model or coefficients the loss is
-    asked for, the random numbers are the same, and so they are for the samples two data sets
-    begin with. Every draw z comes with -z, so that the variance of the gradient stays bounded
-    where the noise vanishes.
+    asked for, the random numbers are the same, and so they are for the samples two data sets begin
+    with. Each sample has ``draws`` pairs of noise vectors at each time: every draw z comes with -z,
+    so that the variance of the gradient stays bounded where the noise vanishes.
 
-    Parameters
-    ----------
-    samples : array
-        (n, dim).
-    process, rule : Process, TimeRule
-        The noise and the times.
-    draws : int
-        Pairs of noise vectors for each sample at each time.
-    seed : int
-        Seed of the noise.
-
-    Yields
-    ------
-    Nodes
-        Blocks of bounded size, of one law; 2 n draws points for each time.
-
-    Raises
-    ------
-    ValueError
-        For no samples or draws, or samples that are not finite.
+    Gives blocks of bounded size, of one law; 2 n draws points for each time. ValueError for no
+    samples or draws, or samples that are not finite.
     """
     _check_samples([samples])
     if draws < 1:

@@ -19,9 +19,9 @@ INTERVALS = 128
 STEPS = 32
 TOLERANCE = 5e-3
 _SHARE = 1 / 3
-"""Of a change by doubling that counts as error: for order 2, where the method has 3 or more."""
+"""Share of a change by doubling that counts as error: that of order 2; the method has 3 or more."""
 _LOST = 1e5
-"""Log density, down from 0, of a point whose path runs away, and the error it counts with."""
+"""Minus the log density of a point whose path runs away, and the error that it counts as."""
 
 
 def probability_flow(
@@ -35,32 +35,12 @@ def probability_flow(
     """Densities at the grid's smallest time of the probability flow driven by B scores.
 
     ``dx/dt = f x - g^2 s / 2``, followed from each point of the grid up to T by classical
-    Runge-Kutta steps of order 4 on scores interpolated by cubic splines in x. All is done again
-    with twice the steps and intervals until the difference tells that the tolerance is reached.
+    Runge-Kutta steps of order 4 on scores interpolated by cubic splines in x. The whole is
+    repeated with twice the steps and intervals until the difference is within the tolerance.
 
-    Parameters
-    ----------
-    scores : callable
-        Smooth in time.
-    grid : Grid
-        Of the target the scores were learned from.
-    initial : Density, optional
-        Law at T; by default the process's prior.
-    tolerance : float
-        For the mean absolute error of the log density, nats, see :class:`Learned`.
-    doublings : int
-        How often the grid and the steps may be doubled, from 128 intervals and 32 steps.
-
-    Returns
-    -------
-    Learned
-        On 129 points, with an error for each score, large for those whose paths run away. Cost: of
-        order 10 ms a score on one core.
-
-    Raises
-    ------
-    ValueError
-        For scores of another shape, or not finite.
+    On 129 points, with an error for each score, large for those whose paths run away. Cost: of
+    order 10 ms a score on one core. Scores are evaluated at T too; other parameters and errors as
+    for :func:`~twinscore.theory.fokker_planck.reverse_sde`.
     """
     law = initial or prior(grid.process)
     z, unit = grid.nodes(INTERVALS), float(grid.unit(grid.start))
@@ -134,5 +114,5 @@ def _carried(
 
 
 def _changed(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Error of the finer of two log densities; a lost path stays an error however often lost."""
+    """Error of the finer of two log densities; a path lost in both counts as an error."""
     return np.where(after == -_LOST, _LOST, _SHARE * np.abs(after - before))

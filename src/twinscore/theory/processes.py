@@ -62,23 +62,10 @@ def geometric(base: float) -> Schedule:
 def variance_preserving(rate: Schedule | None = None, *, end: float = 1.0) -> Process:
     """``dx = -beta(t)/2 x dt + sqrt(beta(t)) dw`` (Song et al. 2021, eq. 11).
 
-    Parameters
-    ----------
-    rate : callable, optional
-        ``beta(t)``, smooth, not negative; by default it rises from 0.1 to 20 along the way.
-    end : float
-        Last time T.
-
-    Returns
-    -------
-    Process
-        Its integral of the rate is by Gauss quadrature of 64 nodes: rounding error for smooth
-        rates, and 64 evaluations of the rate for each time.
-
-    Raises
-    ------
-    ValueError
-        For an end that is not positive, or a rate that is negative or not finite.
+    ``rate`` is ``beta(t)``, smooth, not negative; by default it rises from 0.1 to 20 until ``end``,
+    T. Its integral is by Gauss quadrature of 64 nodes: rounding error for smooth rates, and 64
+    evaluations of the rate for each time. ValueError for an end that is not positive, or a rate
+    that is negative or not finite.
     """
     beta = _checked("rate", rate or ramp(0.1, 20.0, end), end)
     return Process(
@@ -94,23 +81,10 @@ def variance_preserving(rate: Schedule | None = None, *, end: float = 1.0) -> Pr
 def variance_exploding(diffusion: Schedule | None = None, *, end: float = 1.0) -> Process:
     """``dx = g(t) dw`` (Song et al. 2021, eq. 9 with the variance starting at 0).
 
-    Parameters
-    ----------
-    diffusion : callable, optional
-        ``g(t)^2``, smooth, not negative; by default ``25^(2 t)``. ``ramp(0, 2)`` makes time the
-        noise level itself.
-    end : float
-        Last time T.
-
-    Returns
-    -------
-    Process
-        Its variance is by Gauss quadrature of 64 nodes.
-
-    Raises
-    ------
-    ValueError
-        For an end that is not positive, or a diffusion that is negative or not finite.
+    ``diffusion`` is ``g(t)^2``, smooth, not negative; by default ``25^(2 t)``, until ``end``, T.
+    ``ramp(0, 2)`` makes time the noise level itself. The variance is by Gauss quadrature of 64
+    nodes. ValueError for an end that is not positive, or a diffusion that is negative or not
+    finite.
     """
     squared = _checked("diffusion", diffusion or geometric(25.0), end)
     return Process(
@@ -124,7 +98,7 @@ def variance_exploding(diffusion: Schedule | None = None, *, end: float = 1.0) -
 
 
 def _checked(name: str, schedule: Schedule, end: float) -> Schedule:
-    """The schedule, fed with float64 arrays, once it has been seen to make sense on [0, T]."""
+    """The schedule as a function of float64 arrays, after a check of its values on [0, T]."""
     if not (0 < end < np.inf):
         raise ValueError(f"the end of a process must be positive and finite, got {end}")
 

@@ -41,7 +41,7 @@ class Product:
         Raises
         ------
         ValueError
-            For points of another dimension.
+            For points of the wrong dimension.
         """
         return sum(self._each(x, "log_density"))
 

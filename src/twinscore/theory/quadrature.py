@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ORDER = 16
-"""Nodes in a panel, unless told otherwise."""
+"""Nodes in a panel by default."""
 
 
 @cache
@@ -20,19 +20,10 @@ def rule(order: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def panels(
     edges: NDArray[np.float64], order: int = ORDER
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Nodes and weights of a composite rule, each (panels * order,), nodes ascending.
+    """Nodes, ascending, and weights of a composite rule, each (panels * order,).
 
-    Parameters
-    ----------
-    edges : array
-        Increasing, (panels + 1,).
-    order : int
-        Nodes in a panel; polynomials of degree ``2 order - 1`` on each panel are exact.
-
-    Raises
-    ------
-    ValueError
-        For edges that do not increase.
+    Edges are (panels + 1,); polynomials of degree ``2 order - 1`` on each panel are exact.
+    ValueError for edges that do not increase.
     """
     if len(edges) < 2 or not (np.diff(edges) > 0).all():
         raise ValueError("the edges of quadrature panels must increase")

@@ -1,6 +1,6 @@
 """Random-feature score models, linear in what they learn: ``s(t, x) = (1/m) A phi(W x + U e(t))``.
 
-[GP] section 2; STUDIES section 6. Only A is learned; W and U stay as they were drawn.
+[GP] section 2; docs/formulas.md#gradient-flow. Only A is learned; W and U stay as they were drawn.
 """
 
 from collections.abc import Callable, Mapping
@@ -73,7 +73,7 @@ class RandomFeatures:
         Raises
         ------
         ValueError
-            For points of another dimension.
+            For points of the wrong dimension.
         """
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"points must be (n, {self.dim}), got {x.shape}")
@@ -92,7 +92,7 @@ class RandomFeatures:
         Raises
         ------
         ValueError
-            For coefficients of another shape.
+            For coefficients of the wrong shape.
         """
         if A.shape[-2:] != (self.dim, self.width):
             raise ValueError(f"coefficients must be (..., {self.dim}, {self.width}), got {A.shape}")
@@ -117,25 +117,10 @@ def random_features(
 ) -> RandomFeatures:
     """Draw features: entries of W and U are independent centred Gaussians.
 
-    Parameters
-    ----------
-    width : int
-        Number of features m. The features of a smaller width are the first ones of a larger width.
-    seed : int
-        Seed of the draw.
-    dim : int
-        Dimension of a point.
-    activation : str
-        ``relu``, ``silu`` (swish), ``tanh``, ``erf`` or ``identity``.
-    embedding : Embedding, optional
-        ``e(t)``; by default :func:`affine`.
-    input_scale, time_scale : float
-        Standard deviations of the entries of W and U.
-
-    Raises
-    ------
-    ValueError
-        For a width or dimension below 1, an unknown activation, or a scale that is not positive.
+    Their standard deviations are ``input_scale`` and ``time_scale``. The features of a smaller
+    width m are the first ones of a larger width. The activation is ``relu``, ``silu`` (swish),
+    ``tanh``, ``erf`` or ``identity``, the embedding ``e(t)`` by default :func:`affine`. ValueError
+    for a width or dimension below 1, an unknown activation, or a scale that is not positive.
     """
     if width < 1 or dim < 1:
         raise ValueError(f"a model needs features and dimensions, got m = {width}, dim = {dim}")
@@ -151,7 +136,7 @@ def random_features(
 
 
 def affine(t: ArrayLike) -> NDArray[np.float64]:
-    """``e(t) = (t, 1)``: time enters linearly, beside a bias."""
+    """``e(t) = (t, 1)``: time enters linearly, next to a bias."""
     at = np.asarray(t, dtype=np.float64)
     return np.stack([at, np.ones_like(at)], axis=-1)
 
@@ -185,7 +170,7 @@ def log_deviation(process: Process) -> Embedding:
 
 
 def check_width(width: int, available: int) -> None:
-    """Refuse to keep no feature, or more than there are.
+    """Refuse to keep fewer than one feature, or more than there are.
 
     Raises
     ------

@@ -15,7 +15,7 @@ _CHUNK = 2**23
 
 @dataclass(frozen=True, eq=False)
 class QuadraticLoss:
-    """``L(A) = tr(A G A^T) / m^2 - 2 tr(A H) / m + c``; make some with :func:`quadratic_losses`.
+    """``L(A) = tr(A G A^T) / m^2 - 2 tr(A H) / m + c``; made by :func:`quadratic_losses`.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class QuadraticLoss:
         c: the loss of the model that is 0.
     floor : float
         What denoising score matching adds; 0 where the targets are the noise itself, whose loss
-        holds it already.
+        includes it.
     """
 
     gram: NDArray[np.float64]
@@ -65,25 +65,10 @@ class QuadraticLoss:
 
 
 def quadratic_losses(features: RandomFeatures, nodes: Iterable[Nodes]) -> list[QuadraticLoss]:
-    """The losses of the D laws that share the nodes.
+    """The losses of the D laws that share the nodes, which are consumed block by block.
 
-    Parameters
-    ----------
-    features : RandomFeatures
-        The model.
-    nodes : iterable of Nodes
-        Consumed block by block.
-
-    Returns
-    -------
-    list of QuadraticLoss
-        D of them. Cost: for P points in all, P m activations and ``P m^2 D`` flops; memory is the D
-        Gram matrices and a chunk of features.
-
-    Raises
-    ------
-    ValueError
-        For no nodes, or nodes of another dimension.
+    Cost: for P points in all, P m activations and ``P m^2 D`` flops; memory is the D Gram matrices
+    and a chunk of features. ValueError for no nodes, or nodes of another dimension.
     """
     m, size = features.width, max(1, _CHUNK // features.width)
     grams = crosses = constants = floors = None

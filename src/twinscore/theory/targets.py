@@ -22,7 +22,7 @@ _STEPS = np.linspace(-REACH, REACH, 13)
 _CHUNK = 2**22
 """Numbers held at a time, for (points, components) arrays."""
 _WINDOW = 12.0
-"""Standard deviations of noise within which points of a bounded support are integrated over."""
+"""Standard deviations of the noise within which a bounded support is integrated over."""
 _NODES = 128
 _CELLS = 4096
 
@@ -96,7 +96,7 @@ class Mixture:
         Raises
         ------
         ValueError
-            For points of another dimension, or where a variance is 0.
+            For points of the wrong dimension, or where a variance is 0.
         """
         parts = [logsumexp(self._log_joint(part), axis=1) for part in self._parts(x)]
         return np.concatenate(parts)
@@ -205,7 +205,7 @@ def prior(process: Process, dim: int = 1) -> Mixture:
 
 
 def empirical(points: NDArray[np.float64]) -> Mixture:
-    """The law of n points (n, dim), each as probable: with noise, a mixture of n Gaussians.
+    """The law of n equally probable points (n, dim): with noise, a mixture of n Gaussians.
 
     Raises
     ------
@@ -257,7 +257,7 @@ class Bounded:
         Raises
         ------
         ValueError
-            For points of another dimension.
+            For points of the wrong dimension.
         """
         if x.ndim != 2 or x.shape[1] != 1:
             raise ValueError(f"points must be (n, 1), got {x.shape}")
@@ -301,7 +301,7 @@ class Bounded:
         return (self.scale * y + self.deviation * z)[:, None]
 
     def at(self, process: Process, t: float) -> "Bounded":
-        """Density of x_t; of a law with noise already, the noises add up."""
+        """Density of x_t; if the law already has noise, the variances add up."""
         scale, noise = float(process.scale(t)), float(process.deviation(t))
         return Bounded(
             self.function,

@@ -26,7 +26,7 @@ CHECKPOINT_SECONDS = 15.0
 SHOWN = 64
 """Images of each set on which progress is measured."""
 LOSS_CHECKS = 50
-"""Steps between looks at the loss, which wait for the device."""
+"""Steps between checks of the loss, which wait for the device."""
 
 
 class TrainingError(RuntimeError):
@@ -43,7 +43,7 @@ class Images(Protocol):
 
 @dataclass
 class _State:
-    """Everything a training needs to continue as if never interrupted."""
+    """Everything a training needs to continue as if it had not been interrupted."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -110,7 +110,7 @@ def fit(
         Where ``history.csv`` and the checkpoint ``resume.pt`` go; a training found there continues,
         so give each training a folder of its own.
     fabric : lightning_fabric.Fabric, optional
-        Chooses device and precision; never launched nor seeded here. Default: the best device.
+        Chooses device and precision; never launched or seeded here. Default: the best device.
     on_step : callable, optional
         Called with (steps done, history row or None) after each step; what it raises ends the
         training after a last checkpoint, from which it can be resumed.

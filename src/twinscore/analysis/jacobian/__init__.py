@@ -9,14 +9,16 @@ from twinscore.analysis.jacobian.estimates import (
     traces,
 )
 from twinscore.analysis.jacobian.krylov import Eigenpairs, eigenpairs, symmetric_eigenpairs
-from twinscore.analysis.jacobian.matrix import full, symmetric_basis
+from twinscore.analysis.jacobian.matrix import Decomposed, decompose, full, symmetric_basis
 from twinscore.analysis.jacobian.products import Linearisation, linearise
 
 __all__ = [
+    "Decomposed",
     "Eigenpairs",
     "Estimate",
     "Linearisation",
     "asymmetry",
+    "decompose",
     "effective_rank",
     "eigenpairs",
     "full",

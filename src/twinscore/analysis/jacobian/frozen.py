@@ -1,8 +1,8 @@
 """A network of linear operations and ReLU, made linear: every ReLU replaced by its mask at y.
 
 The network itself then computes Jacobian products, for as many vectors as there are images in a
-batch, at the cost of one pass a vector. Any module or function qualifies that passes the test of
-:func:`freeze`; nothing is told about its layers, so every product is tested too.
+batch, at the cost of one pass a vector. Any module or function that passes the test of
+:func:`freeze` qualifies. Nothing is known about its layers, so every product is tested too.
 """
 
 from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ class _Replay(TorchFunctionMode):
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
-    """A function whose masks are fixed at y, and what its products are tested by.
+    """A function whose masks are fixed at y, and what its products are tested with.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Frozen:
 
 
 def freeze(function: Function, y: Tensor) -> Frozen | None:
-    """The affine function that agrees with ``function`` around ``y``, if ReLU is all that bends it.
+    """The affine function that equals ``function`` around ``y``, if only ReLU makes it nonlinear.
 
     Parameters
     ----------

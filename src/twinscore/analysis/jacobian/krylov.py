@@ -2,9 +2,9 @@
 
 A basis starts with a random block and grows by the residuals of the first wanted pairs that have
 not converged, a block of them at a time (Davidson 1975 without a preconditioner: block Lanczos or
-Arnoldi whose last blocks go where they are needed). Blocks are what makes it fast: a product with
-many vectors costs less than as many products. The pairs found have to survive a fresh start, for a
-Krylov space holds no more copies of an eigenvalue than it has starting vectors: a few new random
+Arnoldi whose last blocks go where they are needed). Blocks make it fast: one product with many
+vectors costs less than many products with one. The pairs found have to survive a fresh start, since
+a Krylov space holds no more copies of an eigenvalue than it has starting vectors: a few new random
 vectors and their Krylov space, narrow and so of a high degree, in which a missed one stands out.
 """
 
@@ -26,12 +26,12 @@ _BLOCK = 8
 """Vectors a step: wider ones need more products, narrower ones make slower products."""
 
 _FRESH, _DEGREE = 2, 12
-"""Random vectors of a fresh start, and steps of their Krylov space: for as many products, few
-vectors and many steps find most surely what was missed."""
+"""Random vectors of a fresh start, and steps of their Krylov space: for a given number of products,
+few vectors and many steps are most likely to find what was missed."""
 
 _GROWTH = 80
-"""For each so many vectors in the basis, a step adds another block: it decomposes a matrix of
-their number."""
+"""Vectors in the basis for each block that a step adds, since a step decomposes a matrix of their
+number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class Eigenpairs:
     Attributes
     ----------
     values : Tensor
-        (k,) float64, or complex128 for the Jacobian itself. Complex pairs stand as they are; the
-        last value may lack its conjugate.
+        (k,) float64, or complex128 for the Jacobian itself. Complex pairs are kept; the last
+        value may lack its conjugate.
     vectors : Tensor
         (k, d), unit rows of the same precision. For the symmetric part orthonormal.
     residuals : Tensor
@@ -52,8 +52,8 @@ class Eigenpairs:
     tolerance : float
         Residual that was asked for.
     survived : bool
-        Whether a fresh start found no other pairs, or the basis spans everything; else some of
-        several equal eigenvalues may have been missed.
+        Whether a fresh start found no other pairs, or the basis spans everything; if not, some
+        of several equal eigenvalues may have been missed.
     """
 
     values: Tensor
@@ -78,16 +78,10 @@ def symmetric_eigenpairs(
     max_products: int = 1000,
     seed: int = 0,
 ) -> Eigenpairs:
-    """Eigenpairs of ``(J + J')/2`` at one image.
+    """Eigenpairs of ``(J + J')/2`` at one image, k of them from one end of the spectrum.
 
     Parameters
     ----------
-    linearisation : Linearisation
-        Of one image.
-    k : int
-        Number of pairs.
-    end : {"largest", "smallest"}
-        Which end of the spectrum.
     tolerance : float
         Residual, relative to the largest magnitude of an eigenvalue, at which a pair counts as
         found. In float32 not below about 1e-5.
@@ -109,13 +103,14 @@ def symmetric_eigenpairs(
 
     Notes
     -----
-    A residual r proves that some eigenvalue lies within r of a value, not that none was missed. For
-    that 2 random vectors and 12 steps of their Krylov space are added until the values stay as they
-    are. By Kuczynski and Wozniakowski (1992) the Krylov space of either vector falls short of the
-    largest eigenvalue that is missing by more than a share e of the width of the remaining spectrum
-    with a probability of at most ``1.648 sqrt(d) exp(-23 sqrt(e))``; at e = 0.1 and d = 1600 that
-    of both is 0.2 %, whatever the spectrum. A missed eigenvalue that is larger than the k-th by
-    less can go unseen, though mostly it does not where few eigenvalues lie between.
+    A residual r proves that some eigenvalue lies within r of a value, not that none was missed. To
+    find missed ones, 2 random vectors and 12 steps of their Krylov space are added until the values
+    no longer change. By Kuczynski and Wozniakowski (1992) the Krylov space of either vector falls
+    short of the largest eigenvalue that is missing by more than a share e of the width of the
+    remaining spectrum with a probability of at most ``1.648 sqrt(d) exp(-23 sqrt(e))``; at e = 0.1
+    and d = 1600 that of both is 0.2 %, whatever the spectrum. A missed eigenvalue that is larger
+    than the k-th by less can go unseen, though mostly it does not where few eigenvalues lie
+    between.
     """
     _check(linearisation, k, max_products)
     wanted = _Wanted(k, 1 if end == "largest" else -1, tolerance, max_products, seed)
@@ -135,8 +130,8 @@ def eigenpairs(
 
     Parameters, errors and memory as :func:`symmetric_eigenpairs`; each product is one forward
     product. The eigenvectors are right ones, and not orthogonal. Residuals bound the error of
-    eigenvalues only through the condition of the eigenvectors, and no probability is known with
-    which the fresh start overlooks one.
+    eigenvalues only through the condition of the eigenvectors, and the probability that the fresh
+    start misses one is not known.
     """
     _check(linearisation, k, max_products)
     wanted = _Wanted(k, 1 if end == "largest" else -1, tolerance, max_products, seed)

@@ -1,5 +1,7 @@
 """The whole Jacobian at one image, for sizes where it fits."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -10,23 +12,10 @@ _CHUNK_VALUES = 2**24
 
 
 def full(linearisation: Linearisation) -> Tensor:
-    """Jacobian at one image.
+    """Jacobian at one image, (d, d): entry (i, j) is the derivative of output i by input j.
 
-    Parameters
-    ----------
-    linearisation : Linearisation
-        Of one image.
-
-    Returns
-    -------
-    Tensor
-        (d, d); entry (i, j) is the derivative of output i by input j. Cost: d forward products.
-        Memory: d^2 values, and chunks.
-
-    Raises
-    ------
-    ValueError
-        If there are several images.
+    Cost: d forward products. Memory: d^2 values, and chunks. ValueError if there are several
+    images.
     """
     d = linearisation.d
     columns = linearisation.y.new_empty(d, d)
@@ -37,20 +26,42 @@ def full(linearisation: Linearisation) -> Tensor:
     return columns.T
 
 
-def symmetric_basis(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenbasis of ``(J + J')/2``.
+@dataclass(frozen=True, eq=False)
+class Decomposed:
+    """The whole Jacobian at one image and the eigenbasis of its symmetric part, float64, CPU.
 
-    Parameters
+    Attributes
     ----------
-    matrix : Tensor
-        (d, d), see :func:`full`.
-
-    Returns
-    -------
+    matrix, symmetric : Tensor
+        J and ``(J + J')/2``, (d, d).
     values : Tensor
-        (d,) float64 on the CPU, falling.
+        (d,), falling.
     vectors : Tensor
         (d, d), orthonormal, a row each.
+    """
+
+    matrix: Tensor
+    symmetric: Tensor
+    values: Tensor
+    vectors: Tensor
+
+    @property
+    def asymmetry(self) -> Tensor:
+        """``|J - J'|_F / |J|_F``, 0 to 2; NaN where J is zero."""
+        return (self.matrix - self.matrix.T).norm() / self.matrix.norm()
+
+
+def decompose(linearisation: Linearisation) -> Decomposed:
+    """Form the Jacobian whole and find its eigenbasis; costs, errors as :func:`full`."""
+    matrix = full(linearisation).detach().cpu().double()
+    symmetric = (matrix + matrix.T) / 2
+    return Decomposed(matrix, symmetric, *symmetric_basis(symmetric))
+
+
+def symmetric_basis(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenbasis of the symmetric part of a matrix (d, d), float64 on the CPU.
+
+    Values, (d,), fall; vectors, (d, d), are orthonormal, a row each.
     """
     matrix = matrix.detach().cpu().double()
     values, columns = torch.linalg.eigh((matrix + matrix.T) / 2)

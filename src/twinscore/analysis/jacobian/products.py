@@ -70,8 +70,8 @@ def linearise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None
     Where ReLU is the only operation that is not linear, as in the networks of this package, its
     masks at ``y`` are recorded once; a product then costs one pass of convolutions a vector
     (`benchmarks/harmonics.py` measures how near it comes). Other denoisers are differentiated by
-    autograd, on as many copies of the images as there are vectors. So that nothing is taken for
-    linear that is not, each product is tested by a random inner product, and falls to autograd.
+    autograd, on as many copies of the images as there are vectors. Each product is tested with a
+    random inner product, and computed by autograd where the test fails.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The KL bound of [GAHB] eq. 5, of a denoiser with its reference or with its twin."""
+"""The KL bound of [GAHB] eq. 5, of a denoiser against its reference or its twin."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +29,7 @@ class KLBound(LevelIntegral):
     ----------
     start : float
         ``tr Cov / (2 sigma_max^2)``, nats: at most what it costs to start the reverse SDE from
-        ``N(mean, sigma_max^2)``. Not in ``value``; nothing if it starts from the exact law.
+        ``N(mean, sigma_max^2)``. Not in ``value``; 0 if it starts from the exact law.
     start_error : float
         Its standard error.
     """
@@ -56,12 +56,13 @@ def kl_bound(
 ) -> KLBound:
     """Bound on the divergence of what a denoiser generates from what it should, [GAHB] eq. 5.
 
-    A bound only if ``reference`` is the posterior mean of the density of ``images``. An equality
-    with ``KL(p_min || q_min) - KL(p_max || q_max)`` if ``denoiser`` is that of some density q. It
-    holds for the exact reverse SDE alone, not for the probability flow, nor for finite steps.
+    A bound only if ``reference`` is the posterior mean of the density of ``images``; equal to
+    ``KL(p_min || q_min) - KL(p_max || q_max)`` if ``denoiser`` is that of some density q. It holds
+    for the exact reverse SDE alone, not for the probability flow or finite steps
+    (docs/formulas.md#kl-bound).
 
     Each image keeps its noise at all levels. Fresh noise should make the standard error somewhat
-    smaller, but then no two rules could be told apart below the Monte Carlo error.
+    smaller, but then two rules would differ by Monte Carlo error.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def kl_bound(
         N clean images of the reference's density that neither was trained on: a tensor, an
         ImageSet, or :class:`Drawn`.
     sigma_min, sigma_max : float
-        Ends, image units. The statement is about the density at ``sigma_min``: there is none at 0
+        Ends, image units. The bound is for the density at ``sigma_min``: at 0 it is infinite
         unless the gap falls faster than ``sigma^2``.
     tolerance : float
         Relative, for the quadrature; it stops earlier at a tenth of the standard error.
@@ -116,27 +117,11 @@ def kl_bound_between_twins(
     *samples of A*, ``y = x_A + sigma z``: noisy photographs would bound nothing. The bound is not
     symmetric; ``KL(p_B || p_A)`` needs samples of B. The assumption, which nothing here can check:
     at every level the law of A's reverse SDE is that of its samples with noise added, as it is if A
-    is the posterior mean of its own density. A trained network is so only nearly.
+    is the posterior mean of its own density. A trained network is that only approximately.
 
-    Parameters
-    ----------
-    a, b : Denoiser
-        The twins.
-    samples : Images
-        N samples drawn with ``a``.
-    sigma_min, sigma_max, tolerance, seed, batch
-        As for :func:`kl_bound`.
-
-    Returns
-    -------
-    KLBound
-        Its ``start`` belongs to a B that starts from the Gaussian while A starts from its own
-        law; where both start from the same law, there is no such cost.
-
-    Raises
-    ------
-    ValueError
-        As for :func:`kl_bound`.
+    The ``start`` of the bound belongs to a B that starts from the Gaussian while A starts from its
+    own law; where both start from the same law, there is no such cost. Other parameters and errors
+    as for :func:`kl_bound`.
     """
     ends = {"sigma_min": sigma_min, "sigma_max": sigma_max}
     return kl_bound(b, a, samples, **ends, tolerance=tolerance, seed=seed, batch=batch)

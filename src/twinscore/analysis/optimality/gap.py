@@ -42,7 +42,7 @@ class Gaps:
         The same as a loss in PSNR of the mean MSE, ``10 log10`` of the ratio of the two.
     distance : Estimates
         ``E||f - f*||^2``. If the reference is the posterior mean, it equals ``mse`` on average, and
-        is the better estimate: what x has beyond f* cancels in ``mse`` only on average.
+        is the better estimate: in ``mse`` the rest of x, beyond f*, cancels only on average.
     """
 
     sigmas: NDArray[np.float64]
@@ -60,7 +60,7 @@ def gaps(
     seed: int = 0,
     batch: int = BATCH,
 ) -> Gaps:
-    """Gap between a denoiser and a reference, at given noise levels.
+    """Gap between a denoiser and a reference, at given noise levels; never clipped.
 
     Parameters
     ----------
@@ -69,16 +69,11 @@ def gaps(
     images : Images
         N clean images that f was not trained on.
     sigmas : sequence of float
-        Noise levels, image units, (K,).
+        Noise levels, image units, (K,): as many evaluations of either denoiser on each image.
     seed : int
         Of the noise.
     batch : int
         Images denoised at once; bounds memory.
-
-    Returns
-    -------
-    Gaps
-        Never clipped. Cost: K evaluations of either denoiser on each image.
 
     Raises
     ------

@@ -50,8 +50,8 @@ def twin_errors(
 ) -> TwinErrors:
     """Split the error of K twins, where the optimal denoiser is unknown.
 
-    For twins that are independent and alike in law (data, initial weights, order), with mean f over
-    all that could have been trained,
+    For twins that are independent and of one law (data, initial weights, order), with mean f over
+    all that could have been trained (docs/formulas.md#variance-of-twins),
 
     - ``E||f_k - x||^2 = Var + bias^2 + MSE*``, where ``bias^2 = E||mean f - f*||^2``;
     - ``Var`` is the unbiased variance across twins, for two of them ``1/2 E||f_A - f_B||^2``;
@@ -59,29 +59,11 @@ def twin_errors(
 
     So ``Var`` and the sum ``bias^2 + MSE*`` are identifiable, unbiased for every K of 2 or more.
     ``bias^2`` alone is not: twins that miss the optimum together agree. It lies between 0 and the
-    sum.
+    sum. The intervals are over images, for these twins; another K twins would differ by more.
 
-    Parameters
-    ----------
-    twins : sequence of Denoiser
-        K, at least 2; sigma is passed.
-    images : Images
-        N clean images that no twin was trained on.
-    sigmas : sequence of float
-        Noise levels, image units.
-    seed, batch : int
-        As for :func:`~twinscore.analysis.optimality.gaps`; memory is for K batches.
-
-    Returns
-    -------
-    TwinErrors
-        The intervals are over images, for these twins; another K twins would differ by more.
-
-    Raises
-    ------
-    ValueError
-        For fewer than two twins or images, impossible levels, or a denoiser that breaks the
-        contract.
+    Images, sigmas, seed and batch are as for :func:`~twinscore.analysis.optimality.gaps`; memory is
+    for K batches. ValueError for fewer than two twins or images, impossible levels, or a denoiser
+    that breaks the contract.
     """
 
     def errors(x: Tensor, y: Tensor, sigma: float) -> Tensor:
@@ -106,26 +88,13 @@ def variance_integral(
 ) -> LevelIntegral:
     """Share of the twins' variance in the bound of eq. 5, where the reference is unknown.
 
-    ``int Var sigma^-3 dsigma``. On average over twins the bound of one of them is this plus
-    ``int bias^2 sigma^-3 dsigma``: so this is how large the bound is *at least* on average. It
-    bounds no divergence from above: twins that err together agree.
+    ``int Var sigma^-3 dsigma``. On average over twins the bound of one of them is this plus ``int
+    bias^2 sigma^-3 dsigma``: so this is how large the bound is *at least* on average. It bounds no
+    divergence from above: twins that err together agree.
 
-    Parameters
-    ----------
-    twins, images
-        As for :func:`twin_errors`.
-    sigma_min, sigma_max, tolerance, seed, batch
-        As for :func:`~twinscore.analysis.optimality.kl_bound`.
-
-    Returns
-    -------
-    LevelIntegral
-        Its ``gaps`` are the variance. Cost: 17 to 129 evaluations of each twin on each image.
-
-    Raises
-    ------
-    ValueError
-        As for :func:`twin_errors` and for the ends and tolerance of the bound.
+    The ``gaps`` of the integral are the variance. Cost: 17 to 129 evaluations of each twin on each
+    image. Parameters and errors as for :func:`twin_errors` and
+    :func:`~twinscore.analysis.optimality.kl_bound`.
     """
 
     def variance(x: Tensor, y: Tensor, sigma: float) -> Tensor:

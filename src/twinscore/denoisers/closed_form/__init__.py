@@ -1,7 +1,7 @@
 """Exact denoisers of known densities: the posterior mean, its Jacobian, its error, the density.
 
 All of them need the noise level (``sigma``), compute in the dtype and on the device of ``y``, and
-give the Jacobian ``Cov[x | y] / sigma^2`` (STUDIES section 1: symmetric, non-negative).
+give the Jacobian ``Cov[x | y] / sigma^2`` (docs/formulas.md#optimal-jacobian).
 """
 
 from twinscore.denoisers.closed_form.disc import Disc, disc_tangent

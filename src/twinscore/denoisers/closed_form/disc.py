@@ -42,7 +42,7 @@ class Disc:
     Memory: chunks of 2^21 numbers, and four numbers for each mask; no more for derivatives of first
     and second order, which pass over the masks again. Those of third order keep the masks.
     It can be differentiated in ``y``, not in ``sigma``, in reverse or forward mode. A second order
-    takes reverse mode at least once: of forward over forward mode torch makes 0. Derivatives of a
+    takes reverse mode at least once: for forward over forward mode torch gives 0. Derivatives of a
     reverse pass compute those in ``y`` too, asked for or not: twice the price.
 
     Attributes
@@ -73,7 +73,7 @@ class Disc:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        """Refuse discs that do not fit, and no tolerance."""
+        """Refuse discs that do not fit, and an impossible tolerance."""
         parameters_at(torch.zeros(0, 5), size=self.size, radius=self.radius)
         if not 0 < self.tolerance < 1:
             raise ValueError(f"the tolerance must be between 0 and 1, got {self.tolerance}")
@@ -207,26 +207,11 @@ def disc_tangent(parameters: Tensor, size: int, *, edge: float = 1.0) -> LinearS
     ``f(y) = x + P (y - x)`` with the image x of the parameters and P the orthogonal projection on
     the derivatives of x in them: the limit of the posterior mean as sigma falls to 0, for y about
     x. It must be told the parameters, true or fitted, and the noise level has no effect on it. Its
-    error is ``5 sigma^2``, summed over pixels, or ``2 sigma^2`` where the intensities are equal.
+    error is ``5 sigma^2``, summed over pixels, or ``2 sigma^2`` where the intensities are equal: it
+    is flat, of 5 dimensions, or of 2 without contrast.
 
-    Parameters
-    ----------
-    parameters : Tensor
-        (5,) of one disc, in the order of ``discs.PARAMETERS``.
-    size : int
-        Side of the image in pixels.
-    edge : float
-        Width of the edge in pixels.
-
-    Returns
-    -------
-    LinearSubspace
-        Flat, of 5 dimensions, or of 2 without contrast.
-
-    Raises
-    ------
-    InputError
-        If the disc does not fit, or a value is out of its range.
+    Parameters are (5,), in the order of ``discs.PARAMETERS``; side and width of the edge in pixels.
+    InputError if the disc does not fit, or a value is out of its range.
     """
     image = render(parameters[None], size, edge=edge)[0]
     directions = tangents(parameters[None], size, edge=edge)[0].flatten(1)

@@ -25,7 +25,7 @@ _BLOCK = 128
 """Terms of an inner product that are summed before the sum joins the others."""
 
 _TRUSTED = 0.01
-"""Largest error of a log weight with which a matrix product is taken at its word."""
+"""Largest error of a log weight at which a matrix product is trusted."""
 
 _DENSE = 1 / 64
 """Share of a chunk's pairs from which a product in float64 is faster than direct differences."""
@@ -36,13 +36,13 @@ Scored = Iterator[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class Empirical:
-    """Posterior mean of ``x`` uniform over N training images; make one with :meth:`of`.
+    """Posterior mean of ``x`` uniform over N training images; made by :meth:`of`.
 
     Cost of a call: 4 B N d flops, half of that where few images weigh anything. Memory: chunks of
     2^20 numbers, whatever N, and so for derivatives of first and second order, which pass over the
     images again; those of third order keep some B N numbers.
     It can be differentiated in ``y``, not in ``sigma``, in reverse or forward mode. A second order
-    takes reverse mode at least once: of forward over forward mode torch makes 0. Derivatives of a
+    takes reverse mode at least once: for forward over forward mode torch gives 0. Derivatives of a
     reverse pass, such as ``J v`` of ``linearise``, compute those in ``y`` too, asked for or not:
     2.5 times the price of a reverse pass.
 

@@ -105,7 +105,7 @@ class StationaryGaussian:
     power: Tensor
 
     def __post_init__(self) -> None:
-        """Refuse what is no mean, and no power spectrum."""
+        """Refuse what is not a mean or not a power spectrum."""
         finite(self.mean)
         if self.power.shape not in (self.mean.shape, (1, *self.mean.shape[1:])):
             raise ValueError(
@@ -180,5 +180,5 @@ def spectrum_of(covariance: Tensor, d: int) -> tuple[Tensor, Tensor]:
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    """Whether entries are equal but for rounding, whatever their scale."""
+    """Whether entries are equal up to rounding, relative to their scale."""
     return torch.allclose(a, b, rtol=0, atol=_SYMMETRIC * a.abs().max().item())

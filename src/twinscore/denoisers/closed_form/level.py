@@ -40,7 +40,7 @@ def differentiated(level: Tensor) -> bool:
 
 
 def positive(sigma: float) -> float:
-    """The noise level of an expected error, as it is.
+    """The noise level of an expected error, once checked.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def positive(sigma: float) -> float:
 
 
 def finite(mean: Tensor) -> Tensor:
-    """A mean, as it is.
+    """A mean, once checked.
 
     Raises
     ------

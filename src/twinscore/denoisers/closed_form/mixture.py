@@ -49,7 +49,7 @@ class GaussianMixture:
         ------
         ValueError
             For no component, means that are not finite, weights that are not positive or do not
-            sum to 1, or covariances of another shape or not positive semi-definite.
+            sum to 1, or covariances of the wrong shape or not positive semi-definite.
         """
         if means.ndim != 4 or not len(means):
             raise ValueError(
@@ -60,7 +60,7 @@ class GaussianMixture:
             raise ValueError(f"weights must be {count} positive numbers that sum to 1")
         if covariances.shape == (count, d) and (count, d) != (d, d):
             if not ((covariances >= 0) & (covariances < math.inf)).all():
-                raise ValueError("diagonal covariances hold a variance negative or not finite")
+                raise ValueError("diagonal covariances must hold finite variances of 0 or more")
             return cls(weights, means, covariances, None)
         full = covariances if covariances.ndim == 3 else covariances[None]
         if full.shape not in ((count, d, d), (1, d, d)):

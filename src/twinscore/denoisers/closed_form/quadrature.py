@@ -1,4 +1,4 @@
-"""Nodes and weights for integrals of densities that may be narrow: where these are, only."""
+"""Nodes and weights for integrals of densities that may be narrow: only where they have mass."""
 
 import math
 from collections.abc import Callable
@@ -12,13 +12,13 @@ _FIRST = 3
 """Cells along each side of the cube to begin with."""
 
 _MOST = 2**18
-"""Cells beyond which an integral is given up."""
+"""Number of cells beyond which an integral is given up."""
 
 _DEPTH = 18.0
 """How far, in nats, a window reaches below the density's maximum."""
 
 _LEAST = 1e-300
-"""Length of a window that rounds to none."""
+"""Length of a window that rounds to zero."""
 
 
 def adaptive_nodes(
@@ -141,7 +141,7 @@ def _log_errors(values: Tensor, dimension: int) -> Tensor:
 
 
 def _grid(side: int, dimension: int) -> Tensor:
-    """Whole points of a cube, (side^dimension, dimension)."""
+    """Integer points of a cube, (side^dimension, dimension)."""
     line = torch.arange(side, dtype=torch.float64)
     return torch.cartesian_prod(*[line] * dimension).view(-1, dimension)
 

@@ -33,7 +33,7 @@ class LinearSubspace:
     Raises
     ------
     ValueError
-        If the mean is not finite, the basis not orthonormal or of another shape than the mean, or
+        If the mean is not finite, the basis not orthonormal or of a shape other than the mean's, or
         the scale not positive.
     """
 
@@ -42,7 +42,7 @@ class LinearSubspace:
     scale: float = math.inf
 
     def __post_init__(self) -> None:
-        """Refuse what is no mean, no orthonormal basis, and no scale."""
+        """Refuse what is not a mean, not an orthonormal basis or not a scale."""
         finite(self.mean)
         if self.basis.shape[1:] != self.mean.shape:
             raise ValueError(

@@ -51,7 +51,7 @@ class Bandlets:
         Directions a square chooses from, evenly spaced.
     sides : tuple of int
         Sides of the squares, ascending powers of two. Those that divide the image tile it, and a
-        square that lies across bands is no choice: at 80x80, whose bands have sides 40, 20, 10 and
+        square that lies across bands is not used: at 80x80, whose bands have sides 40, 20, 10 and
         5, the smaller squares in it take its place.
 
     Raises
@@ -88,10 +88,6 @@ class Bandlets:
             Images, (B, C, H, W), clean or noisy; each channel chooses for itself.
         threshold : float or Tensor
             T, scalar or (B,), image units.
-
-        Returns
-        -------
-        BandletBasis
 
         Raises
         ------
@@ -133,7 +129,7 @@ class Bandlets:
 
 @dataclass(frozen=True, eq=False)
 class BandletBasis(Basis):
-    """An orthonormal basis out of ``Bandlets``, for each image of a batch its own.
+    """An orthonormal basis out of ``Bandlets``, one for each image of a batch.
 
     A basis of one image serves a batch of any size.
 

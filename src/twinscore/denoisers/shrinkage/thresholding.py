@@ -58,7 +58,7 @@ class Thresholding:
     Attributes
     ----------
     dictionary : Dictionary
-        A fixed basis, or a family, of which the noisy image takes its own.
+        A fixed basis, or a family from which the noisy image takes its own.
     rule : callable
         :func:`hard` or :func:`soft`.
     multiple : float or None
@@ -99,7 +99,7 @@ class Oracle:
     x : Tensor
         Clean images, (B, C, H, W), in the order of the noisy ones; or one image, (1, C, H, W).
     dictionary : Dictionary
-        A fixed basis, or a family, of which the clean image takes its own.
+        A fixed basis, or a family from which the clean image takes its own.
     gains : callable
         :func:`keep_or_kill` or :func:`attenuate`.
     """
@@ -126,7 +126,7 @@ class Oracle:
 class OracleThresholding:
     """Denoiser with the best threshold for each noisy image, found by knowing the clean one.
 
-    What is possible at best by choosing a threshold: no multiple of sigma has a smaller error on
+    The best that a choice of threshold can do: no multiple of sigma has a smaller error on
     any image, in the same basis. The basis out of a family is that of :class:`Oracle`, the clean
     image's at ``T = sigma``; it is not searched again for each threshold.
 
@@ -135,7 +135,7 @@ class OracleThresholding:
     x : Tensor
         Clean images, (B, C, H, W), in the order of the noisy ones; or one image, (1, C, H, W).
     dictionary : Dictionary
-        A fixed basis, or a family, of which the clean image takes its own.
+        A fixed basis, or a family from which the clean image takes its own.
     rule : callable
         :func:`hard` or :func:`soft`.
     """
@@ -221,31 +221,11 @@ def best_threshold(noisy: Tensor, clean: Tensor, rule: Rule = hard) -> Tensor:
 def oracle_risk(
     x: Tensor, sigma: Level, dictionary: Dictionary, gains: Gains = keep_or_kill
 ) -> Tensor:
-    """Expected squared error of :class:`Oracle`, summed over pixels, without drawing noise.
+    """Expected squared error of :class:`Oracle`, (B,), summed over pixels, without drawing noise.
 
-    ``sum_k (1 - g_k)^2 c_k^2 + g_k^2 sigma^2``; for :func:`keep_or_kill` this is
-    ``sum_k min(c_k^2, sigma^2)`` (STUDIES section 1).
-
-    Parameters
-    ----------
-    x : Tensor
-        Clean images, (B, C, H, W).
-    sigma : float or Tensor
-        Noise level, scalar or (B,), image units.
-    dictionary : Dictionary
-        A fixed basis or a family.
-    gains : callable
-        :func:`keep_or_kill` or :func:`attenuate`.
-
-    Returns
-    -------
-    Tensor
-        (B,).
-
-    Raises
-    ------
-    ValueError
-        If sigma is missing or not positive.
+    ``sum_k (1 - g_k)^2 c_k^2 + g_k^2 sigma^2``; for :func:`keep_or_kill` this is ``sum_k min(c_k^2,
+    sigma^2)`` (docs/formulas.md#shrinkage). For clean images, (B, C, H, W), and sigma, scalar or
+    (B,), image units: ValueError if it is missing or not positive.
     """
     variance = variance_of(sigma, x)
     energy = dictionary.adapted(x, sigma).forward(x).square()

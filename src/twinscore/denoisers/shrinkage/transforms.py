@@ -89,7 +89,7 @@ class Cosines(Basis):
 class Wavelets(Basis):
     """Orthonormal wavelet basis of a periodic image, down to the last level its size allows.
 
-    That is as many levels as 2 divides both sides: 6 for 64x64, 4 for 80x80, whose coarsest
+    That is one level each time 2 divides both sides: 6 for 64x64, 4 for 80x80, whose coarsest
     approximation is 5x5. Coefficients lie as usual: the approximation in the upper left corner,
     each level's three bands around it. Periodic images that differ at opposite borders pay for the
     jump. Cost of a call: at most ``16/3 d max(H, W)`` flops.
@@ -109,7 +109,7 @@ class Wavelets(Basis):
 
     def __post_init__(self) -> None:
         if self.wavelet not in pywt.wavelist(kind="discrete"):
-            raise ValueError(f"{self.wavelet!r} is no discrete wavelet of PyWavelets; try 'sym4'")
+            raise ValueError(f"{self.wavelet!r} is not a wavelet of PyWavelets; try 'sym4'")
         if not pywt.Wavelet(self.wavelet).orthogonal:
             raise ValueError(f"{self.wavelet} is not orthogonal; give db, sym or coif, as 'sym4'")
 
@@ -149,26 +149,15 @@ class Wavelets(Basis):
 def largest_vectors(basis: Basis, image: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Vectors of a basis on which an image has its largest coefficients.
 
-    Parameters
-    ----------
-    basis : Basis
-        Any basis; one adapted to images must be adapted to this one alone.
-    image : Tensor
-        (C, H, W).
-    count : int
-        Number of vectors K, 1 to d.
+    A basis adapted to images must be adapted to this one alone. ValueError if ``count`` is out of
+    its range, 1 to d.
 
     Returns
     -------
     vectors : Tensor
-        (K, C, H, W), orthonormal.
+        (count, C, H, W), orthonormal.
     coefficients : Tensor
-        (K,), of decreasing absolute value.
-
-    Raises
-    ------
-    ValueError
-        If the count is out of range.
+        (count,), of decreasing absolute value.
     """
     if not 1 <= count <= image.numel():
         raise ValueError(f"count must be 1 to {image.numel()}, got {count}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twinscore.analysis.denoising import psnr_table
-from twinscore.analysis.jacobian import full, linearise, symmetric_basis
+from twinscore.analysis.jacobian import decompose, linearise
 from twinscore.denoisers import Checkpoint, Denoiser, denoise
 from twinscore.denoisers.shrinkage import (
     Bandlets,
@@ -172,7 +172,8 @@ def compare_bases(
         image leave, k = 1 ... d, in the basis of eigenvectors, the best basis, wavelets, cosines.
     """
     y = x + sigma * noise
-    eigenvalues, eigenvectors, asymmetry = _eigenbasis(denoiser, y, sigma)
+    whole = decompose(linearise(denoiser, y, sigma))
+    eigenvectors = whole.vectors.to(y)
     adapted = {
         "best basis": ORACLES["best-basis oracle"].adapted(x, sigma),
         "wavelets": Wavelets(),
@@ -185,7 +186,7 @@ def compare_bases(
     vectors, _ = largest_vectors(adapted["best basis"], x[0], count)
     arrays = {
         **{"clean": x[0], "noisy": y[0], "denoised": denoised[0]},
-        **{"eigenvalues": eigenvalues, "asymmetry": asymmetry},
+        **{"eigenvalues": whole.values.float(), "asymmetry": whole.asymmetry.float()},
         "eigenvectors": eigenvectors[:count].view(count, *x.shape[1:]),
         "best_basis": vectors,
     }
@@ -197,14 +198,3 @@ def _residuals(coefficients: Tensor) -> Tensor:
     """Energy that the k largest coefficients leave, k = 1 ... d."""
     energy = coefficients.cpu().double().square().sort(descending=True).values
     return (energy.sum() - energy.cumsum(0)).clamp_min(0)
-
-
-def _eigenbasis(denoiser: Denoiser, y: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenvalues (d,), falling, eigenvectors (d, d), a row each, and the Jacobian's asymmetry.
-
-    The Jacobian is formed whole: d^2 numbers, and d forward products.
-    """
-    matrix = full(linearise(denoiser, y, sigma)).detach().cpu().double()
-    values, vectors = symmetric_basis(matrix)
-    asymmetry = (matrix - matrix.T).norm() / matrix.norm()
-    return values.float(), vectors.to(y), asymmetry.float()

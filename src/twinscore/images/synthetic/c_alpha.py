@@ -1,7 +1,8 @@
 """C-alpha images: two smooth regions split by a smooth contour (Kadkhodaie et al. 2024, sec. 3.2).
 
 White uniform noise on a periodic grid is filtered by ``|k|^-a`` (k in cycles per image; the mean is
-kept as it is): once in 1-D for the contour, twice in 2-D for the backgrounds.
+kept as it is): once in 1-D for the contour, twice in 2-D for the backgrounds
+(docs/formulas.md#c-alpha-images).
 """
 
 import math
@@ -84,41 +85,22 @@ class CAlpha:
 def c_alpha(
     indices: stream.Indices, law: CAlpha, *, seed: int = 0, device: str | torch.device = "cpu"
 ) -> torch.Tensor:
-    """Make C-alpha images.
+    """Make C-alpha images, ``(n, 1, size, size)`` float32 in [0, 1].
 
     Above the contour lies one background, below it the other. One of the two, by the toss of a
     coin, is rescaled to the range [u, 1], the other to [0, v], u and v uniform in [0, 1].
 
-    Parameters
-    ----------
-    indices : sequence of int
-        ``n`` numbers of images.
-    law : CAlpha
-        Their size, regularity and edge.
-    seed : int
-        With its index it determines an image.
-    device : str or torch.device
-        Where everything but drawing the numbers is done.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n, 1, size, size)`` float32 in [0, 1]. On a CPU the same bits in whatever batches
-        and on however many threads.
-
-    Raises
-    ------
-    InputError
-        When the seed or an index is negative.
+    The seed and its index determine an image: on a CPU the same bits in whatever batches and on
+    however many threads. Everything but drawing the numbers is done on ``device``. InputError when
+    the seed or an index is negative.
 
     Notes
     -----
-    Time: two complex FFTs of ``size x size`` an image, which carry both backgrounds, and
-    ``2 size^2 + size`` random numbers. Memory beyond the result: some
-    10 MB, or twenty times one image.
+    Time: two complex FFTs of ``size x size`` an image, which carry both backgrounds, and ``2 size^2
+    + size`` random numbers. Memory beyond the result: some 10 MB, or twenty times one image.
 
-    The published generator has the same law but for contours that leave the image at the top, where
-    it counts rows from the bottom instead.
+    The published generator has the same law, except for contours that leave the image at the top,
+    where it counts rows from the bottom instead.
     """
     images = torch.empty(len(indices), 1, law.size, law.size, device=device)
     step = max(1, _PIXELS_AT_A_TIME // law.size**2)
@@ -130,24 +112,11 @@ def c_alpha(
 
 
 def contours(numbers: torch.Tensor, a: float) -> torch.Tensor:
-    """Filter 1-D white noise by ``|k|^-a``.
-
-    Parameters
-    ----------
-    numbers : torch.Tensor
-        ``(n, N)`` white noise.
-    a : float
-        Exponent.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n, N)`` contour heights, as fractions of the image's side.
-    """
+    """Filter 1-D white noise, ``(n, N)``, by ``|k|^-a``: contour heights, in sides of the image."""
     gain = _gain(numbers.shape[-1], 1, a).to(numbers.device)
     several = numbers.expand(2, -1) if len(numbers) == 1 else numbers
-    # The FFT of a single row rounds otherwise than those of several, and that of real numbers
-    # otherwise on one thread than on two.
+    # The FFT of a single row is rounded differently from those of several, and that of real numbers
+    # differently on one thread than on two.
     spectra = torch.fft.fft(torch.complex(several, torch.zeros_like(several)))
     return torch.fft.ifft(spectra * gain).real[: len(numbers)]
 
@@ -155,17 +124,7 @@ def contours(numbers: torch.Tensor, a: float) -> torch.Tensor:
 def backgrounds(numbers: torch.Tensor, a: float) -> torch.Tensor:
     """Filter pairs of 2-D white noise fields by ``|k|^-a``, as real and imaginary part of one.
 
-    Parameters
-    ----------
-    numbers : torch.Tensor
-        ``(n, N, N, 2)`` white noise.
-    a : float
-        Exponent.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n, N, N, 2)`` periodic fields, not yet rescaled.
+    ``(n, N, N, 2)``; the fields are periodic, and not yet rescaled.
     """
     gain = _gain(numbers.shape[1], 2, a).to(numbers.device)
     spectrum = torch.fft.fft2(torch.view_as_complex(numbers))
@@ -176,18 +135,9 @@ def backgrounds(numbers: torch.Tensor, a: float) -> torch.Tensor:
 def masks(heights: torch.Tensor, blur: int) -> torch.Tensor:
     """Fill the region below each contour, and average it over ``blur x blur`` pixels.
 
-    Parameters
-    ----------
-    heights : torch.Tensor
-        ``(n, N)`` first row of the region in each column, in pixels, not necessarily whole.
-    blur : int
-        Side of the square, whose centre is half a pixel up and to the left for an even one; columns
-        are reflected at the image's border.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n, N, N)`` in [0, 1]; 1 inside the region.
+    Heights, ``(n, N)``, are the first row of the region in each column, in pixels, not necessarily
+    whole. Gives ``(n, N, N)`` in [0, 1], 1 inside the region. The square's centre is half a pixel
+    up and to the left for an even side; columns are reflected at the image's border.
     """
     size = heights.shape[-1]
     columns = torch.arange(-(blur // 2), size + (blur - 1) // 2, device=heights.device).abs()

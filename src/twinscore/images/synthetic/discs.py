@@ -6,7 +6,7 @@ r"""Discs: a manifold of images with five parameters, in closed form.
 at pixel q, for the centre c, radius r, foreground f and background b. :math:`\varphi` is the
 distance to the edge, positive inside, up to second order in it, and unlike it smooth at the centre.
 :math:`\Phi` is the normal distribution function (an erf profile) and w the edge's width. So x
-depends smoothly on all five parameters (Kadkhodaie et al. 2024 draw hard-edged ones).
+depends smoothly on all five parameters (docs/formulas.md#discs).
 """
 
 import math
@@ -29,16 +29,9 @@ def discs(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Make discs of random parameters.
+    """Make discs of random parameters, rendered on ``device``.
 
-    Parameters
-    ----------
-    indices, size, radius, seed
-        As for :func:`sample_parameters`.
-    edge : float
-        Width w of the edge in pixels.
-    device : str or torch.device
-        Where they are rendered.
+    Parameters and errors as for :func:`sample_parameters` and :func:`render`.
 
     Returns
     -------
@@ -46,11 +39,6 @@ def discs(
         ``(n, 1, size, size)`` float32 in [0, 1].
     parameters : torch.Tensor
         ``(n, 5)`` float32, the exact ones: :func:`render` makes the same images of them.
-
-    Raises
-    ------
-    InputError
-        When the discs do not fit, or a value is out of its range.
     """
     parameters = sample_parameters(indices, size=size, radius=radius, seed=seed).float().to(device)
     return render(parameters, size, edge=edge), parameters
@@ -63,30 +51,12 @@ def sample_parameters(
     radius: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> torch.Tensor:
-    """Draw the parameters of discs that fit into the image.
+    """Draw the parameters of discs that fit into the image, ``(n, 5)`` float64 on the CPU.
 
-    Parameters
-    ----------
-    indices : sequence of int
-        ``n`` numbers of images.
-    size : int
-        Side of the image in pixels.
-    radius : tuple of float, optional
-        Least and largest radius in pixels, uniform between; by default a tenth and four tenths of
-        the side.
-    seed : int
-        With its index it determines a disc.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n, 5)`` float64 on the CPU. Given the radius, the centre is uniform where the disc fits;
-        foreground and background are uniform in [0, 1].
-
-    Raises
-    ------
-    InputError
-        When the size is less than 1, or the largest disc does not fit, or the smallest is none.
+    The seed and its index determine a disc. The radius is uniform between the two given, in pixels
+    (by default a tenth and four tenths of the side); given the radius, the centre is uniform where
+    the disc fits; foreground and background are uniform in [0, 1]. InputError when the size is less
+    than 1, or the largest disc does not fit, or the smallest is none.
     """
     draws = torch.empty(len(indices), 5, dtype=torch.float64)
     for row, generator in zip(draws, stream.generators(indices, seed), strict=True):
@@ -97,24 +67,10 @@ def sample_parameters(
 def parameters_at(
     draws: torch.Tensor, *, size: int = 80, radius: tuple[float, float] | None = None
 ) -> torch.Tensor:
-    """Turn uniform numbers into parameters: the law of :func:`sample_parameters`.
+    """Turn uniform numbers into parameters: the law and the errors of :func:`sample_parameters`.
 
-    Parameters
-    ----------
-    draws : torch.Tensor
-        ``(n, 5)`` in [0, 1]: where the centre lies in its range, the radius, the intensities.
-    size, radius
-        As for :func:`sample_parameters`.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n, 5)``, dtype and device of the draws.
-
-    Raises
-    ------
-    InputError
-        As for :func:`sample_parameters`.
+    ``draws``, ``(n, 5)`` in [0, 1], are where the centre lies in its range, the radius, the
+    intensities; the parameters have their shape, dtype and device.
     """
     if size < 1:
         raise InputError(f"size: {size} is out of range; give at least 1")
@@ -130,26 +86,11 @@ def parameters_at(
 
 
 def render(parameters: torch.Tensor, size: int, *, edge: float = 1.0) -> torch.Tensor:
-    """Draw discs.
+    """Draw discs, ``(B, 1, size, size)``, of parameters ``(B, 5)``, see :data:`PARAMETERS`.
 
-    Parameters
-    ----------
-    parameters : torch.Tensor
-        ``(B, 5)``, see :data:`PARAMETERS`.
-    size : int
-        Side of the image in pixels.
-    edge : float
-        Width w of the edge in pixels: the standard deviation of its erf profile.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(B, 1, size, size)``, dtype and device of the parameters.
-
-    Raises
-    ------
-    InputError
-        When a disc does not fit into the image, or a value is out of its range.
+    Dtype and device are those of the parameters. ``edge`` is the width w of the edge in pixels: the
+    standard deviation of its erf profile. InputError when a disc does not fit into the image, or a
+    value is out of its range.
     """
     _require_fit(parameters, size, edge)
     foreground, background = parameters[:, 3:, None, None].unbind(1)
@@ -158,24 +99,11 @@ def render(parameters: torch.Tensor, size: int, *, edge: float = 1.0) -> torch.T
 
 
 def tangents(parameters: torch.Tensor, size: int, *, edge: float = 1.0) -> torch.Tensor:
-    """Differentiate the image in each parameter.
+    """Differentiate the image in each parameter; parameters and errors as for :func:`render`.
 
-    Parameters
-    ----------
-    parameters, size, edge
-        As for :func:`render`.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(B, 5, 1, size, size)``, per pixel or per unit of intensity, in the order of
-        :data:`PARAMETERS`. They span the tangent space: of dimension 5 where foreground and
-        background differ, else 2.
-
-    Raises
-    ------
-    InputError
-        As for :func:`render`.
+    ``(B, 5, 1, size, size)``, per pixel or per unit of intensity, in the order of
+    :data:`PARAMETERS`. They span the tangent space: of dimension 5 where foreground and background
+    differ, else 2.
     """
     _require_fit(parameters, size, edge)
     radius, foreground, background = parameters[:, 2:, None, None].unbind(1)

@@ -6,7 +6,7 @@ A stationary Gaussian field on the periodic grid is
 
 F the unitary 2-D Fourier transform and S the *spectrum*: the eigenvalues of its covariance. The
 laws below are all a closed form needs. Values are not clipped to [0, 1], which would spoil the
-density: the default contrast keeps them inside but for five standard deviations.
+density: at the default contrast the range ends five standard deviations from the mean.
 """
 
 import math
@@ -42,8 +42,8 @@ class MixtureLaw:
     Raises
     ------
     InputError
-        When they are not of these shapes, the weights no probabilities, or a spectrum is negative
-        or no covariance of real images (not even in the frequency).
+        When they are not of these shapes, the weights are not probabilities, or a spectrum is
+        negative or not a covariance of real images (not even in the frequency).
     """
 
     weights: torch.Tensor
@@ -67,7 +67,7 @@ class MixtureLaw:
         even = torch.allclose(self.spectra, mirrored, rtol=1e-9, atol=0)
         if not (even and (self.spectra >= 0).all() and torch.isfinite(self.spectra).all()):
             raise InputError(
-                "spectra: no covariance of real images; give finite values of 0 or more with "
+                "spectra: not a covariance of real images; give finite values of 0 or more with "
                 "S(-k) = S(k)"
             )
 
@@ -135,23 +135,9 @@ def spectrum_of(size: int, spectrum: Spectrum = 4.0, *, contrast: float = 0.1) -
 def field_law(
     size: int, spectrum: Spectrum = 4.0, *, contrast: float = 0.1, mean: float = 0.5
 ) -> MixtureLaw:
-    """The law of a stationary Gaussian field: a mixture of one.
+    """The law of a stationary Gaussian field: a mixture of one, ``mean`` in every pixel.
 
-    Parameters
-    ----------
-    size, spectrum, contrast
-        As for :func:`spectrum_of`.
-    mean : float
-        Of every pixel, image units.
-
-    Returns
-    -------
-    MixtureLaw
-
-    Raises
-    ------
-    InputError
-        As for :func:`spectrum_of`.
+    Other parameters, units and errors as for :func:`spectrum_of`.
     """
     values = spectrum_of(size, spectrum, contrast=contrast)
     _require_mean(mean)
@@ -187,10 +173,6 @@ def mixture_law(
     seed : int
         Determines the means.
 
-    Returns
-    -------
-    MixtureLaw
-
     Raises
     ------
     InputError
@@ -211,18 +193,10 @@ def mixture_law(
 def mixture(
     indices: stream.Indices, law: MixtureLaw, *, seed: int = 0, device: str | torch.device = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw images of a mixture of Gaussian fields.
+    """Draw images of a mixture of Gaussian fields; the seed and its index determine an image.
 
-    Parameters
-    ----------
-    indices : sequence of int
-        ``n`` numbers of images.
-    law : MixtureLaw
-        From :func:`field_law` or :func:`mixture_law`, or made by hand.
-    seed : int
-        With its index it determines an image.
-    device : str or torch.device
-        Where everything but drawing the numbers is done.
+    Everything but drawing the numbers is done on ``device``. InputError when the seed or an index
+    is negative.
 
     Returns
     -------
@@ -230,11 +204,6 @@ def mixture(
         ``(n, 1, H, W)`` float32, not clipped.
     components : torch.Tensor
         ``(n,)`` int64: the component each was drawn from.
-
-    Raises
-    ------
-    InputError
-        When the seed or an index is negative.
     """
     height, width = law.means.shape[1:]
     means, roots = law.means.float().to(device), law.spectra.sqrt().float().to(device)
@@ -250,23 +219,7 @@ def mixture(
 
 
 def components_of(indices: stream.Indices, law: MixtureLaw, *, seed: int = 0) -> torch.Tensor:
-    """Say which component each image is drawn from, without making it.
-
-    Parameters
-    ----------
-    indices, law, seed
-        As for :func:`mixture`.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n,)`` int64 on the CPU.
-
-    Raises
-    ------
-    InputError
-        When the seed or an index is negative.
-    """
+    """The components of :func:`mixture`, ``(n,)`` int64 on the CPU, without making images."""
     first = torch.special.ndtr(stream.normal(indices, 1, seed)[:, 0].double())
     return torch.bucketize(first, law.weights.cumsum(0)[:-1])
 
@@ -279,29 +232,11 @@ def subspace_law(
     mean: float = 0.5,
     seed: int = 0,
 ) -> SubspaceLaw:
-    """Draw a subspace, uniform among all of its dimension.
+    """Draw a subspace, uniform among all of its dimension, which is from 1 to ``size^2``.
 
-    Parameters
-    ----------
-    size : int
-        Side of the image in pixels.
-    dimension : int
-        Of the subspace, 1 to ``size^2``.
-    contrast : float
-        Standard deviation of a pixel, image units, as an average over pixels.
-    mean : float
-        Of every pixel, image units.
-    seed : int
-        Determines the basis.
-
-    Returns
-    -------
-    SubspaceLaw
-
-    Raises
-    ------
-    InputError
-        When the dimension, size or contrast is out of its range, or the seed negative.
+    The seed determines its basis. ``contrast`` is the standard deviation of a pixel, as an average
+    over pixels, and ``mean`` that of every pixel; image units. InputError when the dimension, size
+    or contrast is out of its range, or the seed negative.
     """
     _require_size(size, contrast)
     pixels = size * size
@@ -320,31 +255,9 @@ def subspace_law(
 def subspace(
     indices: stream.Indices, law: SubspaceLaw, *, seed: int = 0, device: str | torch.device = "cpu"
 ) -> torch.Tensor:
-    """Draw images on a linear subspace.
+    """Draw images on a linear subspace, ``(n, 1, H, W)`` float32, not clipped.
 
-    Parameters
-    ----------
-    indices : sequence of int
-        ``n`` numbers of images.
-    law : SubspaceLaw
-        From :func:`subspace_law`.
-    seed : int
-        With its index it determines an image.
-    device : str or torch.device
-        Where everything but drawing the numbers is done.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n, 1, H, W)`` float32, not clipped, on the subspace up to rounding.
-
-    Raises
-    ------
-    InputError
-        When the seed or an index is negative.
-
-    Notes
-    -----
+    Indices, seed, device and errors as for :func:`mixture`. They lie on it up to rounding.
     Directions are added one after the other: a matrix product's rounding depends on the batch.
     """
     coefficients = law.scale * stream.normal(indices, len(law.basis), seed).to(device)

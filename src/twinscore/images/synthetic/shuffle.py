@@ -1,7 +1,7 @@
 """One fixed permutation of the pixels, the same for all images: distances and densities stay.
 
 It leaves the optimal denoiser's error unchanged and takes away what convolutions are good at
-(Kadkhodaie et al. 2024, shuffled faces).
+(docs/formulas.md#shuffled-pixels).
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ class PixelShuffle:
     Raises
     ------
     InputError
-        When it is no permutation.
+        When it is not a permutation.
     """
 
     order: np.ndarray
@@ -36,54 +36,22 @@ class PixelShuffle:
         order = np.asarray(self.order)
         if order.ndim != 1 or order.dtype.kind not in "iu":
             raise InputError(
-                f"order: {order.dtype} of shape {order.shape} is no permutation; "
+                f"order: {order.dtype} of shape {order.shape} is not a permutation; "
                 "give a list of pixel numbers"
             )
         if not np.array_equal(np.sort(order), np.arange(len(order))):
             raise InputError(
-                f"order: no permutation of {len(order)} pixels; "
+                f"order: not a permutation of {len(order)} pixels; "
                 f"give every number from 0 to {len(order) - 1} once"
             )
         object.__setattr__(self, "order", order.astype(np.int64))
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Shuffle images.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(..., H, W)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Of the same shape.
-
-        Raises
-        ------
-        InputError
-            When the permutation has another length than H W.
-        """
+        """Shuffle images ``(..., H, W)``; InputError when the permutation's length is not H W."""
         return self._move(x, self.order)
 
     def invert(self, x: torch.Tensor) -> torch.Tensor:
-        """Undo :meth:`apply`.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            ``(..., H, W)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Of the same shape.
-
-        Raises
-        ------
-        InputError
-            When the permutation has another length than H W.
-        """
+        """Undo :meth:`apply`."""
         return self._move(x, np.argsort(self.order))
 
     def _move(self, x: torch.Tensor, order: np.ndarray) -> torch.Tensor:
@@ -100,46 +68,16 @@ class PixelShuffle:
 
 
 def pixel_shuffle(height: int, width: int, seed: int) -> PixelShuffle:
-    """Draw a permutation, uniform among all.
-
-    Parameters
-    ----------
-    height, width : int
-        Of the images.
-    seed : int
-        Determines it, 0 or more.
-
-    Returns
-    -------
-    PixelShuffle
-
-    Raises
-    ------
-    InputError
-        When the seed is negative.
-    """
+    """Draw a permutation, uniform among all; InputError when the seed is negative."""
     return PixelShuffle(stream.shared(seed).permutation(height * width))
 
 
 def shuffle_pixels(images: ImageSet, shuffle: PixelShuffle | int) -> ImageSet:
-    """Shuffle the pixels of all images, when they are read.
+    """Shuffle the pixels of all images, when they are read; a seed stands for its permutation.
 
-    Parameters
-    ----------
-    images : ImageSet
-        N images. They are read once from first to last, for their digests.
-    shuffle : PixelShuffle or int
-        The permutation, or the seed of one.
-
-    Returns
-    -------
-    ImageSet
-        With the same names, labels, groups and attributes.
-
-    Raises
-    ------
-    InputError
-        When the permutation has another length than H W, or the seed is negative.
+    Names, labels, groups and attributes stay. The images are read once from first to last, for
+    their digests. InputError when the permutation has another length than H W, or the seed is
+    negative.
     """
     channels, height, width = images.shape
     if not isinstance(shuffle, PixelShuffle):

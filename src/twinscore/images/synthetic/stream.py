@@ -20,25 +20,10 @@ numbers apart, so that no two images overlap."""
 
 
 def generators(indices: Indices, seed: int) -> Iterator[np.random.Generator]:
-    """Give each image its generator.
+    """Give each image its generator, at the start of the image's numbers.
 
-    Parameters
-    ----------
-    indices : sequence of int
-        Numbers of the images, 0 or more, in any order.
-    seed : int
-        Determines all images, 0 or more.
-
-    Yields
-    ------
-    numpy.random.Generator
-        At the start of the image's numbers. It is the same object every time: use it before taking
-        the next one.
-
-    Raises
-    ------
-    InputError
-        When the seed or an index is negative, or they are no integers.
+    Indices are in any order. It is the same object every time: use it before taking the next one.
+    InputError when the seed or an index is negative, or they are not integers.
     """
     rows = _checked(indices, seed)
     bits = np.random.PCG64DXSM(np.random.SeedSequence(seed))
@@ -51,48 +36,18 @@ def generators(indices: Indices, seed: int) -> Iterator[np.random.Generator]:
 
 
 def shared(seed: int) -> np.random.Generator:
-    """Make the generator of what all images of a seed share: means, a basis, a permutation.
+    """Generator of what all images of a seed share: means, a basis, a permutation.
 
-    Parameters
-    ----------
-    seed : int
-        0 or more.
-
-    Returns
-    -------
-    numpy.random.Generator
-        Independent of the generators of the images.
-
-    Raises
-    ------
-    InputError
-        When the seed is negative.
+    It is independent of the generators of the images. InputError when the seed is negative.
     """
     _require_seed(seed)
     return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=(0,))))
 
 
 def uniform(indices: Indices, count: int, seed: int) -> torch.Tensor:
-    """Draw numbers uniform in [-1, 1], at the cost of 32 random bits each.
+    """Numbers uniform in [-1, 1], ``(n, count)`` float32 on the CPU, of 32 random bits each.
 
-    Parameters
-    ----------
-    indices : sequence of int
-        ``n`` numbers of images.
-    count : int
-        Numbers an image.
-    seed : int
-        As for :func:`generators`.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n, count)`` float32 on the CPU, at half the cost of the generator's own float32 numbers.
-
-    Raises
-    ------
-    InputError
-        As for :func:`generators`.
+    At half the cost of the generator's own float32 numbers. Errors as for :func:`generators`.
     """
     words = np.empty((len(indices), -(-count // 2)), dtype=np.uint64)
     for row, generator in zip(words, generators(indices, seed), strict=True):
@@ -101,27 +56,7 @@ def uniform(indices: Indices, count: int, seed: int) -> torch.Tensor:
 
 
 def normal(indices: Indices, count: int, seed: int) -> torch.Tensor:
-    """Draw standard normal numbers.
-
-    Parameters
-    ----------
-    indices : sequence of int
-        ``n`` numbers of images.
-    count : int
-        Numbers an image.
-    seed : int
-        As for :func:`generators`.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(n, count)`` float32 on the CPU.
-
-    Raises
-    ------
-    InputError
-        As for :func:`generators`.
-    """
+    """Standard normal numbers, ``(n, count)`` float32 on the CPU; errors as :func:`generators`."""
     numbers = np.empty((len(indices), count), dtype=np.float32)
     for row, generator in zip(numbers, generators(indices, seed), strict=True):
         generator.standard_normal(out=row, dtype=np.float32)

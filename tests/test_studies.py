@@ -1,0 +1,262 @@
+"""What every study must do, whatever it studies: run, resume, extend, refuse, estimate, report."""
+
+import csv
+import json
+import re
+import shutil
+from importlib import import_module
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from twinscore import cli, environment
+from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
+from twinscore.experiments import budget
+from twinscore.report import page, reading
+from twinscore.report.content import HOLDS_NOT
+from twinscore.results import studies
+
+NET = ("--network.width", "2", "--network.levels", "1")
+STEPS = ("--training.steps", "4", "--training.batch", "4", "--training.evaluations", "1")
+TRAINED = (*NET, *STEPS)
+DRAWN = (*TRAINED, "--sampling.steps", "2")
+WORDS = {
+    "clusters": (
+        *("--clusters", "12", "--n", "4", "--test", "4", "--samples", "3", "--replicates", "2"),
+        *("--duplicate-threshold", "1", "--likelihood.images", "2", "--likelihood.steps", "2"),
+        *("--likelihood.probes", "1", *DRAWN),
+    ),
+    "duplicates": ("--threshold", "0.98"),
+    "harmonics": (
+        *("--model", "MODEL", "--vectors", "4", "--sigmas", "0.1", "0.4", "--draws", "4"),
+    ),
+    "manifold": (
+        *("--size", "8", "--radius", "1.5", "3.0", "--n", "12", "--test", "4", "--exact", "0"),
+        *("--bases", "1", "--levels", "4", "20", *TRAINED),
+    ),
+    "mixture": (
+        *("--sizes", "16", "64", "256", "--widths", "8", "16", "32", "--tau-count", "4"),
+        *("--replicates", "2", "--tolerance", "0.02", "--shift.distances", "3"),
+        *("--shift.watched", "3", "--shift.weights", "0.1", "--shift.width", "16"),
+        *("--shift.samples", "64", "--shift.replicates", "2", "--twins.width", "16"),
+        *("--twins.count", "3", "--twins.replicates", "2"),
+    ),
+    "regularity": (
+        *("--alphas", "1", "3", "--generators", "regularity", "--size", "16", "--test", "5"),
+        *("--levels", "10", "20", "30", "--fit-range", "10", "30", "--eigenvectors", "3"),
+        *("--network.kind", "bf_cnn", "--network.width", "2", "--network.layers", "2", *STEPS),
+    ),
+    "restore": ("--model", "MODEL", "--image", "IMAGE", "--samples", "2", "--steps", "4"),
+    "shuffled": ("--data", "digits", "--n", "32", "--test", "8", "--replicates", "2", *TRAINED),
+    "transition": ("--sizes", "2", "5", "--test", "6", "--samples", "5", *DRAWN),
+}
+"""The quickest run of each study; a study that is not here fails the tests."""
+SHORTER = {
+    "regularity": ("--alphas", "1"),
+    "transition": ("--sizes", "2"),
+}
+"""What, said after those words, leaves out a part with which the run can be extended."""
+NOT_SAME = (".lock", "environment.json", "log.txt", "report.html", "figures", "resume.pt")
+
+pytestmark = [pytest.mark.parametrize("study", sorted(studies()))]
+
+
+def test_a_quickest_run_is_known(study):
+    assert study in WORDS
+    extendable = import_module(f"twinscore.experiments.{study}").STUDY.extendable
+    assert bool(extendable) == (study in SHORTER)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_core():
+    """One worker with one thread, whatever the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "available_cores", lambda: 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A model and a picture."""
+    folder = tmp_path_factory.mktemp("inputs")
+    spec = NetworkSpec(width=2, levels=1)
+    model = Checkpoint(build(spec, 1, seed=0).eval(), (1, 8, 8), (0.3,))
+    save(folder / "model.safetensors", model, spec)
+    digit = (load_digits().images[0] * 255 / 16).astype(np.uint8)
+    Image.fromarray(digit).save(folder / "image.png")
+    return {"MODEL": str(folder / "model.safetensors"), "IMAGE": str(folder / "image.png")}
+
+
+@pytest.fixture
+def twinscore(inputs, capfd):
+    """Run a study by the command line: exit code, what it printed, its complaints."""
+
+    def call(study, out, *more):
+        words = [inputs.get(word, word) for word in WORDS[study]]
+        machine = import_module(f"twinscore.experiments.{study}").STUDY.machine
+        words += ["--device", "cpu"] if "device" in machine and "--device" not in more else []
+        code = cli.main([study, *words, *more, "--out", str(out)])
+        said = capfd.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+FINISHED = {}
+
+
+@pytest.fixture
+def finished(study, twinscore, tmp_path_factory):
+    """A finished run of the study: its folder, and what was printed."""
+    if study not in FINISHED:
+        folder = tmp_path_factory.mktemp(study) / "run"
+        code, said, errors = twinscore(study, folder)
+        assert code == 0, errors
+        FINISHED[study] = folder, said
+    return FINISHED[study]
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / "run", copy_function=shutil.copy2)
+
+
+def contents(folder):
+    """Bytes of every file of a run that must not change; histories without their seconds."""
+    found = {}
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder))
+        if not path.is_file() or any(part in name for part in NOT_SAME):
+            continue
+        found[name] = path.read_bytes()
+        if path.name == "history.csv":
+            rows = list(csv.DictReader(path.read_text().splitlines()))
+            found[name] = [row | {"seconds": None} for row in rows]
+    return found
+
+
+def kept(folder):
+    """When the weights and measures of its tasks were written."""
+    return {p: p.stat().st_mtime_ns for p in (folder / "trials").rglob("*.safetensors")}
+
+
+def test_a_run_holds_its_result_and_prints_it(study, finished):
+    folder, said = finished
+    run = reading.read(folder)
+    assert run.study == study
+    assert run.result.complete
+    assert run.result.missing == []
+    assert said.startswith(f"{run.result.verdict}\n{run.result.table()}\n")
+    assert said.splitlines()[-1] == f"report: {folder / 'report.html'}"
+    assert "NaN" not in (folder / "result.json").read_text()
+
+
+def test_run_again_it_does_nothing_again(study, finished, copied, twinscore):
+    before, times = contents(copied), kept(copied)
+    code, said, _ = twinscore(study, copied)
+    assert code == 0
+    assert said.splitlines()[:-1] == finished[1].splitlines()[:-1]
+    assert contents(copied) == before
+    assert kept(copied) == times
+    assert times, "nothing was kept"
+
+
+def test_what_is_lost_is_made_again_with_the_same_bytes(study, finished, copied, twinscore):
+    before = contents(copied)
+    for name in ("result.json", "arrays.safetensors"):
+        (copied / name).unlink()
+    first = sorted((copied / "trials").iterdir())[0]
+    shutil.rmtree(first) if first.is_dir() else first.unlink()
+    assert twinscore(study, copied)[0] == 0
+    assert contents(copied) == before
+
+
+def test_stopped_and_continued_it_ends_the_same(study, finished, tmp_path, twinscore, monkeypatch):
+    module = import_module("twinscore.experiments.study")
+    run_tasks = module.run_tasks
+
+    def stopped_after_the_first(*arguments, **options):
+        outcomes = run_tasks(*arguments, **options)
+        yield next(outcomes)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "run_tasks", stopped_after_the_first)
+        code, _, errors = twinscore(study, tmp_path / "run")
+    assert code == 130
+    assert "continue with: twinscore" in errors
+    assert twinscore(study, tmp_path / "run")[0] == 0
+    assert contents(tmp_path / "run") == contents(finished[0])
+
+
+def test_extended_it_ends_like_a_run_of_the_whole(study, finished, tmp_path, twinscore):
+    if study not in SHORTER:
+        pytest.skip("cannot be extended")
+    assert twinscore(study, tmp_path / "run", *SHORTER[study])[0] == 0
+    times = kept(tmp_path / "run")
+    assert twinscore(study, tmp_path / "run")[0] == 0
+    assert {path: kept(tmp_path / "run")[path] for path in times} == times
+    assert contents(tmp_path / "run") == contents(finished[0])
+    code, _, errors = twinscore(study, tmp_path / "run", *SHORTER[study])
+    assert (code, len(errors.splitlines())) == (2, 1)
+
+
+def test_another_spec_does_not_touch_the_folder(study, finished, copied, twinscore):
+    before = contents(copied)
+    other = ("--threshold", "0.97") if study == "duplicates" else ("--seed", "1")
+    code, said, errors = twinscore(study, copied, *other)
+    assert (code, said) == (2, "")
+    assert re.fullmatch(r"twinscore: .*holds a run of another spec \(differs in .*\n", errors)
+    assert contents(copied) == before
+
+
+def test_what_does_not_fit_the_memory_is_refused(study, tmp_path, twinscore, monkeypatch):
+    monkeypatch.setattr(budget, "available_memory", lambda device: 1000)
+    code, said, errors = twinscore(study, tmp_path / "run")
+    assert (code, said) == (2, "")
+    assert re.fullmatch(r"twinscore: .*GB.*\n", errors)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_estimate_is_printed_and_nothing_written(study, tmp_path, finished, twinscore):
+    code, said, errors = twinscore(study, tmp_path / "run", "--estimate")
+    assert (code, errors) == (0, "")
+    assert re.fullmatch(r"\d.*: about .* of memory and .* of disk\n", said)
+    assert list(tmp_path.iterdir()) == []
+    log = (finished[0] / "log.txt").read_text()
+    assert re.search(r"^estimate: \d.*: about .* of memory and .* of disk$", log, flags=re.M)
+    code, said, _ = twinscore(study, finished[0], "--estimate")
+    assert (code, said.startswith("nothing left to do")) == (0, True)
+
+
+def test_the_report_leaves_images_out_when_asked(study, copied):
+    drawings = page._drawings(page._study(reading.read(copied)))
+    showing = {name for name, drawing in drawings.items() if drawing.images}
+    text = page.write(copied).read_text()
+    drawn = set(re.findall(r'<figure id="(\w+)">', text))
+    assert drawn
+    assert {path.stem for path in (copied / "figures").iterdir()} == drawn
+    assert "<img" in text
+    text = page.write(copied, images=False).read_text()
+    assert set(re.findall(r'<figure id="(\w+)">', text)) == drawn - showing
+    assert {path.stem for path in (copied / "figures").iterdir()} == drawn - showing
+    assert HOLDS_NOT in text
+    assert "<canvas" not in text
+
+
+def test_a_missing_device_is_one_line(study, tmp_path, twinscore):
+    machine = import_module(f"twinscore.experiments.{study}").STUDY.machine
+    if "device" not in machine:
+        pytest.skip("has no device")
+    code, said, errors = twinscore(study, tmp_path / "run", "--device", "mps")
+    assert (code, said) == (2, "")
+    assert errors == "twinscore: --device: mps is not available on this machine; give auto or cpu\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_read_back_as_they_were_written(study, finished):
+    model = import_module(f"twinscore.results.{study}").Result
+    content = json.loads((finished[0] / "result.json").read_text())
+    assert json.loads(model.model_validate(content).model_dump_json()) == content
