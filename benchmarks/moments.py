@@ -40,25 +40,11 @@ def mixture() -> GaussianMixture:
 
 
 def flow(solver, steps):
-    def run(denoiser, z, *, seeds, **levels):
-        return probability_flow(denoiser, z, solver=solver, steps=steps, **levels), len(z)
-
-    return run
-
-
-def scheduled(sampler, **options):
-    def run(denoiser, z, **levels):
-        return sampler(denoiser, z, **options, **levels), len(z)
-
-    return run
+    return partial(probability_flow, solver=solver, steps=steps)
 
 
 def published(**options):
-    def run(denoiser, z, **levels):
-        out = sampling.reverse_diffusion(denoiser, z, max_steps=4000, **options, **levels)
-        return out.samples[out.converged], int(out.converged.sum())
-
-    return run
+    return partial(sampling.reverse_diffusion, max_steps=4000, **options)
 
 
 def samplers(quick: bool):
@@ -66,8 +52,8 @@ def samplers(quick: bool):
     yield "heun, 15 steps", flow(heun, 15)
     yield from ((f"dpm, {n} steps", flow(dpm, n)) for n in (10, 20, 100))
     for n in (60,) if quick else (60, 400):
-        yield f"ancestral, {n} steps", scheduled(sampling.ancestral, steps=n)
-    yield "Langevin-corrected, 30 steps", scheduled(sampling.langevin_corrected, steps=30)
+        yield f"ancestral, {n} steps", partial(sampling.ancestral, steps=n)
+    yield "Langevin-corrected, 30 steps", partial(sampling.langevin_corrected, steps=30)
     for h0, beta in ((0.1, 0.3),) if quick else ((0.1, 0.3), (0.01, 0.1), (0.01, 0.5), (0.01, 1.0)):
         yield f"reverse diffusion, h0 {h0:g}, beta {beta:g}", published(h0=h0, beta=beta)
 
@@ -99,14 +85,17 @@ def main() -> None:
     print(head + f"{'first mode':>18s}{'seconds':>9s}")
     for name, sampler in samplers(arguments.quick):
         begin = time.perf_counter()
-        run = partial(sampler, **levels)
-        x, kept = run(gaussian, starts[0] / SIGMA_MAX)
-        total, error, broad, narrow = ratios(gaussian, x)
-        x, whole = run(modes, starts[1] / SIGMA_MAX)
-        share = modes.responsibilities(x, SIGMA_MIN)[:, 0].round().mean().item()
-        spread = math.sqrt(share * (1 - share) / whole)
+        drawn = (
+            sampler(form, start / SIGMA_MAX, **levels)
+            for form, start in zip((gaussian, modes), starts, strict=True)
+        )
+        one, two = (x[torch.isfinite(x).flatten(1).all(1)] for x in drawn)
+        total, error, broad, narrow = ratios(gaussian, one)
+        share = modes.responsibilities(two, SIGMA_MIN)[:, 0].round().mean().item()
+        spread = math.sqrt(share * (1 - share) / len(two))
+        kept = min(len(one), len(two)) / count
         print(
-            f"{name:36s}{min(kept, whole) / count:10.3f}{total:9.3f} ± {error:.3f}{broad:7.3f}"
+            f"{name:36s}{kept:10.3f}{total:9.3f} ± {error:.3f}{broad:7.3f}"
             f"{narrow:8.3f}{share:10.3f} ± {spread:.3f}{time.perf_counter() - begin:9.1f}",
             flush=True,
         )

@@ -19,7 +19,6 @@ from twinscore import images, runs
 from twinscore.denoisers import load
 from twinscore.experiments import comparison
 from twinscore.experiments.drawing import SamplingSpec, draw
-from twinscore.experiments.trials import Measures
 
 SAMPLERS = {
     "standard": SamplingSpec(),
@@ -32,12 +31,11 @@ SAMPLERS = {
 }
 
 
-def measures(trial: Path, seeds: np.ndarray, spec: SamplingSpec) -> Measures:
+def measures(trial: Path, seeds: np.ndarray, spec: SamplingSpec) -> comparison.Measures:
     """What the run measured on a trial, with samples of another sampler."""
     stored = load_file(next(trial.glob("measures-*.safetensors")))
-    kept = Measures(**(stored | {"unfinished": 0}))
     samples, unfinished = draw(load(trial), seeds, spec, batch=128)
-    return replace(kept, samples=samples, unfinished=unfinished)
+    return stored | {"samples": samples, "unfinished": np.array([unfinished])}
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ USES = {
     "encode": lambda f, y: sampling.encode(f, y, steps=3),
     "ancestral": lambda f, y: sampling.ancestral(f, y, seeds=range(4), steps=3),
     "langevin": lambda f, y: sampling.langevin_corrected(f, y, seeds=range(4), steps=3),
-    "stochastic": lambda f, y: sampling.reverse_diffusion(f, y, seeds=range(4), h0=0.5).samples,
+    "stochastic": lambda f, y: sampling.reverse_diffusion(f, y, seeds=range(4), h0=0.5),
     "likelihood": lambda f, y: sampling.log_density(
         f, y, lambda z: -z.square().flatten(1).sum(1), steps=2
     ),

@@ -12,9 +12,9 @@ from twinscore import images
 from twinscore.analysis import memorization, similarity, statistics
 from twinscore.analysis.denoising import psnr_table
 from twinscore.denoisers.layers import generator_of
-from twinscore.experiments import comparison, results
-from twinscore.experiments.results import Median, PerTwin, Quantiles, Similarity, Value
-from twinscore.experiments.trials import Measures
+from twinscore.experiments import comparison, transition
+from twinscore.results.base import Interval
+from twinscore.results.transition import Median, PerTwin, Quantiles
 from twinscore.training.history import SIGMAS
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
@@ -260,7 +260,7 @@ def median(value, half=0.01):
 
 
 def fraction(low):
-    return None if low is None else Value(value=low + 0.02, low=low, high=low + 0.04)
+    return None if low is None else Interval(value=low + 0.02, low=low, high=low + 0.04)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def fraction(low):
     ],
 )
 def test_the_rule_of_the_verdict(twin, a, b, copies, held_out, verdict):
-    nearest = Similarity(a=median(a), b=median(b))
+    nearest = PerTwin(a=median(a), b=median(b))
     fractions = PerTwin(a=fraction(copies[0]), b=fraction(copies[1]))
     quantiles = Quantiles(low=held_out[0], high=held_out[1])
     assert comparison.verdict_of(median(twin), nearest, fractions, quantiles) == verdict
@@ -338,7 +338,12 @@ def compared(samples_a, samples_b, n=5, replicates=1):
     curve = np.arange(30.0) * np.ones((len(SIGMAS), 1))
     pairs = [
         tuple(
-            Measures(curve + 1, curve, make(pool, split).numpy(), 0)
+            {
+                "psnr_train": curve + 1,
+                "psnr_test": curve,
+                "samples": make(pool, split).numpy(),
+                "unfinished": np.array([0]),
+            }
             for make in (samples_a, samples_b)
         )
         for split in splits
@@ -354,8 +359,8 @@ def test_copies_of_training_images_are_memorised():
     (level, arrays, gaps), pool, splits = compared(copies_of("a"), copies_of("b"))
     assert level.verdict == "memorises"
     assert level.nearest_similarity.a.median == pytest.approx(1.0)
-    assert level.memorised_fraction.a == Value(value=1.0, low=1.0, high=1.0)
-    assert level.memorised_fraction.b == Value(value=1.0, low=1.0, high=1.0)
+    assert level.memorised_fraction.a == Interval(value=1.0, low=1.0, high=1.0)
+    assert level.memorised_fraction.b == Interval(value=1.0, low=1.0, high=1.0)
     assert level.warnings == []
     np.testing.assert_array_equal(arrays["nearest_a"], arrays["samples_a"])
     np.testing.assert_array_equal(gaps[0, :, 0], arrays["twin_similarity"][0])
@@ -409,7 +414,7 @@ def test_a_single_training_image_has_no_memorised_fraction():
 def test_the_csv_has_one_row_a_level_and_no_stray_column():
     (one, _, _), _, _ = compared(copies_of("a"), copies_of("b"), n=1)
     (five, _, _), _, _ = compared(copies_of("a"), copies_of("b"), n=5)
-    head, *rows = results.table([one, five]).splitlines()
+    head, *rows = transition.levels_csv([one, five]).splitlines()
     columns = head.split(",")
     assert columns[0] == "n"
     assert [row.split(",")[0] for row in rows] == ["1", "5"]

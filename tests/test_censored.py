@@ -11,7 +11,7 @@ from twinscore.analysis.censored import censored_slope
 X = np.log([1.0, 2.0, 4.0, 8.0, 16.0])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.integers(3, 8), st.floats(1e-3, 1e3), st.floats(-5, 5))
 def test_without_censoring_it_is_least_squares(seed, count, scatter, slope):
     rng = np.random.default_rng(seed)
@@ -25,7 +25,7 @@ def test_without_censoring_it_is_least_squares(seed, count, scatter, slope):
     assert [found.slope, found.low, found.high] == near
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([-1, 1]), st.floats(0.1, 10), st.floats(-9, 9))
 def test_units_do_not_matter(seed, side, unit, shift):
     rng = np.random.default_rng(seed)
@@ -47,6 +47,23 @@ def test_a_bound_that_a_line_keeps_says_less_than_the_value():
     assert [far.slope, far.low, far.high] == pytest.approx(
         [alone.slope, alone.low, alone.high], rel=2e-3
     )
+
+
+@pytest.mark.parametrize("count", [6, 9])
+def test_other_regressors_are_fitted_with_it(count):
+    """The partial slope and its interval are those of the normal equations."""
+    rng = np.random.default_rng(count)
+    x, other = rng.standard_normal((2, count))
+    y = 1 + 2 * x - 3 * other + 0.1 * rng.standard_normal(count)
+    design = np.column_stack([x, other, np.ones(count)])
+    fit, residual, *_ = np.linalg.lstsq(design, y, rcond=None)
+    variance = residual[0] / (count - 3) * np.linalg.inv(design.T @ design)[0, 0]
+    reach = stats.t.ppf(0.975, count - 3) * variance**0.5
+    found = censored_slope(x, y, np.zeros(count), [other])
+    assert [found.slope, found.low, found.high] == pytest.approx(
+        [fit[0], fit[0] - reach, fit[0] + reach], abs=2e-3 * reach
+    )
+    assert censored_slope(x, y, np.zeros(count), [2 * x]) is None
 
 
 def test_too_few_values_give_nothing():

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -346,14 +347,14 @@ def test_no_images_leaves_images_out_of_page_and_figures(run, tmp_path):
 
 
 def test_a_report_of_an_unfinished_run_says_what_is_missing(run, tmp_path, monkeypatch):
-    out, work = tmp_path / "run", transition._work
+    out, study = tmp_path / "run", transition.STUDY
 
-    def stopped(task, report):
-        if task.trial.n == 3:
+    def stopped(spec, trial, report):
+        if trial.n == 3:
             raise KeyboardInterrupt
-        return work(task, report)
+        return study.work(spec, trial, report)
 
-    monkeypatch.setattr(transition, "_work", stopped)
+    monkeypatch.setattr(transition, "STUDY", replace(study, work=stopped))
     words = [*TINY, "--sizes", "2", "3", "--out", out]
     code, said, errors = run(*words)
     assert (code, said) == (130, "")
@@ -383,6 +384,15 @@ def test_train_writes_a_model_and_continues_it(run, model):
     spec = runs.read_json(model / "spec.json")
     assert (spec["study"], spec["n"], spec["test"]) == ("train", 4, 4)
     assert train.Spec(**{k: spec[k] for k in train.Spec.model_fields}).n == 4
+
+
+def test_train_says_what_it_takes_and_with_estimate_stops(run, model, tmp_path):
+    code, said, errors = run(*TRAIN, "--estimate", "--out", tmp_path / "new")
+    assert (code, errors) == (0, [])
+    assert said.startswith("1 network: about ")
+    assert list(tmp_path.iterdir()) == []
+    assert run(*TRAIN, "--estimate", "--out", model)[1].startswith("nothing left to do: ")
+    assert "estimate: 1 network: about " in (model / "log.txt").read_text()
 
 
 def test_sample_i_depends_on_the_seed_and_i_alone(run, model, tmp_path):

@@ -14,12 +14,13 @@ from twinscore import environment, images
 from twinscore.analysis.statistics import mean_interval
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
-from twinscore.experiments import cluster_results, clusters
+from twinscore.experiments import budget, clusters
 from twinscore.experiments.clusters import Spec
 from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.likelihood import LikelihoodSpec
 from twinscore.images import ImageSet, from_pixels
 from twinscore.report import page, style
+from twinscore.results.clusters import Result
 from twinscore.training import TrainingSpec
 
 MEASURED = {
@@ -154,7 +155,7 @@ def test_mean_interval_is_students():
 
 def test_a_run_holds_every_number_with_its_interval(finished):
     result = json.loads((finished.folder / "result.json").read_text(), parse_constant=pytest.fail)
-    assert clusters.Result.model_validate(result) == finished.result
+    assert Result.model_validate(result) == finished.result
     assert result["study"] == "clusters"
     for measured in (*(result[side]["measured"] for side in ("near", "far")), result["difference"]):
         assert set(measured) == MEASURED
@@ -193,9 +194,9 @@ def test_shares_of_images_are_those_of_their_clusters():
     members = [digits[np.flatnonzero(found.labels == c)[:6]] for c in (near.first, near.second)]
     others = digits[np.flatnonzero(~np.isin(found.labels, (near.first, near.second)))[:4]]
     mixed = torch.cat([members[0], members[1][:2]]).numpy()
-    share, elsewhere = cluster_results._shares(found, near, mixed)
+    share, elsewhere = clusters.shares(found, near, mixed)
     assert (share, elsewhere) == (0.75, 0.0)
-    assert cluster_results._shares(found, near, others.numpy())[1] == 1.0
+    assert clusters.shares(found, near, others.numpy())[1] == 1.0
 
 
 def test_every_network_has_its_own_images_and_near_and_far_share_their_seeds(finished):
@@ -216,25 +217,58 @@ def test_a_second_run_reuses_everything_and_a_lost_trial_comes_back(finished, fo
     assert again.result == finished.result
 
 
+def interrupt(monkeypatch, after):
+    """Stop before the network after ``after`` others is trained."""
+    train, made = clusters.train, []
+
+    def stopped(trial, report):
+        if not trial.trained:
+            made.append(trial)
+            if len(made) > after:
+                raise KeyboardInterrupt
+        return train(trial, report)
+
+    monkeypatch.setattr(clusters, "train", stopped)
+
+
 def test_an_interrupted_run_is_reported_and_then_finishes(finished, folder, monkeypatch, undrawn):
     shutil.rmtree(folder / "trials")
     for name in ("result.json", "arrays.safetensors"):
         (folder / name).unlink()
-    work, done = clusters._work, []
-
-    def stopped(task, report):
-        if len(done) == 3:
-            raise KeyboardInterrupt
-        done.append(task)
-        return work(task, report)
-
-    monkeypatch.setattr(clusters, "_work", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        clusters.run(TINY, folder, device="cpu")
-    assert "5 of 8 networks" in page.write(folder).read_text()
-    monkeypatch.setattr(clusters, "_work", work)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            clusters.run(TINY, folder, device="cpu")
+    assert "No part of this run is finished yet" in page.write(folder).read_text()
     clusters.run(TINY, folder, device="cpu")
     assert content(folder) == content(finished.folder)
+
+
+def test_two_replicates_are_a_result_that_tells_what_is_missing(
+    finished, folder, monkeypatch, undrawn
+):
+    """Of three; the two are those of the finished run."""
+    asked = json.loads((folder / "spec.json").read_text()) | {"replicates": 3}
+    (folder / "spec.json").write_text(json.dumps(asked))
+    (folder / "result.json").unlink()
+    interrupt(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        clusters.run(TINY.model_copy(update={"replicates": 3}), folder, device="cpu")
+    result = Result.model_validate_json((folder / "result.json").read_text())
+    state = {"complete": False, "missing": ["replicate 2"]}
+    assert result == finished.result.model_copy(update=state)
+    assert "replicate 2" in page.write(folder).read_text()
+
+
+def test_what_is_left_is_estimated_and_what_does_not_fit_is_refused(
+    finished, tmp_path, monkeypatch
+):
+    said = (finished.folder / "log.txt").read_text()
+    assert said.index("estimate: 8 networks: about") < said.index("step 1 of 12")
+    monkeypatch.setattr(budget, "available_memory", lambda device: 40 * 64**2)
+    with pytest.raises(InputError, match=r"data: size 8 needs about .* for 1 covariance .* fits"):
+        clusters.run(TINY, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_page_shows_every_figure_and_no_image_when_told(folder, undrawn):
@@ -286,12 +320,10 @@ def test_the_n_that_is_said_to_fit_does(tmp_path):
     with pytest.raises(InputError) as error:
         clusters.run(TINY.model_copy(update={"n": 1000}), tmp_path / "run", device="cpu")
     n = int(re.search(r"n of at most (\d+) fits", str(error.value))[1])
-    images_, keep = clusters.open_distinct("digits", 1)
-    found = images.cluster(images_, 12, seed=clusters.derive_seed(0, "clusters"))
-    fits = TINY.model_copy(update={"n": n})
-    assert len(clusters._unions(fits, images_, keep, found)[0].splits[0].a) == n
+    trials = clusters.trials(TINY.model_copy(update={"n": n}), lambda name, event: None)
+    assert {trial.n for trial in trials} == {n}
     with pytest.raises(InputError):
-        clusters._unions(TINY.model_copy(update={"n": n + 2}), images_, keep, found)
+        clusters.check(TINY.model_copy(update={"n": n + 2}))
 
 
 @pytest.mark.parametrize("change", [{"n": 5}, {"test": 7}, {"replicates": 1}, {"clusters": 2}])

@@ -12,8 +12,7 @@ from twinscore.denoisers import NetworkSpec
 from twinscore.experiments import comparison, eigenbasis, extremes, harmonics, transition
 from twinscore.experiments.drawing import SamplingSpec
 from twinscore.report import harmonics as harmonics_report
-from twinscore.report import page, style
-from twinscore.report import transition as report
+from twinscore.report import page, reading, style, transition_words
 from twinscore.report.content import HOLDS, HOLDS_NOT
 from twinscore.training import TrainingSpec
 
@@ -54,16 +53,16 @@ def test_both_ends_are_shown_at_one_test_image(tmp_path):
     assert "at N = 2 the network" in section.sentence
     assert "at N = 5 the network" in section.sentence
     assert done.result.table().splitlines()[-1] == section.sentence
-    figures = report.figures(tmp_path)
+    figures = page.figures(tmp_path)
     assert [axes.get_title() for axes in figures["spectrum"].axes] == ["N = 2", "N = 5"]
     tiles = [axes.get_title() for axes in figures["harmonics"].axes]
     assert tiles[:4] == ["clean", "noisy", "N = 2", "1"]
-    assert section.sentence in report.content(tmp_path).captions["harmonics"].text
-    assert "harmonics" not in report.figures(tmp_path, images=False)
+    assert "harmonics" not in page.figures(tmp_path, images=False)
 
     html = page.write(tmp_path).read_text()
-    for name, content in re.findall(r'<figure id="(\w+)">(.*?)</figure>', html, flags=re.S):
-        assert "<picture>" in content or 'id="viewer"' in content, name
+    for name, inside in re.findall(r'<figure id="(\w+)">(.*?)</figure>', html, flags=re.S):
+        assert "<picture>" in inside or 'id="viewer"' in inside, name
+        assert (section.sentence in inside) == (name == "harmonics")
     assert re.findall(r'href="([^"]*)"', html) == [f"{section.folder}/report.html"]
 
     trials = {p: p.stat().st_mtime_ns for p in tmp_path.glob("trials/*/*.safetensors")}
@@ -72,7 +71,7 @@ def test_both_ends_are_shown_at_one_test_image(tmp_path):
     old = json.loads(written)
     del old["harmonics"]
     (tmp_path / "result.json").write_text(json.dumps(old))
-    assert "spectrum" not in report.figures(tmp_path)  # a run of before, drawn as far as it goes
+    assert "spectrum" not in page.figures(tmp_path)  # a run of before, drawn as far as it goes
     transition.run(SPEC, tmp_path, device="cpu")
     assert (tmp_path / "result.json").read_bytes() == written
     assert {p: p.stat().st_mtime_ns for p in trials} == trials
@@ -124,5 +123,5 @@ def test_a_run_without_both_ends_has_none(tmp_path):
     done = transition.run(SPEC.model_copy(update={"sizes": (2, 3)}), tmp_path, device="cpu")
     assert done.result.harmonics is None
     assert not (tmp_path / "harmonics").exists()
-    assert "spectrum" not in report.figures(tmp_path)
-    assert report.content(tmp_path).parts == ()
+    assert "spectrum" not in page.figures(tmp_path)
+    assert transition_words.content(reading.read(tmp_path)).parts == ()

@@ -9,17 +9,18 @@ import torch
 from safetensors.numpy import load_file
 
 from twinscore import cli, environment
+from twinscore.analysis.bases import compare_bases
+from twinscore.analysis.denoising import error_table
 from twinscore.analysis.slopes import fitted_slope, slope
 from twinscore.denoisers import NetworkSpec
 from twinscore.denoisers.closed_form import StationaryGaussian
 from twinscore.errors import InputError
-from twinscore.experiments import budget, regularity
-from twinscore.experiments.regularity import measures, results, study
-from twinscore.experiments.regularity.spec import Spec
+from twinscore.experiments import budget, estimates, regularity
+from twinscore.experiments.regularity import METHODS, STUDY, Spec
 from twinscore.images import load
 from twinscore.images.synthetic import field_law, mixture
 from twinscore.report import content, page, style
-from twinscore.report import regularity as drawn
+from twinscore.results.regularity import Result
 from twinscore.training import TrainingSpec
 
 SPEC = Spec(
@@ -34,6 +35,7 @@ SPEC = Spec(
     network=NetworkSpec(kind="bf_cnn", width=2, layers=2),
     training=TrainingSpec(steps=6, batch=2, evaluations=1),
 )
+FIGURES = ("slopes", "curves", "local", "bases", "decay", "eigenvalues")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +56,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def figures(finished):
-    return drawn.figures(finished.folder)
+    return page.figures(finished.folder)
 
 
 # Known answers
@@ -65,7 +67,7 @@ def test_errors_and_slope_of_the_optimal_denoiser_of_gaussian_fields():
     x, _ = mixture(range(400), law, seed=0)
     denoiser = StationaryGaussian(law.means[:1], law.spectra[:1])
     sigmas = [10 ** (-level / 20) for level in (10, 15, 20, 25, 30)]
-    measured = measures.errors(denoiser, x, sigmas, seed=0)
+    measured = error_table(denoiser, x, sigmas, seed=0)
     exact = np.array([denoiser.mse(sigma) / 16**2 for sigma in sigmas])
     spread = measured.std(1, ddof=1) / np.sqrt(measured.shape[1])
     np.testing.assert_array_less(np.abs(measured.mean(1) - exact), 4 * spread)
@@ -83,7 +85,7 @@ def test_eigenvectors_of_a_linear_denoiser_are_those_of_its_matrix():
         return (y.flatten(1) @ matrix).view_as(y)
 
     x = load("c_alpha:alpha=2,size=8,count=1")[0]
-    found = measures.compare_bases(denoiser, x, torch.ones_like(x), 0.1, count=4)
+    found = compare_bases(denoiser, x, torch.ones_like(x), 0.1, count=4)
     np.testing.assert_allclose(found["eigenvalues"], spectrum.flip(0), atol=1e-5)  # float32
     overlaps = found["eigenvectors"].reshape(4, 64) @ vectors.flip(1)[:, :4].numpy()
     np.testing.assert_allclose(np.abs(overlaps), np.eye(4), atol=1e-3)  # 1e-6 over the gap, .014
@@ -105,7 +107,7 @@ def test_asymmetry_is_that_of_the_whole_difference(upper, asymmetry):
         return (y.flatten(1) @ matrix).view_as(y)
 
     x = load("c_alpha:alpha=2,size=8,count=1")[0]
-    found = measures.compare_bases(denoiser, x, torch.ones_like(x), 0.1, count=1)
+    found = compare_bases(denoiser, x, torch.ones_like(x), 0.1, count=1)
     assert found["asymmetry"] == pytest.approx(asymmetry, abs=1e-6)
 
 
@@ -131,7 +133,7 @@ def test_result_has_every_class_and_method(finished):
         (3.0, 0.75, 0.75),
     ]
     for c in result.classes:
-        assert [curve.method for curve in c.curves] == list(measures.METHODS)
+        assert [curve.method for curve in c.curves] == list(METHODS)
         for curve in c.curves:
             assert curve.slope.low <= curve.slope.value <= curve.slope.high
             assert (len(curve.psnr), len(curve.local)) == (3, 2)
@@ -142,12 +144,12 @@ def test_result_has_every_class_and_method(finished):
             assert np.mean(local) == pytest.approx(curve.slope.value, abs=1e-9)
             assert all(value.low <= value.value <= value.high for value in curve.local)
     text = (finished.folder / "result.json").read_text()
-    assert results.Result.model_validate(json.loads(text, parse_constant=pytest.fail)) == result
+    assert Result.model_validate(json.loads(text, parse_constant=pytest.fail)) == result
     with (finished.folder / "levels.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 2 * len(measures.METHODS) * 3
+        assert len(list(csv.DictReader(file))) == 2 * len(METHODS) * 3
     with (finished.folder / "local_slopes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * len(measures.METHODS) * 2
+    assert len(rows) == 2 * len(METHODS) * 2
     assert (rows[0]["from_input_psnr"], rows[0]["to_input_psnr"]) == ("10", "20")
     first = result.classes[0].curve("network").local[0]
     numbers = [float(rows[0][name]) for name in ("slope", "slope_low", "slope_high")]
@@ -161,46 +163,47 @@ def test_the_estimate_comes_first_and_counts_baselines_and_what_is_left(
     finished, tmp_path, monkeypatch
 ):
     assert (finished.folder / "log.txt").read_text().startswith("estimate: 4 networks: about ")
-    assert measures.baseline_seconds(16, "cpu") > 0
-    monkeypatch.setattr(budget, "training_seconds", lambda *_, **__: 0.0)
-    monkeypatch.setattr(study, "baseline_seconds", lambda *_: 6.0)
-    how, said = environment.Execution("cpu", 1, 1), []
-    needed = budget.Cost(0, 0, 0)
+    assert regularity.baseline_seconds(16, "cpu") > 0
+    monkeypatch.setattr(estimates, "training_seconds", lambda *_, **__: 0.0)
+    monkeypatch.setattr(regularity, "baseline_seconds", lambda *_: 6.0)
 
-    def say():
-        said.clear()
-        study._say_cost(SPEC, needed, tmp_path, how, lambda name, event: said.append(event["text"]))
-        return said
+    def estimate():
+        return STUDY.cost(SPEC, tmp_path, device="cpu", workers=1)
 
-    assert say()[0].startswith("4 networks: about 6.0 minutes")  # 4 of 5 images at 3 levels
+    assert estimate().text().startswith("4 networks: about 6.0 minutes")  # 4 of 5 images, 3 levels
     for k in range(3):
         (tmp_path / "trials" / f"n{k}").mkdir(parents=True)
         (tmp_path / "trials" / f"n{k}" / "weights.safetensors").touch()
-    assert say()[0].startswith("1 network: about 1.5 minutes")
+    assert estimate().text().startswith("1 network: about 1.5 minutes")
     (tmp_path / "trials" / "n2" / "weights.safetensors").rename(tmp_path / "moved")
-    assert say()[0].startswith("2 networks: about 3.0 minutes")
+    assert estimate().text().startswith("2 networks: about 3.0 minutes")
     (tmp_path / "trials" / "n3").mkdir()
     for k in (2, 3):
         (tmp_path / "trials" / f"n{k}" / "weights.safetensors").touch()
-    assert say() == []
+    assert (estimate().what, estimate().seconds) == ("0 networks", 0)
 
 
-def test_training_and_test_images_of_all_replicates_differ(finished):
-    tasks = study._tasks(SPEC, finished.folder, environment.Execution("cpu", 1, 1), print)
-    for alpha in range(2):
-        parts = [
-            indices
-            for task in tasks[2 * alpha : 2 * alpha + 2]
-            for indices in (task.trial.test, task.trial.indices)
-        ]
-        together = np.concatenate(parts)
+def test_the_estimate_counts_the_passes_and_the_bytes_of_the_measures(finished):
+    needs = regularity.needs(SPEC)
+    assert needs.passes == 5 * 3 + 3 * 16**2 / 2  # one replicate of two has a Jacobian
+    stored = [path.stat().st_size for path in finished.folder.glob("trials/*/measures-*")]
+    assert needs.stored == pytest.approx(np.mean(stored), rel=0.2)  # but for the headers
+    assert (needs.shape, needs.held, needs.jacobians) == ((1, 16, 16), 0, 1)
+
+
+def test_training_and_test_images_of_all_replicates_differ():
+    trials = regularity.trials(SPEC, lambda name, event: None)
+    for part in ("alpha = 1, regularity", "alpha = 3, regularity"):
+        of = [trial for trial in trials if trial.part == part]
+        together = np.concatenate([rows for trial in of for rows in (trial.test, trial.indices)])
         assert sorted(together) == list(range(2 * (5 + 12)))  # 6 steps of 2: none is seen twice
-    assert not any(task.trial.held for task in tasks)
+    assert not any(trial.held for trial in trials)
 
 
 def test_running_again_trains_and_measures_nothing(finished, monkeypatch):
     before = {p: p.read_bytes() for p in finished.folder.rglob("*.safetensors")}
-    monkeypatch.setattr(measures, "_measure", None)
+    monkeypatch.setattr(regularity, "compare_bases", None)
+    monkeypatch.setattr(regularity, "error_table", None)
     monkeypatch.setattr("twinscore.experiments.trials._fit", None)
     assert regularity.run(SPEC, finished.folder, device="cpu").result == finished.result
     assert {p: p.read_bytes() for p in finished.folder.rglob("*.safetensors")} == before
@@ -210,21 +213,21 @@ def test_running_again_trains_and_measures_nothing(finished, monkeypatch):
 
 
 def test_an_interrupted_run_ends_with_the_same_bytes(finished, tmp_path, monkeypatch):
-    spec, real = SPEC.model_copy(update={"alphas": (1.0,)}), measures._measure
+    spec, real = SPEC.model_copy(update={"alphas": (1.0,)}), regularity.error_table
     calls = []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         calls.append(arguments)
-        if len(calls) == 2:
+        if len(calls) == 6:  # of four for each trial
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **options)
 
-    monkeypatch.setattr(measures, "_measure", interrupted)
+    monkeypatch.setattr(regularity, "error_table", interrupted)
     with pytest.raises(KeyboardInterrupt):
         regularity.run(spec, tmp_path / "run", device="cpu")
-    assert "No verdict yet" in page.write(tmp_path / "run").read_text()
+    assert "No part of this run is finished yet" in page.write(tmp_path / "run").read_text()
     done = regularity.run(spec, tmp_path / "run", device="cpu")
-    assert len(calls) == 3
+    assert len(calls) == 6 + 4
     assert done.result.classes == finished.result.classes[:1]
     assert "the network's slope is" in done.result.verdict
     extended = regularity.run(SPEC, tmp_path / "run", device="cpu")
@@ -241,7 +244,7 @@ def test_the_command_writes_a_page(finished, tmp_path, capsys):
     assert said.startswith(finished.result.verdict)
     text = (finished.folder / "report.html").read_text()
     assert content.HOLDS_SYNTHETIC in text
-    assert all(f'<figure id="{name}">' in text for name in drawn.FIGURES)
+    assert all(f'<figure id="{name}">' in text for name in FIGURES)
     assert cli.main([*words, "--no-images"]) == 0
     assert '<figure id="bases">' not in (finished.folder / "report.html").read_text()
 
@@ -360,5 +363,5 @@ def test_a_jacobian_is_formed_on_the_device_and_decomposed_on_the_host(monkeypat
 
 def test_only_a_processor_is_shared_out_among_workers_and_threads(monkeypatch):
     monkeypatch.setattr(environment, "available_cores", lambda: 6)
-    assert budget.wall_seconds(60, environment.Execution("cpu", 2, 3)) == 10
-    assert budget.wall_seconds(60, environment.Execution("cuda", 2, 3)) == 60
+    assert estimates.by_the_clock(2, 60, environment.Execution("cpu", 2, 3)) == 10
+    assert estimates.by_the_clock(2, 60, environment.Execution("cuda", 2, 3)) == 60

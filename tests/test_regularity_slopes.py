@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from twinscore.analysis.slopes import fitted_slope, slope_difference
-from twinscore.experiments.regularity import measures, results
-from twinscore.experiments.regularity.spec import COMMON_RANGE, Spec
+from twinscore.experiments import regularity
+from twinscore.experiments.regularity import COMMON_RANGE, METHODS, Spec
 
+ERRORS = [f"mse/{method}" for method in METHODS]
 SPEC = Spec(alphas=(1, 3), generators=("regularity",), levels=(10, 20, 30), fit_range=(10, 30))
 
 
@@ -15,12 +16,12 @@ def test_slopes_of_exact_power_laws_have_their_difference_as_contrast():
     scatter = np.linspace(0.5, 1.5, 5)
     errors = {
         (alpha, "regularity"): dict.fromkeys(
-            measures.METHODS,
+            ERRORS,
             sigmas[None, :, None] ** (2 * alpha / (alpha + 1)) * scatter * np.ones((2, 1, 1)),
         )
         for alpha in (1.0, 3.0)
     }
-    for contrast in results.contrasts_of(SPEC, errors):
+    for contrast in regularity.contrasts(SPEC, errors):
         for value in (contrast.difference, contrast.common):
             numbers = list(value.model_dump().values())
             np.testing.assert_allclose(numbers, 0.25, atol=1e-12)  # images share their slope
@@ -28,7 +29,7 @@ def test_slopes_of_exact_power_laws_have_their_difference_as_contrast():
     for update in ({"fit_range": COMMON_RANGE}, {"fit_range": (10, 40), "levels": (10, 30, 40)}):
         other = SPEC.model_copy(update=update)
         part = {k: {m: e[:, : len(other.levels)] for m, e in v.items()} for k, v in errors.items()}
-        assert {contrast.common for contrast in results.contrasts_of(other, part)} == {None}
+        assert {contrast.common for contrast in regularity.contrasts(other, part)} == {None}
 
 
 def test_a_contrast_over_the_common_range_stands_beside_a_narrower_one():
@@ -36,14 +37,14 @@ def test_a_contrast_over_the_common_range_stands_beside_a_narrower_one():
     spec = SPEC.model_copy(update={"levels": (10, 15, 20, 25, 30), "fit_range": (10, 20)})
     sigmas = np.maximum(spec.sigmas, 0.1)[None, :, None]
     errors = {
-        (alpha, "regularity"): dict.fromkeys(measures.METHODS, sigmas**power * np.ones((2, 1, 4)))
+        (alpha, "regularity"): dict.fromkeys(ERRORS, sigmas**power * np.ones((2, 1, 4)))
         for alpha, power in ((1.0, 1.0), (3.0, 1.5))
     }
-    contrasts = results.contrasts_of(spec, errors)
+    contrasts = regularity.contrasts(spec, errors)
     assert contrasts[0].difference.value == pytest.approx(0.25)
     # The least-squares slope of 0, 5, 10, 10, 10 over 0, 5, 10, 15, 20 is 125 / 250.
     assert contrasts[0].common.value == pytest.approx(0.25 * 0.5)
-    verdict = results.verdict_of(spec, [], contrasts)
+    verdict = regularity.verdict(spec, [], contrasts)
     assert "by 0.250 [0.250, 0.250]" in verdict
     assert "the difference from 10 to 31 dB is 0.125 [0.125, 0.125]" in verdict
 

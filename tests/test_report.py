@@ -16,19 +16,36 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from report_folder import build, write_json, write_trial
+from twinscore import environment
+from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
+from twinscore.experiments.drawing import SamplingSpec
+from twinscore.experiments.transition import Spec, run
 from twinscore.report import page, pictures, reading, style, transition
 from twinscore.report.content import HOLDS, HOLDS_NOT
+from twinscore.runs import write_json
+from twinscore.training import TrainingSpec
 
-SIZES = (10, 800)
-DRAWN = [name for name in transition.FIGURES if name not in {"harmonics", "spectrum"}]
+SPEC = Spec(
+    sizes=(10, 400),
+    test=16,
+    samples=40,
+    network=NetworkSpec(width=2, levels=1),
+    training=TrainingSpec(steps=4, batch=2, evaluations=2),
+    sampling=SamplingSpec(steps=2),
+)
+DRAWN = ["denoising", "samples", "histograms", "similarity", "training"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("runs") / "finished", SIZES)
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "available_cores", lambda: 1)
+        run(SPEC, folder, device="cpu")
+    change(folder, "environment.json", wall_seconds=492.4)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +73,17 @@ def change(folder, name="result.json", **fields):
     write_json(folder / name, value | fields)
 
 
+def trial(folder):
+    return next(folder.glob("trials/n00010-a-*"))
+
+
 def viewer_data(text):
     found = re.search(r'<script type="application/json" id="viewer-data">(.*?)</script>', text)
     return json.loads(found[1])
 
 
 def test_denoising_curves_are_those_of_the_result(finished, undrawn):
-    figure = transition.figures(finished)["denoising"]
+    figure = page.figures(finished)["denoising"]
     levels = json.loads((finished / "result.json").read_text())["levels"]
     for axes, part in zip(figure.axes, ("train", "test"), strict=True):
         for line, level in zip(axes.lines, levels, strict=False):
@@ -79,7 +100,7 @@ def test_histograms_count_every_sample_also_just_above_one(folder, undrawn):
     name = "n00010/nearest_similarity_a"
     arrays[name] = np.full_like(arrays[name], 1 + 1e-6)
     save_file(arrays, folder / "arrays.safetensors")
-    axes = transition.figures(folder)["histograms"].axes[0]
+    axes = page.figures(folder)["histograms"].axes[0]
     label = "sample of A to nearest in A"
     outline = next(patch for patch in axes.patches if patch.get_label() == label)
     assert outline.get_xy()[:, 1].max() == pytest.approx(1)
@@ -107,12 +128,12 @@ def test_page_needs_nothing_else(written):
     assert f"script-src 'sha256-{digest}'" in text
 
 
-def test_page_puts_the_verdict_first_and_a_row_for_each_size(written):
+def test_page_puts_the_verdict_first_and_a_row_for_each_size(finished, written):
     text = written.read_text()
-    verdict = "The denoiser memorises its training images at N = 10 and generalises at N = 800."
+    verdict = json.loads((finished / "result.json").read_text())["verdict"]
     assert f"<h1>{verdict}</h1>" in text
     assert text.index("<h1>") < text.index("<table")
-    assert re.findall(r'<th scope="row">([\d,]+)</th>', text)[: len(SIZES)] == ["10", "800"]
+    assert re.findall(r'<th scope="row">([\d,]+)</th>', text)[:2] == ["10", "400"]
     assert HOLDS in text
     assert "8 min 12 s" in text
     assert "unfinished" not in text.split("</style>")[1]
@@ -125,8 +146,9 @@ def test_viewer_holds_the_samples_and_their_neighbours(finished, written):
     sheet = np.array(Image.open(io.BytesIO(base64.b64decode(encoded))))
     for column, name in enumerate(("nearest_a", "samples_a", "samples_b", "nearest_b")):
         tile = sheet[8 * 5 : 8 * 6, 8 * column : 8 * column + 8]
-        np.testing.assert_array_equal(tile, np.rint(255 * arrays[f"n00800/{name}"][5, 0]))
-    twins = arrays["n00800/twin_similarity"][0, 5]
+        image = arrays[f"n00400/{name}"][5, 0].clip(0, 1)
+        np.testing.assert_array_equal(tile, np.rint(255 * image))
+    twins = arrays["n00400/twin_similarity"][0, 5]
     assert strips[1]["between"][5][1] == f"↔ {twins:.2f}".replace("-", "−")
 
 
@@ -146,8 +168,7 @@ def test_large_images_get_fewer_seeds(folder, undrawn):
         if name.startswith("n00010/")
     }
     save_file(grown, folder / "arrays.safetensors")
-    viewer = transition.content(folder).viewers["samples"]
-    assert len(viewer.labels) == 4
+    assert len(transition.samples.viewer(reading.read(folder)).labels) == 4
 
 
 def test_without_images_none_is_read_nor_left(folder, undrawn, monkeypatch):
@@ -171,7 +192,7 @@ def test_without_images_none_is_read_nor_left(folder, undrawn, monkeypatch):
 
 
 def test_figures_are_the_same_bytes_every_time(finished, written):
-    figure = transition.figures(finished)["similarity"]
+    figure = page.figures(finished)["similarity"]
     stored = finished / "figures"
     assert style.png(figure) == (stored / "similarity.png").read_bytes()
     assert style.pdf(figure) == (stored / "similarity.pdf").read_bytes()
@@ -179,7 +200,8 @@ def test_figures_are_the_same_bytes_every_time(finished, written):
 
 def test_foreign_words_are_escaped(folder, undrawn):
     evil = "</script><script>alert(1)</script>"
-    change(folder, verdict=evil, data={"source": evil}, missing=[evil])
+    data = json.loads((folder / "result.json").read_text())["data"]
+    change(folder, verdict=evil, data=data | {"source": evil}, missing=[evil])
     change(folder, "spec.json", data=evil)
     text = page.write(folder).read_text()
     assert evil not in text
@@ -189,51 +211,45 @@ def test_foreign_words_are_escaped(folder, undrawn):
 def test_before_the_first_result_there_is_the_history(folder, undrawn):
     for name in ("result.json", "arrays.safetensors"):
         (folder / name).unlink()
-    shutil.rmtree(folder / "trials")
-    rng = np.random.default_rng(0)
-    write_trial(folder / "trials/n00010-a-3f2c9d1e", rng, 10, "a", 4000, stop=1700)
-    with (folder / "trials/n00010-a-3f2c9d1e/history.csv").open("a") as file:
-        file.write("1800,0.0")
-    assert list(transition.figures(folder)) == ["training"]
+    (trial(folder) / "weights.safetensors").rename(trial(folder) / "resume.pt")
+    history = trial(folder) / "history.csv"
+    history.write_text("\n".join([*history.read_text().splitlines()[:-1], "4,0.0"]))
+    assert list(page.figures(folder)) == ["training"]
     text = page.write(folder).read_text()
-    assert "No verdict yet" in text
-    assert "trial n00010-a-3f2c9d1e: stopped at step 1,700 of 4,000" in text
-    assert "N = 10: no result yet" in text
-    assert "N = 800: no result yet" in text
+    assert "No part of this run is finished yet." in text
+    assert f"trial {trial(folder).name}: stopped at step 2 of 4" in text
 
 
 def test_unfinished_run_draws_what_is_there_and_names_the_rest(folder, undrawn):
     levels = json.loads((folder / "result.json").read_text())["levels"]
-    change(folder, levels=levels[:1], complete=False, critical_n=None, missing=["N = 800: twin B"])
-    assert list(transition.figures(folder)) == [
-        "denoising",
-        "samples",
-        "histograms",
-        "similarity",
-        "training",
-    ]
-    content = transition.content(folder)
-    assert content.missing == ("N = 800: twin B",)
-    assert [row[0].text for row in content.table.rows] == ["10"]
-    assert "This run is unfinished." in page.write(folder).read_text()
+    change(folder, levels=levels[:1], complete=False, critical_n=None, missing=["N = 400"])
+    change(folder, "spec.json", sizes=[10, 400, 500])
+    assert list(page.figures(folder)) == DRAWN
+    words = transition.content(reading.read(folder))
+    assert words.missing == ("N = 500: no result yet",)
+    assert [row[0].text for row in words.table.rows] == ["10"]
+    text = page.write(folder).read_text()
+    assert "This run is unfinished." in text
+    assert re.findall("<li>(N = .*)</li>", text) == ["N = 400", "N = 500: no result yet"]
 
 
 def test_levels_without_arrays_lose_only_the_figures_that_need_them(folder, undrawn):
     (folder / "arrays.safetensors").unlink()
-    assert list(transition.figures(folder)) == ["denoising", "similarity", "training"]
-    assert sum("arrays.safetensors" in line for line in transition.content(folder).missing) == 2
+    assert list(page.figures(folder)) == ["denoising", "similarity", "training"]
+    missing = transition.content(reading.read(folder)).missing
+    assert sum("arrays.safetensors" in line for line in missing) == 2
 
 
-def test_size_one_has_no_fraction_memorised_and_open_intervals_are_drawn(folder, undrawn):
+def test_what_a_level_may_lack_and_the_critical_size_are_drawn(folder, undrawn):
     levels = json.loads((folder / "result.json").read_text())["levels"]
     levels[0]["memorised_fraction"] = {"a": None, "b": None}
     levels[0]["unfinished_samples"] = {"a": 0, "b": 3}
-    change(folder, levels=levels, critical_n={"value": 300, "low": 100, "high": None})
-    content = transition.content(folder)
-    assert content.table.rows[0][5].text == "–"
-    assert content.facts[0] == ("Critical N", "300 (100 to ?)")
-    assert "N = 10: 3 samples of B did not finish." in content.notes
-    assert "similarity" in transition.figures(folder)
+    change(folder, levels=levels, critical_n={"value": 300, "low": 100, "high": 350})
+    words = transition.content(reading.read(folder))
+    assert words.table.rows[0][5].text == "–"
+    assert words.facts[0] == ("Critical N", "300 (100 to 350)")
+    assert "N = 10: 3 samples of B did not finish." in words.notes
+    assert "similarity" in page.figures(folder)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +264,7 @@ def test_size_one_has_no_fraction_memorised_and_open_intervals_are_drawn(folder,
         (lambda f: change(f, levels=[{"n": 10}]), r"result.json: levels.0.verdict: Field required"),
         (lambda f: (f / "arrays.safetensors").write_bytes(b"no"), "arrays.safetensors: cannot be"),
         (
-            lambda f: (f / "trials/n00010-a-3f2c9d1e/history.csv").write_text("step,x\nno,1\n2,2"),
+            lambda f: (trial(f) / "history.csv").write_text("step,x\nno,1\n2,2"),
             "history.csv: cannot be read",
         ),
     ],
@@ -279,7 +295,7 @@ def test_report_does_without_torch():
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_page_fits_a_phone_and_the_slider_moves(written, tmp_path):
+def test_page_fits_a_phone_and_the_slider_moves(finished, written, tmp_path):
     probe = """<!doctype html><body><iframe width=390 height=800 srcdoc="%s"></iframe><script>
     onload = () => setTimeout(() => {
       const inner = document.querySelector("iframe").contentDocument;
@@ -319,10 +335,11 @@ def test_page_fits_a_phone_and_the_slider_moves(written, tmp_path):
         check=True,
     ).stdout
     found = json.loads(html_module.unescape(re.search(r"<title>(\{.*?\})</title>", dom)[1]))
+    seeds = load_file(finished / "arrays.safetensors")["n00010/noise_seeds"]
     assert found == {
         "overflow": 0,
-        "first": "1 of 40, noise seed 1000",
-        "moved": "3 of 40, noise seed 1002",
-        "last": "40 of 40, noise seed 1039",
+        "first": f"1 of 40, noise seed {seeds[0]}",
+        "moved": f"3 of 40, noise seed {seeds[2]}",
+        "last": f"40 of 40, noise seed {seeds[39]}",
         "drawn": True,
     }

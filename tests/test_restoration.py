@@ -168,13 +168,13 @@ def test_the_published_recursion_step_by_step(name):
     form, operator, count = gaussian(), TASKS[name](SHAPE), 3
     m = operator.measure(form.draw(normal(1, *SHAPE, seed=3)))
     h0, beta, top, bottom = 0.1, 0.3, 1.0, 0.05
-    z = sampling.noise(range(count), SHAPE).double()
+    z, left = sampling.noise(range(count), SHAPE).double(), []
     found = reverse_diffusion(
         projected(form, operator, m), z, seeds=range(count), h0=h0, beta=beta, sigma_min=bottom,
-        mean=completed(operator, m, form.mean),
+        mean=completed(operator, m, form.mean), callback=lambda t, s, y: left.append(len(y)),
     )  # fmt: skip
     a = matrix_of(operator)
-    mm = a.T @ a
+    mm, taken = a.T @ a, []
     for i in range(count):
         y = (form.mean.flatten() - mm @ form.mean.flatten() + a.T @ m[0]) + top * z[i].flatten()
         sigma, tracked, t = math.inf, top, 0
@@ -187,12 +187,13 @@ def test_the_published_recursion_step_by_step(name):
             gamma = math.sqrt((1 - beta * h) ** 2 - (1 - h) ** 2) * sigma
             y = y + h * d + gamma * sampling.noise([i], SHAPE, t).double().flatten()
             tracked *= 1 - beta * h
-        assert found.steps[i] == t
+        taken.append(t)
         f = form(y.view(1, *SHAPE), tracked).flatten()
         torch.testing.assert_close(
-            found.samples[i].flatten(), f + a.T @ (m[0] - a @ f), rtol=1e-7, atol=1e-7
+            found[i].flatten(), f + a.T @ (m[0] - a @ f), rtol=1e-7, atol=1e-7
         )
-    assert inconsistency(operator, found.samples, m).max() < 1e-9
+    assert sum(left) == sum(taken)
+    assert inconsistency(operator, found, m).max() < 1e-9
 
 
 # The covariance-aware rule ---------------------------------------------------------------------

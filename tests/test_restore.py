@@ -13,6 +13,7 @@ from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
 from twinscore.errors import InputError
 from twinscore.experiments import restore
 from twinscore.images import load, picture
+from twinscore.sampling import probability_flow
 from twinscore.training import TrainingSpec, fit, single_device
 
 SMALL = NetworkSpec(width=4, levels=1)
@@ -65,6 +66,18 @@ def test_the_published_rule_meets_the_measurements_exactly(model, digit, tmp_pat
     done = restore.run(spec, tmp_path / "run")
     assert done.result.inconsistency < 1e-5  # float32
     assert done.result.residual is None
+
+
+def test_samples_that_are_lost_are_left_out(model, digit, tmp_path, monkeypatch):
+    def losing(*args, **options):
+        x = probability_flow(*args, **options)
+        x[1] = torch.nan
+        return x
+
+    monkeypatch.setattr(restore, "probability_flow", losing)
+    done = restore.run(spec_of(model, digit), tmp_path / "run")
+    assert done.result.unfinished == 1
+    assert load_file(tmp_path / "run" / "arrays.safetensors")["samples"].shape == (2, 1, 8, 8)
 
 
 def test_the_same_spec_gives_the_same_numbers(model, digit, tmp_path):

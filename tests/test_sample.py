@@ -1,5 +1,7 @@
 """Drawing samples: qualities, batches that an interruption does not lose, film strips."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,14 @@ from pydantic import ValidationError
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
 from twinscore.errors import InputError
 from twinscore.experiments import drawing, sample
-from twinscore.experiments.drawing import QUALITIES, SamplingSpec, batch_for, draw, draw_batch
+from twinscore.experiments.drawing import (
+    QUALITIES,
+    SamplingSpec,
+    batch_for,
+    draw,
+    draw_batch,
+    evaluations,
+)
 from twinscore.sampling import noise
 
 SMALL = NetworkSpec(width=3, levels=1)
@@ -70,6 +79,19 @@ def test_without_a_batch_samples_are_those_of_the_default_one(model, tmp_path):
         np.testing.assert_array_equal(ours["samples"], given["samples"])
 
 
+@pytest.mark.parametrize("fields", [*METHODS[:-1], {"method": "stochastic", "h0": 1}], ids=str)
+def test_evaluations_are_counted_beforehand(checkpoint, fields):
+    """Of a stochastic path too, where the noise level falls as its steps are meant to lower it."""
+    calls, spec = [], SamplingSpec(**{"steps": 4, "beta": 0.5, "sigma_min": 0.1} | fields)
+
+    def mean(y, sigma=None):
+        calls.append(len(y))
+        return torch.full_like(y, checkpoint.mean[0])
+
+    draw_batch(replace(checkpoint, denoiser=mean), np.arange(3), spec, size=3)
+    assert calls[1:] == [3] * int(evaluations(spec))  # after one that checks the denoiser
+
+
 def test_a_quality_stands_for_a_sampler_and_gives_way():
     for name, preset in QUALITIES.items():
         assert SamplingSpec(quality=name).resolved.model_dump().items() >= preset.items()
@@ -91,6 +113,10 @@ def test_paths_that_are_lost_are_black_and_counted(checkpoint, monkeypatch):
     assert lost == 1
     assert (x[1] == 0).all()
     assert (x[[0, 2]] != 0).any()
+    never = SamplingSpec(method="stochastic", max_steps=1, sigma_min=1e-6)
+    x, lost = draw_batch(checkpoint, np.arange(3), never, size=4)
+    assert lost == 3
+    assert (x == 0).all()
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])

@@ -1,10 +1,13 @@
-"""Every sampler against closed forms: its own exact recursion, its order, and the densities."""
+"""Every sampler: the one signature, its own exact recursion, its order, and the densities."""
 
+import inspect
 import math
 from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from twinscore import sampling
 from twinscore.denoisers.closed_form import Gaussian, GaussianMixture
@@ -19,6 +22,7 @@ from twinscore.sampling import (
     log_density,
     noise_levels,
     probability_flow,
+    reverse_diffusion,
     round_trip_error,
 )
 
@@ -49,6 +53,84 @@ def exact_flow(form, y, sigma, after):
     factor = ((form.variances + after**2) / (form.variances + sigma**2)).sqrt()
     deviation = ((y - form.mean).flatten(1) @ form.components) * factor
     return form.mean + (deviation @ form.components.T).view_as(y)
+
+
+# One signature ---------------------------------------------------------------------------------
+
+
+def parameters(function):
+    return list(inspect.signature(function).parameters.values())
+
+
+SAMPLERS = [
+    f
+    for f in (getattr(sampling, name) for name in sampling.__all__)
+    if inspect.isfunction(f) and [p.name for p in parameters(f)[:2]] == ["denoiser", "noise"]
+]
+every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
+
+
+def test_these_are_the_samplers():
+    assert set(SAMPLERS) == {probability_flow, ancestral, langevin_corrected, reverse_diffusion}
+
+
+@every_sampler
+def test_every_sampler_has_the_one_signature(sampler):
+    shared, found = parameters(sampling.Sampler.__call__)[1:], parameters(sampler)
+    common, own = found[: len(shared)], found[len(shared) :]
+    assert [(p.name, p.kind) for p in common] == [(p.name, p.kind) for p in shared]
+    assert [p.default for p in common[3:]] == [p.default for p in shared[3:]]
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in own)
+    assert inspect.signature(sampler).return_annotation is torch.Tensor
+
+
+@every_sampler
+def test_a_lost_path_is_nan_and_leaves_the_others_alone(sampler):
+    """Also where a denoiser makes something finite of a path that is not."""
+    form, z = gaussian(), normal(12, *SHAPE)
+
+    def denoiser(y, sigma):
+        level = torch.as_tensor(sigma).view(-1, 1, 1, 1)
+        bad = (y[:, :1, :1, :1] > form.mean[0, 0, 0]) & (level > 0.05) & (level < 0.1)
+        return torch.where(bad, math.inf, form(y, sigma).nan_to_num())
+
+    found, good = (sampler(f, z, seeds=range(12), mean=form.mean) for f in (denoiser, form))
+    lost = torch.isnan(found).flatten(1).any(1)
+    assert 0 < lost.sum() < 12
+    assert torch.isnan(found[lost]).all()
+    torch.testing.assert_close(found[~lost], good[~lost], **CLOSE)
+
+
+@every_sampler
+@settings(deadline=None, max_examples=10)
+@given(order=st.permutations(range(4)))
+def test_a_seed_gives_the_same_bits_in_batches_of_one_size(sampler, order):
+    own = {"padded": True, "h0": 0.1, "beta": 0.5} if sampler is reverse_diffusion else {}
+    seeds = [5, 3, 9, 7]
+
+    def drawn(seeds):
+        z = sampling.noise(seeds, SHAPE)
+        shrinkage = lambda y, sigma: y * 0.1 / (0.1 + sigma.view(-1, 1, 1, 1) ** 2)  # noqa: E731
+        return sampler(shrinkage, z, seeds=seeds, **own)
+
+    assert torch.equal(drawn([seeds[i] for i in order]), drawn(seeds)[order])
+
+
+@every_sampler
+def test_a_seed_gives_its_image_in_any_batch(sampler):
+    form, seeds = mixture(), [5, 3, 9, 7]
+    z = sampling.noise(seeds, SHAPE)
+    together = sampler(form, z, seeds=seeds, mean=0.5)
+    for pick in ([2], [3, 0]):
+        part = sampler(form, z[pick], seeds=[seeds[i] for i in pick], mean=0.5)
+        torch.testing.assert_close(part, together[pick], rtol=1e-4, atol=1e-4)
+
+
+@every_sampler
+@pytest.mark.parametrize("options", [{"seeds": [0]}, {"sigma_min": 2.0}, {"sigma_min": 0.0}])
+def test_every_sampler_refuses_what_none_can_do(sampler, options):
+    with pytest.raises(ValueError, match="need"):
+        sampler(gaussian(), normal(2, *SHAPE), **({"seeds": [0, 1]} | options))
 
 
 # The order of a solver -------------------------------------------------------------------------
@@ -163,16 +245,6 @@ def test_the_recursion_converges_to_the_covariance(sampler, options):
         assert math.log2(coarse / fine) == pytest.approx(1, abs=0.15)
 
 
-@pytest.mark.parametrize("sampler", [ancestral, langevin_corrected])
-def test_a_seed_gives_its_image_in_any_batch(sampler):
-    form, seeds = mixture(), [5, 3, 9, 7]
-    z = sampling.noise(seeds, SHAPE)
-    together = sampler(form, z, seeds=seeds, mean=0.5)
-    for pick in ([2], [3, 0]):
-        part = sampler(form, z[pick], seeds=[seeds[i] for i in pick], mean=0.5)
-        torch.testing.assert_close(part, together[pick], rtol=1e-4, atol=1e-4)
-
-
 def test_without_renewal_or_correction_there_is_only_the_flow():
     form, z = mixture(), normal(4, *SHAPE)
     flow = probability_flow(form, z, mean=0.5, steps=20, solver=euler)
@@ -195,13 +267,14 @@ def from_the_exact_law(form, count, sigma_max):
     [
         (probability_flow, {"solver": dpm}),
         (probability_flow, {"solver": heun}),
-        (ancestral, {"seeds": range(3000), "steps": 200}),
-        (langevin_corrected, {"seeds": range(3000), "steps": 100}),
+        (ancestral, {"steps": 200}),
+        (langevin_corrected, {"steps": 100}),
     ],
 )
 def test_modes_keep_their_weights(sampler, options):
     form, count = mixture(), 3000
-    found = sampler(form, from_the_exact_law(form, count, 2.0), sigma_max=2.0, **options)
+    start = from_the_exact_law(form, count, 2.0)
+    found = sampler(form, start, seeds=range(count), sigma_max=2.0, **options)
     share = (found.flatten(1).mean(1) < 0.5).double().mean().item()
     assert abs(share - 0.3) < 4 * math.sqrt(0.3 * 0.7 / count)
 
@@ -255,27 +328,10 @@ def test_probes_are_each_images_own_whatever_the_batch():
 # Bad input -------------------------------------------------------------------------------------
 
 
-def test_an_image_that_goes_wrong_is_nan_and_leaves_the_others_alone():
-    form, z = gaussian(), normal(6, *SHAPE)
-
-    def denoiser(y, sigma):
-        bad = (y[:, :1, :1, :1] > form.mean[0, 0, 0]) & (sigma < 0.1).view(-1, 1, 1, 1)
-        return torch.where(bad, math.inf, form(y, sigma))
-
-    found = probability_flow(denoiser, z)
-    good = probability_flow(form, z)
-    lost = torch.isnan(found).flatten(1).any(1)
-    assert 0 < lost.sum() < 6
-    assert torch.isnan(found[lost]).all()
-    torch.testing.assert_close(found[~lost], good[~lost], **CLOSE)
-
-
 @pytest.mark.parametrize(
     ("sampler", "options"),
     [
         (ancestral, {"eta": 1.5}),
-        (ancestral, {"seeds": [0]}),
-        (ancestral, {"sigma_min": 2.0}),
         (langevin_corrected, {"size": 0.0}),
         (langevin_corrected, {"corrections": -1}),
         (langevin_corrected, {"steps": 0}),

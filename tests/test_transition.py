@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch import nn
 from twinscore import environment, images, runs
 from twinscore.denoisers import NetworkSpec, load
 from twinscore.errors import InputError
-from twinscore.experiments import transition
+from twinscore.experiments import budget, transition
 from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.transition import Result, Spec
 from twinscore.report import page, style
@@ -219,14 +220,6 @@ def test_twins_share_nothing_but_the_noise_of_their_samples(finished):
 # Running again
 
 
-def test_a_second_run_reuses_everything_and_says_the_same(finished, folder):
-    before = written_at(folder)
-    again = transition.run(SPEC, folder, device="cpu")
-    assert content(folder) == content(finished.folder)
-    assert written_at(folder) == before
-    assert again.result == finished.result
-
-
 def test_measures_that_a_kill_lost_are_the_same_when_measured_again(finished, folder):
     for lost in [*folder.glob("trials/*/measures-*"), *folder.glob("*.csv")]:
         lost.unlink()
@@ -277,20 +270,16 @@ def test_images_that_changed_are_another_run(tmp_path):
         transition.run(spec, tmp_path / "run", device="cpu")
 
 
-def test_an_interrupted_run_says_what_is_missing_and_then_finishes(
-    finished, tmp_path, monkeypatch, undrawn
-):
-    folder, work = tmp_path / "run", transition._work
+def test_an_interrupted_run_says_what_is_missing_and_then_finishes(finished, tmp_path, undrawn):
+    folder, study = tmp_path / "run", transition.STUDY
 
-    def stopped(task, report):
-        if task.trial.n == 5:
+    def stopped(spec, trial, report):
+        if trial.n == 5:
             raise KeyboardInterrupt
-        return work(task, report)
+        return study.work(spec, trial, report)
 
-    monkeypatch.setattr(transition, "_work", stopped)
     with pytest.raises(KeyboardInterrupt):
-        transition.run(SPEC, folder, device="cpu")
-    monkeypatch.setattr(transition, "_work", work)
+        replace(study, work=stopped).run(SPEC, folder, device="cpu")
     partial = Result.model_validate_json((folder / "result.json").read_text())
     assert (partial.complete, partial.missing) == (False, ["N = 5"])
     assert [level.n for level in partial.levels] == [2]
@@ -309,6 +298,15 @@ def test_a_run_leaves_threads_and_random_state_alone(finished, folder):
     transition.run(SPEC, folder, device="cpu")
     assert torch.get_num_threads() == before[0]
     assert torch.equal(torch.random.get_rng_state(), before[1])
+
+
+def test_twins_that_cannot_be_compared_in_memory_are_refused(tmp_path, monkeypatch):
+    """Both sets of 500 images of 64 pixels, float32, and three copies of one: 640 kB."""
+    monkeypatch.setattr(budget, "available_memory", lambda device: 630_000)
+    spec = SMALL.model_copy(update={"sizes": (2, 500)})
+    with pytest.raises(InputError, match=r"^data: size 8 needs about 0.0 GB for the comparison"):
+        transition.run(spec, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 # Edges

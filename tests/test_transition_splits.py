@@ -11,9 +11,9 @@ from twinscore.cli import main
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
 from twinscore.experiments import transition
+from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.transition import Spec
-from twinscore.experiments.trials import SamplingSpec
-from twinscore.report import reading, transition_data, transition_words
+from twinscore.report import reading, transition_words
 from twinscore.training import TrainingSpec
 
 SPEC = Spec(
@@ -46,7 +46,7 @@ def trials(folder):
 
 
 def split_words(folder):
-    return dict(transition_words.facts(transition_data.load(reading.read(folder))))["Split"]
+    return dict(transition_words.content(reading.read(folder)).facts).get("Split")
 
 
 def test_the_run_records_its_split_as_rule_and_as_lists(finished):
@@ -197,5 +197,4 @@ def test_old_runs_without_a_split_are_still_drawn(finished, tmp_path):
     result = runs.read_json(folder / "result.json")
     del result["data"]["split"], result["data"]["attribute"]
     (folder / "result.json").write_text(json.dumps(result))
-    facts = transition_words.facts(transition_data.load(reading.read(folder)))
-    assert "Split" not in dict(facts)
+    assert split_words(folder) is None

@@ -185,9 +185,11 @@ def _prepare(words: list[str]) -> None:
 def _train(words: list[str]) -> None:
     from twinscore.experiments import train
 
-    options = parse(words, Single, train.Spec, "train")
+    options = parse(words, _with(Study, ["device"]), train.Spec, "train")
     if options.print_spec:
         return _print_spec(options.spec)
+    if options.estimate:
+        return print(train.cost(options.spec, options.out, device=options.device).text())
     result = train.run(options.spec, options.out, device=options.device)
     print(result.table(), f"model: {result.folder}", sep="\n")
     return None

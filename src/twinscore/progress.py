@@ -46,6 +46,10 @@ class Reporter:
     def __exit__(
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the bars as they are: what follows has its own."""
         if self._live:
             self._bars.stop()
 

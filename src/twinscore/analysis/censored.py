@@ -1,19 +1,16 @@
-"""Slopes of values that are partly known to lie beyond a bound only."""
+"""Slopes of values of which some are only known to lie beyond a bound."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize
 from scipy.special import log_ndtr, stdtrit
 
 from twinscore.analysis.statistics import LEVEL
 
-LEAST_EXACT = 3
-"""Values that must be known exactly: through two, a line always fits without scatter."""
-_FARTHEST = 1e3
-"""How far an end of the interval is sought, in units of the slope's natural scale."""
+_FARTHEST = 1e3  # an end of the interval is sought up to there, in residuals over the spread of x
 
 
 @dataclass(frozen=True)
@@ -26,87 +23,83 @@ class CensoredSlope:
 
 
 def censored_slope(
-    x: NDArray, y: NDArray, side: NDArray, level: float = LEVEL
+    x: ArrayLike, y: ArrayLike, side: ArrayLike, others: ArrayLike = (), level: float = LEVEL
 ) -> CensoredSlope | None:
-    """Slope of a line with normal scatter through values some of which are censored (Tobin 1958).
+    """Slope of a line with normal scatter, some of whose values are censored (Tobin 1958).
 
-    Maximum likelihood; the interval holds the slopes whose profile likelihood is not too far below
-    the largest. Its threshold, ``m log(1 + t^2/(m - 2))`` with Student's t of m - 2 degrees of
-    freedom and m the number of exact values, makes it the usual interval of least squares where
-    nothing is censored, and is chosen for few values otherwise.
+    By maximum likelihood. The interval holds the slopes whose profile log-likelihood is at most
+    ``m log(1 + t^2/(m - p)) / 2`` below the largest, with t of Student's distribution, m exact
+    values and p regressors. Without censoring these are least squares and their usual interval.
 
     Parameters
     ----------
-    x, y : array
-        (n,): where, and the value or the bound.
-    side : array
-        (n,) int: 0 for a value, 1 where the truth is above ``y``, -1 where it is below.
+    x, y, side : array
+        (n,): regressor; value or bound; 0 for a value, 1 or -1 where the truth is above or below.
+    others : array
+        (k, n): further regressors, fitted with it; a constant always is.
     level : float
         Coverage.
 
     Returns
     -------
     CensoredSlope or None
-        None for fewer than three exact values, or where all of them are at one x.
+        None if the exact values, p = k + 2 or fewer, would be met whatever they are, or if x does
+        not vary among them other than with the others.
     """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    side = np.asarray(side)
+    x, y, side = (np.asarray(values, dtype=np.float64) for values in (x, y, side))
+    constants = np.vstack([np.ones_like(x), *np.reshape(others, (-1, len(x)))]).T
     exact = side == 0
-    m = int(exact.sum())
-    if m < LEAST_EXACT or np.ptp(x[exact]) == 0:
+    m, p = int(exact.sum()), constants.shape[1] + 1
+    design = np.column_stack([x, constants])
+    if m <= p or np.linalg.matrix_rank(design[exact]) < p:
         return None
-    start, residual = _least_squares(x[exact], y[exact])
-    if residual <= 1e-12 * max(np.ptp(y[exact]), 1.0):
+    own = x[exact] - _fitted(constants[exact], x[exact])
+    start = float(own @ y[exact] / (own @ own))
+    residual = float(np.std(y[exact] - _fitted(design[exact], y[exact])))
+    if residual <= 1e-12 * max(np.ptp(y), 1.0):
         return CensoredSlope(start, start, start)
-    unit = residual / np.std(x[exact])
+    unit = residual / float(np.std(own))
 
     def profile(step: float) -> float:
-        return _log_likelihood(y - (start + step * unit) * x, side, residual)
+        return _log_likelihood((y - (start + step * unit) * x) / residual, side, constants)
 
     best = minimize(lambda step: -profile(float(step[0])), [0.0], method="Nelder-Mead")
-    step, most = float(best.x[0]), -float(best.fun)
-    t = float(stdtrit(m - 2, (1 + level) / 2))
-    drop = m * np.log1p(t**2 / (m - 2)) / 2
-
-    def short(step: float) -> float:
-        return profile(step) - most + drop
-
-    low, high = (_end(short, step, direction) for direction in (-1, 1))
+    step, t = float(best.x[0]), float(stdtrit(m - p, (1 + level) / 2))
+    least = -float(best.fun) - m * np.log1p(t**2 / (m - p)) / 2
+    low, high = (_end(lambda s: profile(s) - least, step, sign) for sign in (-1, 1))
     return CensoredSlope(*(start + unit * s for s in (step, low, high)))
 
 
-def _least_squares(x: NDArray, y: NDArray) -> tuple[float, float]:
-    """Slope, and root mean square of the residuals."""
-    centred = x - x.mean()
-    slope = float(centred @ y / (centred @ centred))
-    return slope, float(np.std(y - slope * x))
+def _fitted(design: NDArray, y: NDArray) -> NDArray:
+    return design @ np.linalg.lstsq(design, y, rcond=None)[0]
 
 
-def _log_likelihood(y: NDArray, side: NDArray, unit: float) -> float:
-    """Of the best mean and scatter of y; concave in mean / scatter and 1 / scatter (Olsen 1978)."""
-    exact, bounds, signs = y[side == 0] / unit, y[side != 0] / unit, side[side != 0]
+def _log_likelihood(y: NDArray, side: NDArray, constants: NDArray) -> float:
+    """The largest; concave in coefficients / scatter and 1 / scatter (Olsen 1978)."""
+    exact = side == 0
+    values, bounds, signs = y[exact], y[~exact], side[~exact]
+    at_values, at_bounds = constants[exact], constants[~exact]
 
     def negative(parameters: NDArray) -> tuple[float, NDArray]:
-        mean, log_scale = parameters
-        scale = np.exp(log_scale)
-        z, away = scale * exact - mean, signs * (mean - scale * bounds)
-        value = log_scale * len(exact) - 0.5 * z @ z + log_ndtr(away).sum()
+        coefficients, scale = parameters[:-1], np.exp(parameters[-1])
+        z = scale * values - at_values @ coefficients
+        away = signs * (at_bounds @ coefficients - scale * bounds)
         hazard = signs * np.exp(-0.5 * away**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(away))
-        slope = np.array(
-            [z.sum() + hazard.sum(), len(exact) - scale * (z @ exact + hazard @ bounds)]
-        )
-        return -value, -slope
+        value = parameters[-1] * len(z) - 0.5 * z @ z + log_ndtr(away).sum()
+        slope = at_values.T @ z + at_bounds.T @ hazard
+        return -value, -np.append(slope, len(z) - scale * (z @ values + hazard @ bounds))
 
-    spread = max(float(np.std(exact)), 1e-9)
-    start = np.array([exact.mean() / spread, -np.log(spread)])
+    coefficients = np.linalg.lstsq(at_values, values, rcond=None)[0]
+    scatter = max(float(np.std(values - at_values @ coefficients)), 1e-9)
+    start = np.append(coefficients / scatter, -np.log(scatter))
     return -float(minimize(negative, start, jac=True, method="BFGS").fun)
 
 
-def _end(short: Callable[[float], float], inside: float, direction: int) -> float:
+def _end(above: Callable[[float], float], inside: float, sign: int) -> float:
     """Where a function that is positive ``inside`` turns negative; infinite if nowhere."""
     reach = 1.0
-    while short(inside + direction * reach) > 0:
+    while above(inside + sign * reach) > 0:
         reach *= 2
         if reach > _FARTHEST:
-            return direction * np.inf
-    return brentq(short, inside, inside + direction * reach, xtol=1e-6)
+            return sign * np.inf
+    return brentq(above, inside, inside + sign * reach, xtol=1e-6)

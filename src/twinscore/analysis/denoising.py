@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from twinscore.denoisers import Denoiser, check, psnr
@@ -52,3 +54,10 @@ def psnr_table(
             x_hat = check(denoiser, x + sigma * z.to(x), sigma)
             table[k, start : start + len(x)] = psnr(x_hat, x).cpu()
     return table
+
+
+def error_table(
+    denoiser: Denoiser, images: Tensor, sigmas: Sequence[float], *, seed: int
+) -> NDArray[np.float64]:
+    """Squared error per pixel, (K, N), where :func:`psnr_table` gives the PSNR."""
+    return 10 ** (-psnr_table(denoiser, images, sigmas, seed=seed).double().numpy() / 10)

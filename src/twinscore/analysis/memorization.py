@@ -1,6 +1,4 @@
-"""Copies: the distance-ratio rule, and the verdict memorises / transition / generalises."""
-
-from typing import Literal
+"""Copies: the distance-ratio rule."""
 
 import torch
 from torch import Tensor
@@ -8,8 +6,6 @@ from torch import Tensor
 RATIO = 1 / 3
 CANDIDATES = 8
 CHUNK_VALUES = 2**24
-
-Verdict = Literal["memorises", "transition", "generalises"]
 
 
 def distance_ratio(samples: Tensor, training: Tensor) -> Tensor:

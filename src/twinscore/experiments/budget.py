@@ -123,6 +123,7 @@ def require_memory(
     field: str = "size:",
     *,
     before: Sequence[Demand] = (),
+    matrix: str = "Jacobian",
 ) -> None:
     """Refuse trainings on square images that do not fit the free memory.
 
@@ -143,6 +144,8 @@ def require_memory(
         What the message begins with.
     before : sequence of Demand
         What else must fit, before the trainings.
+    matrix : str
+        What is formed whole, in a word.
 
     Raises
     ------
@@ -150,7 +153,7 @@ def require_memory(
         With the memory that is needed, what there is, and the size of image for which everything
         fits.
     """
-    demands = [*before, *_demands(needed, device, workers)]
+    demands = [*before, *_demands(needed, device, workers, matrix)]
     for what, available, fixed, growing, _ in demands:
         if fixed + growing > available:
             fits = min(
@@ -164,7 +167,7 @@ def require_memory(
             )
 
 
-def _demands(needed: Cost, device: str, workers: int) -> list[Demand]:
+def _demands(needed: Cost, device: str, workers: int, matrix: str) -> list[Demand]:
     host, entries = available_memory("cpu"), needed.entries
 
     def of(what: str, available: int, fixed: int, growing: int, power: int) -> Demand:
@@ -176,14 +179,14 @@ def _demands(needed: Cost, device: str, workers: int) -> list[Demand]:
         growing = needed.activations + needed.images
         return [
             of("training", host, needed.weights, growing, 2),
-            of("Jacobian", host, 0, jacobian, 4),
+            of(matrix, host, 0, jacobian, 4),
         ]
     card = available_memory(device)
     return [
         of("training", card, needed.weights, needed.activations, 2),
         of("training", host, 0, needed.images, 2),
-        of("Jacobian", card, 0, _JACOBIAN_FORMED * entries, 4),
-        of("Jacobian", host, 0, _JACOBIAN_DECOMPOSED * entries, 4),
+        of(matrix, card, 0, _JACOBIAN_FORMED * entries, 4),
+        of(matrix, host, 0, _JACOBIAN_DECOMPOSED * entries, 4),
     ]
 
 

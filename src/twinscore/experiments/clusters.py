@@ -1,48 +1,50 @@
 """Near and far modes on real images ([GP]): networks trained on two clusters, alike or unalike."""
 
-import contextlib
-import csv
-import io
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from safetensors.numpy import save as serialise
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from twinscore import environment, runs
 from twinscore import images as image_sets
-from twinscore.denoisers import Checkpoint, NetworkSpec
-from twinscore.environment import Execution
+from twinscore.analysis import memorization, similarity
+from twinscore.analysis.statistics import mean_interval
+from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
-from twinscore.execution import Report, run_tasks
-from twinscore.experiments import cluster_results
-from twinscore.experiments.cluster_results import Name, Outcome, Result
+from twinscore.execution import Report
+from twinscore.experiments import twins
 from twinscore.experiments.drawing import SamplingSpec
-from twinscore.experiments.folders import Done, run_folder
-from twinscore.experiments.likelihood import LikelihoodSpec, bits_per_dimension
-from twinscore.experiments.study import of_old
-from twinscore.experiments.trials import (
-    Trial,
-    measure,
-    open_distinct,
-    open_images,
-    remembered,
-    train,
-)
-from twinscore.images import Clusters, ImageSet, Pair, Twins
+from twinscore.experiments.estimates import Needs, of_trainings, refuse_trainings, sampling_needs
+from twinscore.experiments.folders import remembered
+from twinscore.experiments.intervals import of_values
+from twinscore.experiments.likelihood import LikelihoodSpec, bits_of
+from twinscore.experiments.study import Arrays, Study, Summary, write_images
+from twinscore.experiments.trials import Trial, distinct, open_images, train
+from twinscore.images import Clusters, ImageSet, Pair
+from twinscore.results.base import Frozen
+from twinscore.results.clusters import Curve, Data, Dynamics, Measured, Result, Side
 from twinscore.runs import derive_seed
-from twinscore.training import TrainingSpec, history, single_device
+from twinscore.training import TrainingSpec, history
 from twinscore.training.fit import HISTORY
+from twinscore.training.history import SIGMAS
 
-__all__ = ["Done", "Result", "Spec", "run"]
+RANGES = {"twin_similarity": (-1, 1), "memorised_fraction": (0, 1), "elsewhere": (0, 1)}
+"""Where intervals of a quantity, though not of a difference, are cut."""
+NETWORKS = 4
+"""Of a replicate: both twins, near and far."""
+
+Outcome = tuple[Trial, Arrays]
+Twins = tuple[Outcome, Outcome]
 
 
-class Spec(BaseModel):
+class Spec(Frozen):
     """Twins trained on the two nearest, and on the two farthest, of the clusters of images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: str = "digits"
     """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
@@ -84,103 +86,35 @@ class Spec(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Union:
-    """Two clusters and the splits of their images, one for each replicate."""
+class Plan:
+    """The images of a run that are kept, their clusters, and the two pairs that are trained on."""
 
-    name: Name
-    pair: Pair
-    splits: tuple[Twins, ...]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A run before anything is trained."""
-
-    spec: Spec
     images: ImageSet
-    keep: np.ndarray
+    keep: NDArray
     clusters: Clusters
-    unions: tuple[_Union, ...]
-    folder: Path
+    pairs: Mapping[str, Pair]
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A trial and what is measured on it; runs in a worker."""
-
-    side: Name
-    trial: Trial
-    seeds: np.ndarray
-    sampling: SamplingSpec
-    likelihood: LikelihoodSpec
-
-
-def run(
-    spec: Spec,
-    out: Path | None = None,
-    *,
-    device: str = "auto",
-    workers: int | None = None,
-) -> Done[Result]:
-    """Cluster, train all twins, measure, compare near with far, and write the run folder.
-
-    Running again with the same ``out`` continues what is unfinished and reuses what is done.
-
-    Parameters
-    ----------
-    spec : Spec
-        The study.
-    out : Path, optional
-        Run folder; default ``runs/clusters-<hash>``.
-    device : str
-        lightning-fabric's accelerator: auto, cpu, cuda, mps.
-    workers : int, optional
-        Trials trained side by side, sharing the cores; default one per core on a CPU, else one.
-
-    Returns
-    -------
-    Done
-        The folder and the result, also written there as ``result.json``.
-
-    Raises
-    ------
-    InputError
-        For clusters that are too small, settings that do not fit the machine, or a folder of
-        another run or in use.
-    TrainingError
-        If a loss is not finite.
-    """
-    environment.check(device, workers)
-    images, keep = open_distinct(spec.data, spec.duplicate_threshold)
-    clusters = image_sets.cluster(
-        images.take(keep),
-        spec.clusters,
-        components=spec.components,
-        seed=derive_seed(spec.seed, "clusters"),
-    )
-    unions = _unions(spec, images, keep, clusters)
-    content = {"study": "clusters"} | spec.model_dump(mode="json") | {"data_digest": images.digest}
-    with run_folder(content, out) as (folder, report):
-        trials = 2 * len(unions) * spec.replicates
-        how = environment.start(folder, device=device, workers=workers, trials=trials)
-        for name in images.skipped:
-            report("images", {"text": f"left out {name}: it cannot be read"})
-        plan = _Plan(spec, images, keep, clusters, unions, folder)
-        _write_images(plan)
-        with environment.timed(folder):
-            return Done(folder, _execute(plan, how, report))
-
-
-def _unions(
-    spec: Spec, images: ImageSet, keep: np.ndarray, clusters: Clusters
-) -> tuple[_Union, ...]:
-    """Choose the nearest and the farthest two clusters, and split them.
+def plan(spec: Spec) -> Plan:
+    """Cluster the images, once, and choose the nearest and the farthest two of the clusters.
 
     Raises
     ------
     InputError
         If fewer than three clusters are large enough; says which n fits.
     """
+    return _plan(spec, open_images(spec.data).digest)
+
+
+@lru_cache(maxsize=1)
+def _plan(spec: Spec, digest: str) -> Plan:
+    images, keep = open_images(spec.data), distinct(spec.data, spec.duplicate_threshold)
+    clusters = image_sets.cluster(
+        images.take(keep),
+        spec.clusters,
+        components=spec.components,
+        seed=derive_seed(spec.seed, "clusters"),
+    )
     need = spec.n + spec.test // 2
     third = int(clusters.sizes[2])
     if third < need:
@@ -191,176 +125,269 @@ def _unions(
             f"n: {spec.n} with test {spec.test} needs three clusters of {need:,} images; the "
             f"largest of the {spec.clusters} hold {sizes}; {advice}"
         )
-    return tuple(
-        _Union(
-            name,
-            pair,
-            tuple(_halves(spec, images, keep, clusters, pair, r) for r in range(spec.replicates)),
-        )
-        for name, pair in zip(
-            ("near", "far"), image_sets.extreme_pairs(clusters, need), strict=True
-        )
-    )
+    pairs = zip(("near", "far"), image_sets.extreme_pairs(clusters, need), strict=True)
+    return Plan(images, keep, clusters, dict(pairs))
 
 
-def _halves(
-    spec: Spec, images: ImageSet, keep: np.ndarray, clusters: Clusters, pair: Pair, replicate: int
-) -> Twins:
+def check(spec: Spec, *_: Any) -> Mapping[str, Any]:
+    """Refuse clusters that do not suffice."""
+    plan(spec)
+    return {}
+
+
+def trials(spec: Spec, report: Report) -> list[Trial]:
+    """Trials in the order of replicates, so that near and far progress together."""
+    here, found = plan(spec), []
+    for arm, pair in here.pairs.items():
+        members = here.keep[np.isin(here.clusters.labels, (pair.first, pair.second))]
+        mean = tuple(here.images.take(members).mean())
+        for replicate in range(spec.replicates):
+            halves = _halves(spec, pair, replicate)
+            for twin in "ab":
+                trial = Trial.of(
+                    spec,
+                    here.images,
+                    spec.data,
+                    indices=halves[twin],
+                    test=halves["test"],
+                    mean=mean,
+                    twin=twin,
+                    replicate=replicate,
+                    part=f"replicate {replicate}",
+                    arm=arm,
+                )
+                found.append(trial)
+    return sorted(found, key=lambda trial: trial.replicate)
+
+
+def _halves(spec: Spec, pair: Pair, replicate: int) -> dict[str, NDArray]:
     """A, B and test set with one half from each cluster, their images in turn."""
+    here = plan(spec)
     halves = [
         image_sets.twins(
-            images,
+            here.images,
             spec.n // 2,
             test=spec.test // 2,
             seed=spec.seed,
             replicate=replicate,
-            among=keep[clusters.labels == label],
+            among=here.keep[here.clusters.labels == label],
             by="random",
         )
         for label in (pair.first, pair.second)
     ]
-    mixed = {
+    return {
         part: np.stack([getattr(half, part) for half in halves], axis=1).ravel()
         for part in ("a", "b", "test")
     }
-    return Twins(**mixed)
 
 
-def _write_images(plan: _Plan) -> None:
+def record(spec: Spec, tasks: Sequence[Trial], folder: Path) -> None:
     """Record the order of the images, their content, cluster and roles."""
-    labels = np.full(len(plan.images), "near-duplicate", dtype=object)
-    labels[plan.keep] = plan.clusters.labels
-    roles = {}
-    for union in plan.unions:
-        for replicate, split in enumerate(union.splits):
-            role = np.full(len(plan.images), "", dtype=object)
-            for part in ("a", "b", "test"):
-                role[getattr(split, part)] = part
-            roles[f"{union.name}_{replicate}"] = role
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "name", "sha256", "cluster", *roles])
-    rows = zip(plan.images.names, plan.images.digests, labels, *roles.values(), strict=True)
-    writer.writerows((index, *row) for index, row in enumerate(rows))
-    runs.write_text(plan.folder / "images.csv", text.getvalue())
+    here = plan(spec)
+    labels = np.full(len(here.images), "near-duplicate", dtype=object)
+    labels[here.keep] = here.clusters.labels
+    roles = {
+        f"{arm}_{replicate}": np.full(len(labels), "", dtype=object)
+        for arm in here.pairs
+        for replicate in range(spec.replicates)
+    }
+    for trial in tasks:
+        role = roles[f"{trial.arm}_{trial.replicate}"]
+        role[trial.indices], role[trial.test] = trial.twin, "test"
+    write_images(folder, here.images, {"cluster": labels} | roles)
 
 
-def _tasks(plan: _Plan, device: str) -> list[_Task]:
-    """Trials in the order of replicates, so that near and far progress together."""
-    spec = plan.spec
-    seeds = np.array([derive_seed(spec.seed, "image", i) for i in range(spec.samples)])
-    tasks = []
-    for replicate in range(spec.replicates):
-        for union in plan.unions:
-            split, ends = union.splits[replicate], (union.pair.first, union.pair.second)
-            members = plan.keep[np.isin(plan.clusters.labels, ends)]
-            mean = tuple(plan.images.take(members).mean())
-            for twin in "ab":
-                trial = Trial(
-                    source=spec.data,
-                    data_digest=plan.images.digest,
-                    indices=getattr(split, twin),
-                    test=split.test,
-                    mean=mean,
-                    twin=twin,
-                    replicate=replicate,
-                    seed=spec.seed,
-                    network=spec.network,
-                    training=spec.training,
-                ).placed(plan.folder, device, None)
-                tasks.append(_Task(union.name, trial, seeds, spec.sampling, spec.likelihood))
-    return tasks
-
-
-def _work(task: _Task, report: Report) -> Outcome:
-    trial = task.trial
-    checkpoint = train(trial, report)
+def work(spec: Spec, trial: Trial, report: Report) -> Arrays:
+    """Train a network and measure it: what :mod:`twins` and :func:`bits_of` give, each kept."""
+    model = train(trial, report)
     report(trial.name, {"text": "trained; measuring"})
-    measures = measure(trial, checkpoint, task.seeds, task.sampling, trial.training.batch)
-    bits = _bits(task, checkpoint) if task.likelihood.images else {}
-    return Outcome(measures, bits, history.read(trial.path / HISTORY))
+    compute = partial(twins.measure, spec, trial, model, report)
+    measures = remembered(trial.path, "measures", twins.key(spec, trial), compute)
+    return measures | bits_of(trial, model, spec.likelihood)
 
 
-def _bits(task: _Task, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """Bits per dimension of the first training and test images, (L,) each."""
-    trial, spec = task.trial, task.likelihood
-    trained = trial.training.sigma_max
-    parts = {"train": trial.indices[: spec.images], "test": trial.test[: spec.images]}
-    key = spec.model_dump() | {"sigma_max": spec.highest(trained)}
-    key |= {name: rows.tolist() for name, rows in parts.items()}
-
-    def compute() -> dict[str, np.ndarray]:
-        images, device = open_images(trial.source), single_device(trial.device).device
-        denoiser = checkpoint.denoiser.to(device)
-        seed = derive_seed(trial.seed, "likelihood", trial.replicate)
-        return {
-            name: bits_per_dimension(
-                denoiser,
-                images[rows].to(device),
-                images[trial.indices],
-                spec,
-                trained=trained,
-                seed=seed,
-                batch=trial.training.batch,
-            )
-            for name, rows in parts.items()
-        }
-
-    return remembered(trial, "likelihood", key, compute)
-
-
-def _execute(plan: _Plan, how: Execution, report: Report) -> Result:
-    found: dict[tuple[Name, int, str], Outcome] = {}
-    outcomes = run_tasks(
-        _work,
-        _tasks(plan, how.device),
-        workers=how.workers,
-        threads=how.threads,
-        report=report,
-    )
-    with contextlib.closing(outcomes):
-        for task, outcome in outcomes:
-            found[task.side, task.trial.replicate, task.trial.twin] = outcome
-    return _write_result(plan, found)
-
-
-def _write_result(plan: _Plan, found: dict[tuple[Name, int, str], Outcome]) -> Result:
-    spec = plan.spec
-    sides, values, arrays = {}, {}, {}
-    for union in plan.unions:
-        twins = [
-            (found[union.name, r, "a"], found[union.name, r, "b"]) for r in range(spec.replicates)
-        ]
-        sides[union.name], values[union.name], drawn = cluster_results.side_of(
-            union.name, plan.images, plan.clusters, union.pair, twins, union.splits
-        )
-        arrays |= {f"{union.name}/{name}": np.ascontiguousarray(x) for name, x in drawn.items()}
-    difference = cluster_results.measured_of(
-        {name: values["far"][name] - near for name, near in values["near"].items()}
-    )
-    data = cluster_results.Data(
+def summarise(spec: Spec, done: Sequence[Outcome]) -> Summary[Result] | None:
+    """Near, far and far - near of the replicates that are done; intervals take two of them."""
+    if len(done) < 2 * NETWORKS:
+        return None
+    here, sides, values, arrays = plan(spec), {}, {}, {}
+    for arm in here.pairs:
+        of_arm = [outcome for outcome in done if outcome[0].arm == arm]
+        replicates = list(zip(of_arm[::2], of_arm[1::2], strict=True))
+        sides[arm], values[arm], drawn = _side(here, arm, replicates)
+        arrays |= {f"{arm}/{name}": x for name, x in drawn.items()}
+    apart = {name: values["far"][name] - near for name, near in values["near"].items()}
+    difference = _measured(apart, {})
+    data = Data(
         source=spec.data,
-        images=len(plan.images),
-        dropped=len(plan.images) - len(plan.keep),
+        images=len(here.images),
+        dropped=len(here.images) - len(here.keep),
         threshold=spec.duplicate_threshold,
-        shape=plan.images.shape,
-        cluster_sizes=plan.clusters.sizes.tolist(),
-        components=len(plan.clusters.components),
+        shape=here.images.shape,
+        cluster_sizes=here.clusters.sizes.tolist(),
+        components=len(here.clusters.components),
         n=spec.n,
         test=spec.test,
-        replicates=spec.replicates,
+        replicates=len(done) // NETWORKS,
     )
-    result = Result(
-        verdict=cluster_results.sentence(data, difference),
-        data=data,
-        difference=difference,
-        **sides,
-    )
-    runs.write_atomic(
-        plan.folder / "arrays.safetensors", lambda path: path.write_bytes(serialise(arrays))
-    )
-    runs.write_text(plan.folder / "result.json", result.model_dump_json(indent=2) + "\n")
-    return result
+    verdict = _verdict(data, difference)
+    return Summary(Result(verdict=verdict, data=data, difference=difference, **sides), arrays)
 
 
-STUDY = of_old("clusters", Spec, lambda *a, **k: run(*a, **k), ("device", "workers"))
+def _side(
+    here: Plan, arm: str, replicates: Sequence[Twins]
+) -> tuple[Side, dict[str, NDArray], dict[str, NDArray]]:
+    """Everything measured on one pair of clusters, from R replicates.
+
+    Returns
+    -------
+    side : Side
+        The numbers.
+    values : dict
+        For each field of :class:`Measured` the value of each replicate, (R,), to compare with.
+    arrays : dict
+        What the report draws.
+    """
+    pair, clusters = here.pairs[arm], here.clusters
+    where = _each(replicates, lambda _, o: shares(clusters, pair, o["samples"]))
+    gaps = _each(replicates, lambda _, o: (o["psnr_train"] - o["psnr_test"]).mean(1)).mean(1)
+    samples = [[torch.from_numpy(found["samples"]) for _, found in twin] for twin in replicates]
+    agreement = np.stack([similarity.cosine_similarity(a, b) for a, b in samples])
+    values = {
+        "gap": gaps.mean(1),
+        "test_psnr": _each(replicates, lambda _, o: o["psnr_test"].mean()).mean(1),
+        "twin_similarity": np.median(agreement, axis=1).astype(np.float64),
+        "memorised_fraction": _each(replicates, partial(_copied, here.images)).mean(1),
+        "elsewhere": where[:, :, 1].mean(1),
+    }
+    if "bits/test" in replicates[0][0][1]:
+        test, gap = _each(replicates, _bits).mean(1).T
+        values |= {"test_bits": test, "bits_gap": gap}
+    side = Side(
+        name=arm,
+        clusters=(pair.first, pair.second),
+        sizes=tuple(clusters.sizes[[pair.first, pair.second]].tolist()),
+        distance=pair.distance,
+        share=of_values(where[:, :, 0].mean(1), (0, 1)),
+        measured=_measured(values, RANGES),
+        gap_by_sigma=_curve(SIGMAS, gaps),
+        dynamics=_dynamics(replicates),
+        unfinished_samples=sum(
+            found["unfinished"].item() for twin in replicates for _, found in twin
+        ),
+    )
+    drawn = _drawn(here, pair, replicates) | {"agreement": agreement, "shares": where}
+    return side, values, drawn
+
+
+def _each(replicates: Sequence[Twins], measure: Callable[..., Any]) -> NDArray[np.float64]:
+    """A number or row of each network, (R, 2, ...): ``measure(trial, found)``."""
+    return np.array(
+        [[measure(*outcome) for outcome in twin] for twin in replicates], dtype=np.float64
+    )
+
+
+def shares(clusters: Clusters, pair: Pair, samples: NDArray) -> tuple[float, float]:
+    """Fraction of samples on the first centre's side, and in none of the two clusters."""
+    ahead = clusters.positions(samples, pair.first, pair.second) < 0.5
+    inside = np.isin(clusters.nearest(samples), (pair.first, pair.second))
+    return float(ahead.mean()), float(1 - inside.mean())
+
+
+def _copied(images: ImageSet, trial: Trial, found: Arrays) -> float:
+    samples = torch.from_numpy(found["samples"])
+    return memorization.copied(samples, images[trial.indices]).double().mean().item()
+
+
+def _bits(_: Trial, found: Arrays) -> tuple[float, float]:
+    test = found["bits/test"].mean()
+    return test, test - found["bits/train"].mean()
+
+
+def _dynamics(replicates: Sequence[Twins]) -> Dynamics:
+    def progress(trial: Trial, _: Arrays) -> list[list[float]]:
+        rows = history.read(trial.path / HISTORY)
+        psnr = [
+            [np.mean([row[f"{part}_psnr_{sigma:g}"] for sigma in SIGMAS]) for row in rows]
+            for part in ("train", "test")
+        ]
+        return [[row["step"] for row in rows], [row["train_loss"] for row in rows], *psnr]
+
+    steps, loss, train, test = _each(replicates, progress).mean(1).swapaxes(0, 1)
+    curves = {"loss": loss, "test_psnr": test, "gap": train - test}
+    return Dynamics(**{name: _curve(steps[0].tolist(), x) for name, x in curves.items()})
+
+
+def _drawn(here: Plan, pair: Pair, replicates: Sequence[Twins]) -> dict[str, NDArray]:
+    """Pictures of the first replicate, and positions between the centres of all."""
+    images, positions = here.images, here.clusters.positions
+    ends = (pair.first, pair.second)
+    tests = [images[trial.test] for (trial, _), _ in replicates]
+    arrays = {
+        "images": tests[0].numpy(),
+        "positions_images": np.stack([positions(test, *ends) for test in tests]),
+        "positions_samples": _each(replicates, lambda _, o: positions(o["samples"], *ends)),
+    }
+    for trial, found in replicates[0]:
+        samples, training = found["samples"], images[trial.indices]
+        near = similarity.nearest(torch.from_numpy(samples), training)[1]
+        arrays[f"samples_{trial.twin}"] = samples
+        arrays[f"nearest_{trial.twin}"] = training[near].numpy()
+    return arrays
+
+
+def _measured(values: Mapping[str, NDArray], ranges: Mapping[str, tuple[float, float]]) -> Measured:
+    """Mean and interval of each value's replicates, cut to its range if it has one."""
+    means = {name: of_values(row, ranges.get(name)) for name, row in values.items()}
+    return Measured(**(dict.fromkeys(Measured.model_fields) | means))
+
+
+def _curve(at: Sequence[float], table: NDArray) -> Curve:
+    """Means and intervals of the columns of (R, K) values."""
+    value, low, high = (list(x) for x in zip(*map(mean_interval, table.T), strict=True))
+    return Curve(at=list(at), value=value, low=low, high=high)
+
+
+def _verdict(data: Data, difference: Measured) -> str:
+    """Which side generalises worse, by the train - test gap in PSNR."""
+    gap, what = difference.gap, f"Networks trained on two clusters of {data.source}"
+    interval = (
+        f"far - near = {gap.value:.2f} dB, 95% interval {gap.low:.2f} to {gap.high:.2f}, "
+        f"{data.replicates} replicates"
+    )
+    if gap.low <= 0 <= gap.high:
+        return (
+            f"{what}: the train-test gap does not tell whether they generalise worse from the "
+            f"farthest two than from the nearest two ({interval})."
+        )
+    word = "worse" if gap.value > 0 else "better"
+    than = f"generalise {word} from the farthest two than from the nearest two"
+    return f"{what} {than}, by the train-test gap ({interval})."
+
+
+def needs(spec: Spec) -> Needs:
+    """A Gaussian is decomposed for likelihoods."""
+    need, images = sampling_needs(spec, open_images(spec.data).shape), 2 * spec.likelihood.images
+    return replace(
+        need,
+        jacobians=int(images > 0),
+        matrix="covariance",
+        passes=need.passes + images * spec.likelihood.passes(math.prod(need.shape)),
+        stored=need.stored + 4 * images,
+    )
+
+
+STUDY = Study(
+    name="clusters",
+    spec=Spec,
+    count=lambda spec: NETWORKS * spec.replicates,
+    tasks=trials,
+    work=work,
+    summarise=summarise,
+    estimate=partial(of_trainings, needs),
+    refuse=partial(refuse_trainings, needs),
+    reads=("data",),
+    check=check,
+    record=record,
+)
+run = STUDY.run

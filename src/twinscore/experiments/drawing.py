@@ -1,7 +1,6 @@
 """Samples of a trained denoiser as a spec asks for them: which sampler, which steps, in batches."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
@@ -9,10 +8,10 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from twinscore import sampling
-from twinscore.denoisers import Checkpoint, Denoiser, check
+from twinscore.denoisers import Checkpoint, check
 from twinscore.errors import InputError, one_line
 
 Callback = sampling.Callback
@@ -70,6 +69,23 @@ class SamplingSpec(BaseModel):
         return self.model_copy(
             update={name: getattr(self, name) or value for name, value in preset.items()}
         )
+
+
+def evaluations(spec: SamplingSpec) -> float:
+    """Evaluations of the denoiser that a sample takes.
+
+    Of the stochastic method as many as bring a noise level, which a step multiplies by
+    ``1 - beta h``, from the first to the last; a path that does not converge takes more.
+    """
+    spec = spec.resolved
+    if spec.method == "stochastic":
+        sigma, step = spec.sigma_max, 1
+        while sigma > spec.sigma_min and step < spec.max_steps:
+            sigma *= 1 - spec.beta * spec.h0 * step / (1 + spec.h0 * (step - 1))
+            step += 1
+        return step + 1.0
+    twice = spec.method == "langevin" or (spec.method == "flow" and spec.solver == "heun")
+    return 2.0 * spec.steps - 1 if twice else float(spec.steps)
 
 
 def model_digest(checkpoint: Checkpoint) -> str:
@@ -136,7 +152,7 @@ def draw(
     samples : array
         (S, C, H, W) float32, not clipped.
     unfinished : int
-        How many paths did not converge or became NaN.
+        How many paths were lost.
     """
     size = min(batch, len(seeds))
     parts = [
@@ -178,47 +194,27 @@ def draw_batch(
     Returns
     -------
     samples : array
-        (S, C, H, W) float32, not clipped; one at NaN is black, which is similar to nothing.
+        (S, C, H, W) float32, not clipped; a lost one is black, which is similar to nothing.
     unfinished : int
-        How many paths did not converge or became NaN.
+        How many paths were lost: did not converge, ran away or became NaN.
     """
     filled = [*seeds.tolist(), *seeds[:1].tolist() * (size - len(seeds))]
     z = sampling.noise(filled, checkpoint.shape).to(device)
     mean = torch.tensor(checkpoint.mean, device=device).view(-1, 1, 1)
-    sampler = _sampler(spec.resolved, callback)
-    x, converged = sampler(checkpoint.on(device), z, seeds=filled, mean=mean)
-    x, converged = x[: len(seeds)], converged[: len(seeds)]
-    good = converged & torch.isfinite(x).flatten(1).all(1).cpu()
-    x = torch.nan_to_num(x, posinf=0.0, neginf=0.0)
-    return x.cpu().numpy(), int((~good).sum())
+    sampler = _sampler(spec.resolved)
+    x = sampler(checkpoint.on(device), z, seeds=filled, mean=mean, callback=callback)[: len(seeds)]
+    lost = x.isnan().flatten(1).any(1)
+    return x.nan_to_num().cpu().numpy(), int(lost.sum())
 
 
-Sampler = Callable[..., tuple[Tensor, Tensor]]
-
-
-def _sampler(spec: SamplingSpec, callback: Callback | None) -> Sampler:
-    """``sampler(denoiser, z, seeds=, mean=) -> (samples, which converged)``."""
-    levels = {"sigma_max": spec.sigma_max, "sigma_min": spec.sigma_min, "callback": callback}
-    if spec.method == "stochastic":
-        return partial(_stochastic, h0=spec.h0, beta=spec.beta, max_steps=spec.max_steps, **levels)
-    levels |= {"steps": spec.steps, "rho": spec.rho}
-    if spec.method == "ancestral":
-        return partial(_scheduled, sampling.ancestral, **levels)
-    if spec.method == "langevin":
-        return partial(_scheduled, sampling.langevin_corrected, **levels)
-    return partial(_flow, solver=SOLVERS[spec.solver], **levels)
-
-
-def _stochastic(denoiser: Denoiser, z: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-    out = sampling.reverse_diffusion(denoiser, z, padded=True, **options)
-    return out.samples, out.converged
-
-
-def _scheduled(
-    sampler: Callable[..., Tensor], denoiser: Denoiser, z: Tensor, **options: Any
-) -> tuple[Tensor, Tensor]:
-    return sampler(denoiser, z, **options), torch.ones(len(z), dtype=torch.bool)
-
-
-def _flow(denoiser: Denoiser, z: Tensor, *, seeds: list[int], **options: Any) -> Any:
-    return _scheduled(sampling.probability_flow, denoiser, z, **options)
+def _sampler(spec: SamplingSpec) -> sampling.Sampler:
+    """The sampler that a resolved spec names, with its options."""
+    schedule = {"steps": spec.steps, "rho": spec.rho}
+    own = {"h0": spec.h0, "beta": spec.beta, "max_steps": spec.max_steps, "padded": True}
+    sampler, options = {
+        "flow": (sampling.probability_flow, schedule | {"solver": SOLVERS[spec.solver]}),
+        "ancestral": (sampling.ancestral, schedule),
+        "langevin": (sampling.langevin_corrected, schedule),
+        "stochastic": (sampling.reverse_diffusion, own),
+    }[spec.method]
+    return partial(sampler, sigma_max=spec.sigma_max, sigma_min=spec.sigma_min, **options)

@@ -16,6 +16,7 @@ from twinscore.denoisers import NetworkSpec, build
 from twinscore.environment import Execution, on_cpu
 from twinscore.execution import torch_threads
 from twinscore.experiments import budget
+from twinscore.experiments.drawing import evaluations
 from twinscore.training import TrainingSpec, fit, single_device
 from twinscore.training.fit import SHOWN
 from twinscore.training.history import SIGMAS
@@ -63,7 +64,9 @@ class Needs:
     held : int
         Training images kept in memory.
     jacobians : int
-        Jacobians that are formed whole at a time.
+        Jacobians, or other matrices of (d, d), that are formed whole and decomposed at a time.
+    matrix : str
+        What a refusal calls one of them.
     before : tuple of Demand
         What else must fit the memory.
     passes : float
@@ -80,6 +83,7 @@ class Needs:
     shape: tuple[int, int, int]
     held: int = 0
     jacobians: int = 0
+    matrix: str = "Jacobian"
     before: tuple[budget.Demand, ...] = ()
     passes: float = 0.0
     stored: float = 0.0
@@ -97,11 +101,30 @@ class Needs:
         )
 
 
+def sampling_needs(spec: Any, shape: tuple[int, int, int]) -> Needs:
+    """Of trials that :func:`twins.measure` measures: samples, and PSNR of two sets of images."""
+    images = 2 * spec.test * len(SIGMAS)
+    return Needs(
+        shape=shape,
+        passes=images + spec.samples * evaluations(spec.sampling),
+        stored=4 * (images + spec.samples * math.prod(shape)),
+        field="data: size",
+    )
+
+
 def refuse_trainings(needs: Callable[[Any], Needs], spec: Any, device: str, workers: int) -> None:
     """Refuse trials that do not fit the memory; see :func:`budget.require_memory`."""
     need = needs(spec)
     side = max(need.shape[1:])
-    budget.require_memory(need.cost(spec), side, device, workers, need.field, before=need.before)
+    budget.require_memory(
+        need.cost(spec),
+        side,
+        device,
+        workers,
+        need.field,
+        before=need.before,
+        matrix=need.matrix,
+    )
 
 
 def of_trainings(needs: Callable[[Any], Needs], spec: Any, left: int, how: Execution) -> Estimate:
@@ -153,6 +176,14 @@ def _size(count: float) -> str:
         if count >= unit:
             return f"{count / unit:.{0 if count >= 10 * unit else 1}f} {name}"
     return "less than 1 kB"
+
+
+def core_seconds(call: Callable[[], object]) -> float:
+    """Time of a call on one core, or on the device that it uses."""
+    with torch_threads(1):
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started
 
 
 def training_seconds(

@@ -1,28 +1,23 @@
 """The two ends of a transition at one test image: the bases of memorising and of generalising."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from twinscore.experiments import harmonics
-from twinscore.experiments.results import Harmonics, Result
 from twinscore.experiments.trials import Trial
+from twinscore.results.transition import Harmonics, Result
 from twinscore.runs import digest
 
 VECTORS = 32
 """Eigenvectors to keep, of images that have as many values."""
 
 
-def add_harmonics(result: Result, trials: Sequence[Trial], folder: Path) -> Result:
+def add_harmonics(spec: Any, trials: Sequence[Trial], result: Result) -> Result:
     """Compare the smallest N that memorises with the largest that generalises, twin A of each.
 
-    Parameters
-    ----------
-    result : Result
-        Of a transition run.
-    trials : sequence of Trial
-        Its trials, trained.
-    folder : Path
-        Its folder; the comparison goes to a folder within, and is read if it is there.
+    The comparison goes to a folder within the run's, and is read if it is there.
 
     Returns
     -------
@@ -38,28 +33,22 @@ def add_harmonics(result: Result, trials: Sequence[Trial], folder: Path) -> Resu
         next(t for t in trials if (t.n, t.twin, t.replicate) == (n, "a", 0))
         for n in (memorising[0], generalising[-1])
     )
-    spec = harmonics.Spec(
+    asked = harmonics.Spec(
         model=str(first.path),
         against=str(second.path),
         names=(f"N = {first.n:,}", f"N = {second.n:,}"),
         data=first.source,
         index=int(first.test[0]),
-        vectors=min(VECTORS, _values(result)),
+        vectors=min(VECTORS, math.prod(result.data.shape)),
     )
-    key = spec.model_dump(mode="json") | {"model": first.name, "against": second.name}
+    key = asked.model_dump(mode="json") | {"model": first.name, "against": second.name}
     inside = Path("harmonics") / digest(key)[:8]
-    done = harmonics.run(spec, folder / inside, device=first.device, network=first.custom)
+    done = harmonics.run(asked, first.folder / inside, device=first.device, network=first.custom)
     section = Harmonics(sentence=_sentence(done.result), folder=inside.as_posix())
     return result.model_copy(update={"harmonics": section})
 
 
-def _values(result: Result) -> int:
-    channels, height, width = result.data.shape
-    return channels * height * width
-
-
 def _sentence(found: harmonics.Result) -> str:
-    channels, height, width = found.shape
     one, other = ((model.name, model.at(found.sigma)) for model in found.models)
     parts = [
         f"at {name} the network keeps {level.kept.bound}{level.kept.directions}, which hold "
@@ -68,6 +57,6 @@ def _sentence(found: harmonics.Result) -> str:
         for name, level in (one, other)
     ]
     return (
-        f"Of the {channels * height * width:,} directions at test image {found.index}, "
+        f"Of the {math.prod(found.shape):,} directions at test image {found.index}, "
         f"σ = {found.sigma:g} ({one[1].psnr_in:.1f} dB): {'; '.join(parts)}."
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from twinscore.analysis.statistics import Statistic, over_replicates
+from twinscore.analysis.statistics import Statistic, mean_interval, over_replicates
 from twinscore.results.base import Interval
 
 
@@ -16,6 +16,14 @@ def of_replicates(values: NDArray, statistic: Statistic, seed: int) -> Interval:
     (:func:`~twinscore.analysis.statistics.over_replicates`).
     """
     value, low, high = over_replicates(values, statistic, seed=seed)
+    return Interval(value=value, low=low, high=high)
+
+
+def of_values(values: NDArray, within: tuple[float, float] | None = None) -> Interval:
+    """Mean of a value (R,) of each of two or more replicates, its interval cut to a range."""
+    value, low, high = mean_interval(values)
+    if within:
+        low, high = max(low, within[0]), min(high, within[1])
     return Interval(value=value, low=low, high=high)
 
 

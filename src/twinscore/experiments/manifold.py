@@ -1,6 +1,5 @@
 """Discs: how far is a network from the optimum of a smooth five-dimensional class? ([GAHB] 3.2)."""
 
-import time
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -15,8 +14,8 @@ from twinscore.analysis.tangent import extra_directions, principal_cosines
 from twinscore.denoisers import Checkpoint, Denoiser, NetworkSpec, check
 from twinscore.denoisers.closed_form import Disc, LinearSubspace, disc_tangent
 from twinscore.errors import InputError
-from twinscore.execution import Report, torch_threads
-from twinscore.experiments.estimates import Needs
+from twinscore.execution import Report
+from twinscore.experiments.estimates import Needs, core_seconds
 from twinscore.experiments.intervals import columns, numbers, of_replicates, psnr
 from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials
 from twinscore.experiments.synthetic import MOST_IMAGES, InputPsnrs, fresh_trials, sigmas
@@ -371,10 +370,7 @@ def _posterior_seconds(spec: Spec) -> float:
     sigma = spec.sigmas[len(spec.sigmas) // 2]
     x, _ = discs([0], size=spec.size, radius=spec.radius, edge=spec.edge, seed=spec.seed)
     z = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    with torch_threads(1):
-        started = time.perf_counter()
-        Disc(spec.size, spec.radius, spec.edge)((x + sigma * z).double(), sigma)
-        call = time.perf_counter() - started
+    call = core_seconds(lambda: _optimum(spec)((x + sigma * z).double(), sigma))
     products = call * spec.size**2 / _PRODUCTS
     each = spec.exact * call + min(spec.exact, spec.bases) * (call + products)
     return len(spec.levels) * each

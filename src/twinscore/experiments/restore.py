@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -176,7 +177,7 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Done[Re
 class _Restored:
     measured: Tensor
     samples: Tensor
-    converged: Tensor
+    unfinished: int
     inconsistency: float
     residual: float | None
 
@@ -220,16 +221,9 @@ def _restore(
     seeds = [runs.derive_seed(spec.seed, "image", i) for i in range(spec.samples)]
     z = noise(seeds, operator.shape).to(original.device)
     start, solves = completed(operator, measurement, mean), Solves([])
-    progress = {
-        "mean": start,
-        "sigma_max": spec.sigma_max,
-        "callback": lambda step, *_: report("levels", {"step": step + 1, "steps": spec.steps}),
-    }
     if spec.rule == "projected":
-        progress.pop("callback")
         given = projected(denoiser, operator, measurement)
-        out = reverse_diffusion(given, z, seeds=seeds, h0=spec.h0, beta=spec.beta, **progress)
-        samples, converged = out.samples, out.converged
+        sampler = partial(reverse_diffusion, h0=spec.h0, beta=spec.beta)
     else:
         given = conditioned(
             denoiser,
@@ -240,15 +234,20 @@ def _restore(
             iterations=spec.iterations,
             solves=solves,
         )
-        samples = probability_flow(given, z, steps=spec.steps, **progress)
-        converged = (samples - mean).abs().flatten(1).amax(1).cpu() < RUNAWAY
-    if int(converged.sum()) < 2:
+        sampler = partial(
+            probability_flow,
+            steps=spec.steps,
+            callback=lambda step, *_: report("levels", {"step": step + 1, "steps": spec.steps}),
+        )
+    samples = sampler(given, z, seeds=seeds, mean=start, sigma_max=spec.sigma_max)
+    good = samples[(samples - mean).abs().flatten(1).amax(1) < RUNAWAY]
+    if len(good) < 2:
         raise RuntimeError("fewer than two samples converged; try a larger --ridge or smaller --h0")
     return _Restored(
         start[0].cpu(),
-        samples.cpu(),
-        converged,
-        inconsistency(operator, samples[converged], measurement).max().item(),
+        good.cpu(),
+        len(samples) - len(good),
+        inconsistency(operator, good, measurement).max().item(),
         float(np.median(solves.residuals)) if solves.residuals else None,
     )
 
@@ -256,7 +255,7 @@ def _restore(
 def _write(
     folder: Path, spec: Spec, operator: Operator, original: Tensor, restored: _Restored
 ) -> Result:
-    good = restored.samples[restored.converged]
+    good = restored.samples
     mean, deviation = good.mean(0), good.std(0)
     scores = [_score(sample, original) for sample in good]
     best, whole = _score(restored.measured, original), _score(mean, original)
@@ -276,7 +275,7 @@ def _write(
         samples=scores,
         inconsistency=restored.inconsistency,
         residual=restored.residual,
-        unfinished=int((~restored.converged).sum()),
+        unfinished=restored.unfinished,
     )
     tensors = {
         "original": original,

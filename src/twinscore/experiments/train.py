@@ -1,28 +1,27 @@
 """Train one denoiser: the result is a trial folder that every command takes as a model."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from twinscore import environment, runs
 from twinscore import images as image_sets
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
 from twinscore.execution import torch_threads
-from twinscore.experiments.trials import Trial, open_images
+from twinscore.experiments.estimates import Estimate, Needs, of_trainings, refuse_trainings
+from twinscore.experiments.trials import Trial, forget_images, open_images
 from twinscore.experiments.trials import train as train_trial
 from twinscore.progress import Reporter
+from twinscore.results.base import Frozen
 from twinscore.training import TrainingSpec
 from twinscore.training.history import SIGMAS, read
 
-__all__ = ["Result", "Spec", "run"]
 
-
-class Spec(BaseModel):
+class Spec(Frozen):
     """One universal blind denoiser."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = "digits"
     """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
@@ -41,10 +40,9 @@ class Spec(BaseModel):
     """How it is trained."""
 
 
-class Result(BaseModel):
+@dataclass(frozen=True)
+class Result:
     """The last row of the history."""
-
-    model_config = ConfigDict(frozen=True)
 
     folder: Path
     row: dict[str, float]
@@ -74,12 +72,49 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     Raises
     ------
     InputError
-        For too few images, a device that is not there, or a folder of another run or in use.
+        For too few images, a device that is not there, a network that does not fit the memory, or
+        a folder of another run or in use.
     TrainingError
         If the loss is not finite.
     """
+    content, trial = _trial(spec, device)
+    folder = out or runs.default_folder(content)
+    runs.make_folder(folder)
+    with Reporter(folder / "log.txt") as report:
+        with runs.locked(folder):
+            runs.claim(folder, content)
+            how = environment.start(folder, device=device, workers=1, trials=1)
+        trial = trial.placed(folder, how.device, None)
+        with environment.timed(folder), torch_threads(how.threads):
+            if not trial.trained:
+                report("estimate", {"text": of_trainings(_needs, spec, 1, how).text()})
+            train_trial(trial, report)
+    return Result(folder=folder, row=read(folder / "history.csv")[-1])
+
+
+def cost(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Estimate:
+    """Time, memory and disk of what :func:`run` would still do; writes nothing.
+
+    Raises
+    ------
+    InputError
+        As :func:`run`.
+    """
+    content, trial = _trial(spec, device)
+    folder = out or runs.default_folder(content)
+    how = environment.settings(folder, device=device, workers=1, trials=1)
+    left = not trial.placed(folder, how.device, None).trained
+    return of_trainings(_needs, spec, int(left), how)
+
+
+def _needs(spec: Spec) -> Needs:
+    return Needs(shape=open_images(spec.data).shape, field="data: size")
+
+
+def _trial(spec: Spec, device: str) -> tuple[dict[str, Any], Trial]:
+    """What ``spec.json`` will hold, once nothing speaks against the training, and the training."""
     environment.check(device)
-    open_images.cache_clear()  # the files may have changed since an earlier run of this process
+    forget_images()
     images = open_images(spec.data)
     training, test = image_sets.held_out(images, spec.test, seed=spec.seed, by=spec.split)
     n = len(training) if spec.n is None else spec.n
@@ -88,26 +123,17 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
             f"n: {n} training and {spec.test} test images are more than the {len(images)} of "
             f"{spec.data} give; the largest n is {len(training)}"
         )
+    refuse_trainings(_needs, spec, device, 1)
     content = {"study": "train"} | spec.model_dump(mode="json") | {"data_digest": images.digest}
-    folder = out or runs.default_folder(content)
-    runs.make_folder(folder)
-    with Reporter(folder / "log.txt") as report:
-        with runs.locked(folder):
-            runs.claim(folder, content)
-            how = environment.start(folder, device=device, workers=1, trials=1)
-        trial = Trial(
-            source=spec.data,
-            data_digest=images.digest,
-            indices=training[:n],
-            test=test,
-            mean=tuple(images.mean()),
-            twin="a",
-            replicate=0,
-            seed=spec.seed,
-            network=spec.network,
-            training=spec.training,
-            alone=True,
-        ).placed(folder, how.device, None)
-        with environment.timed(folder), torch_threads(how.threads):
-            train_trial(trial, report)
-    return Result(folder=folder, row=read(folder / "history.csv")[-1])
+    trial = Trial.of(
+        spec,
+        images,
+        spec.data,
+        indices=training[:n],
+        test=test,
+        mean=tuple(images.mean()),
+        twin="a",
+        replicate=0,
+        alone=True,
+    )
+    return content, trial

@@ -1,47 +1,33 @@
 """The transition from memorisation to generalisation ([GAHB] section 2.2): twins at several N."""
 
-import contextlib
-import csv
-import io
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from safetensors.numpy import save as serialise
+from pydantic import Field, field_validator, model_validator
 
-from twinscore import environment, runs
 from twinscore import images as image_sets
+from twinscore import runs
 from twinscore.denoisers import NetworkSpec
-from twinscore.environment import Execution
-from twinscore.execution import Report, run_tasks
-from twinscore.experiments import comparison, extremes, results, splits
+from twinscore.execution import Report
+from twinscore.experiments import budget, comparison, splits, twins
 from twinscore.experiments.drawing import SamplingSpec
-from twinscore.experiments.folders import Done
-from twinscore.experiments.results import Result
-from twinscore.experiments.splits import Split
-from twinscore.experiments.study import of_old
-from twinscore.experiments.trials import (
-    Factory,
-    Measures,
-    Trial,
-    factory_name,
-    measure,
-    open_distinct,
-    train,
-)
+from twinscore.experiments.estimates import Needs, sampling_needs
+from twinscore.experiments.extremes import add_harmonics
+from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, write_images
+from twinscore.experiments.trials import Trial, distinct, open_images
 from twinscore.images import ImageSet, Twins
-from twinscore.progress import Reporter
+from twinscore.results.base import Frozen
+from twinscore.results.transition import Data, Level, Result
 from twinscore.training import TrainingSpec
 
-__all__ = ["Result", "Spec", "run"]
 
-
-class Spec(BaseModel):
+class Spec(Frozen):
     """Twins on growing subsets, their samples, and where they stop memorising."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: str = "digits"
     """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
@@ -93,239 +79,161 @@ class Spec(BaseModel):
         return self
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A run before anything is trained: its images, their roles, its trials."""
-
-    spec: Spec
-    images: ImageSet
-    keep: np.ndarray
-    split: Split
-    folder: Path
-    trials: list[Trial]
-    seeds: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A trial and what is measured on it; runs in a worker."""
-
-    trial: Trial
-    seeds: np.ndarray
-    sampling: SamplingSpec
-    batch: int
-
-
-def run(
-    spec: Spec,
-    out: Path | None = None,
-    *,
-    device: str = "auto",
-    workers: int | None = None,
-    network: Factory | None = None,
-) -> Done[Result]:
-    """Train all twins, sample, compare, and write the run folder.
-
-    Running again with the same ``out`` continues what is unfinished and reuses what is done; more
-    ``sizes`` extend the run.
-
-    Parameters
-    ----------
-    spec : Spec
-        The study.
-    out : Path, optional
-        Run folder; default ``runs/transition-<hash>``.
-    device : str
-        lightning-fabric's accelerator: auto, cpu, cuda, mps.
-    workers : int, optional
-        Trials trained side by side, sharing the cores; default one per core on a CPU, else one.
-    network : callable, optional
-        The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``; its dotted
-        name goes into the hash. Trials then run in this process.
-
-    Returns
-    -------
-    Done
-        The folder and the result, also written there as ``result.json``.
-
-    Raises
-    ------
-    InputError
-        For data that do not suffice, settings that do not fit each other or the machine, or a
-        folder of another run or in use.
-    TrainingError
-        If a loss is not finite.
-    """
-    environment.check(device, workers)
-    images, keep = open_distinct(spec.data, spec.duplicate_threshold)
-    lists = splits.listed(spec.split, images)
-    split = (
-        splits.by_lists(images, keep, lists, spec.test)
-        if lists
-        else splits.by_rule(images, keep, spec.split, spec.attribute, spec.test, spec.seed)
-    )
+def check_split(spec: Spec, *_: Any) -> Mapping[str, Any]:
+    """Refuse sizes that the images do not grant; lists belong to the run as their content."""
+    images, keep = _images(spec)
+    lists = splits.listed(spec, images, keep)
     for replicate in range(spec.replicates):
-        split(max(spec.sizes), replicate)  # refuse sizes before any work
-    content = _content(spec, images, lists, network)
-    folder = out or runs.default_folder(content)
-    runs.make_folder(folder)
-    with runs.locked(folder):
-        runs.claim(folder, content, extendable=("sizes",))
-        if network:
-            workers = 1
-        how = environment.start(
-            folder,
-            device=device,
-            workers=workers,
-            trials=2 * len(spec.sizes) * spec.replicates,
-        )
-        plan = _plan(spec, images, keep, split, folder, how, network)
-        _write_images(plan)
-        with environment.timed(folder):
-            with Reporter(folder / "log.txt") as report:
-                for name in images.skipped:
-                    report("images", {"text": f"left out {name}: it cannot be read"})
-                result = _execute(plan, how, report)
-            result = extremes.add_harmonics(result, plan.trials, folder)
-            _write_json(folder, result)
-    return Done(folder, result)
+        splits.twins(spec, images, keep, lists, max(spec.sizes), replicate)
+    if lists is None:
+        return {}
+    return {"split_digest": runs.digest({k: v.tolist() for k, v in vars(lists).items()})}
 
 
-def _content(
-    spec: Spec, images: ImageSet, lists: Twins | None, network: Factory | None
-) -> dict[str, Any]:
-    """What ``spec.json`` holds."""
-    content = (
-        {"study": "transition"} | spec.model_dump(mode="json") | {"data_digest": images.digest}
-    )
-    if lists:
-        content["split_digest"] = runs.digest({k: v.tolist() for k, v in vars(lists).items()})
-    return content | ({"network": factory_name(network)} if network else {})
+def _images(spec: Spec) -> tuple[ImageSet, np.ndarray]:
+    """All images, and the indices of those that are no near-duplicates."""
+    return open_images(spec.data), distinct(spec.data, spec.duplicate_threshold)
 
 
-def _plan(
-    spec: Spec,
-    images: ImageSet,
-    keep: np.ndarray,
-    split: Split,
-    folder: Path,
-    how: Execution,
-    network: Factory | None,
-) -> _Plan:
-    mean = tuple(images.take(keep).mean())
-    trials = []
+def trials(spec: Spec, report: Report) -> list[Trial]:
+    """Twins of every replicate at every size."""
+    images, keep = _images(spec)
+    lists, mean = splits.listed(spec, images, keep), tuple(images.take(keep).mean())
+    found = []
     for n in spec.sizes:
         for replicate in range(spec.replicates):
-            twins = split(n, replicate)
-            trials += [
-                Trial(
-                    source=spec.data,
-                    data_digest=images.digest,
-                    indices=indices,
-                    test=twins.test,
+            split = splits.twins(spec, images, keep, lists, n, replicate)
+            for twin in "ab":
+                trial = Trial.of(
+                    spec,
+                    images,
+                    spec.data,
+                    indices=getattr(split, twin),
+                    test=split.test,
                     mean=mean,
                     twin=twin,
                     replicate=replicate,
-                    seed=spec.seed,
-                    network=spec.network,
-                    training=spec.training,
+                    part=f"N = {n}",
                 )
-                for twin, indices in (("a", twins.a), ("b", twins.b))
-            ]
-    trials = [trial.placed(folder, how.device, network) for trial in trials]
-    trials.sort(key=lambda trial: not trial.trained)  # so that no finished level goes missing
-    seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(spec.samples)])
-    return _Plan(spec, images, keep, split, folder, trials, seeds)
+                found.append(trial)
+    return found
 
 
-def _write_images(plan: _Plan) -> None:
-    """Record the order of the images, their content and their role, and the largest split."""
-    roles = np.full((plan.spec.replicates, len(plan.images)), "", dtype=object)
-    roles[:, np.setdiff1d(np.arange(len(plan.images)), plan.keep)] = "near-duplicate"
-    for trial in sorted(plan.trials, key=lambda t: -t.n):
-        if trial.n == max(plan.spec.sizes):
-            roles[trial.replicate, trial.test] = "test"
-            roles[trial.replicate, trial.indices] = [
-                f"{trial.twin}{rank}" for rank in range(trial.n)
-            ]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "name", "sha256", *(f"role_{r}" for r in range(len(roles)))])
-    rows = zip(plan.images.names, plan.images.digests, *roles, strict=True)
-    writer.writerows((index, *row) for index, row in enumerate(rows))
-    runs.write_text(plan.folder / "images.csv", text.getvalue())
-    for replicate in range(plan.spec.replicates):
-        largest = plan.split(max(plan.spec.sizes), replicate)
-        image_sets.write_names(plan.folder / "splits" / f"r{replicate}", plan.images, largest)
+def record(spec: Spec, trials: Sequence[Trial], folder: Path) -> None:
+    """Write order, content and role of the images, and the largest splits as lists."""
+    images, keep = _images(spec)
+    roles = np.full((spec.replicates, len(images)), "near-duplicate", dtype=object)
+    roles[:, keep] = ""
+    largest = [trial for trial in trials if trial.n == max(spec.sizes)]
+    for trial in largest:
+        roles[trial.replicate, trial.test] = "test"
+        roles[trial.replicate, trial.indices] = [f"{trial.twin}{rank}" for rank in range(trial.n)]
+    write_images(folder, images, {f"role_{r}": role for r, role in enumerate(roles)})
+    for replicate, split in enumerate(_splits(largest)):
+        image_sets.write_names(folder / "splits" / f"r{replicate}", images, split)
 
 
-def _work(task: _Task, report: Report) -> Measures:
-    checkpoint = train(task.trial, report)
-    report(task.trial.name, {"text": "trained; measuring"})
-    return measure(task.trial, checkpoint, task.seeds, task.sampling, task.batch)
+def _splits(trials: Sequence[Trial]) -> list[Twins]:
+    """Of twins A and B in turn."""
+    pairs = zip(trials[::2], trials[1::2], strict=True)
+    return [Twins(a=a.indices, b=b.indices, test=a.test) for a, b in pairs]
 
 
-def _execute(plan: _Plan, how: Execution, report: Report) -> Result:
-    spec = plan.spec
-    tasks = [_Task(t, plan.seeds, spec.sampling, spec.training.batch) for t in plan.trials]
-    measured: dict[tuple[int, int, str], Measures] = {}
-    outcomes = run_tasks(_work, tasks, workers=how.workers, threads=how.threads, report=report)
-    with contextlib.closing(outcomes):
-        for task, outcome in outcomes:
-            trial = task.trial
-            measured[trial.n, trial.replicate, trial.twin] = outcome
-            if sum(n == trial.n for n, _, _ in measured) == 2 * spec.replicates:
-                result = _write_result(plan, measured)
-    return result
-
-
-def _write_result(plan: _Plan, measured: dict[tuple[int, int, str], Measures]) -> Result:
-    """Assemble every level whose twins are all measured, and write it."""
-    spec, replicates = plan.spec, range(plan.spec.replicates)
-    done = [
-        n for n in spec.sizes if all((n, r, twin) in measured for r in replicates for twin in "ab")
-    ]
+def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Result]:
+    """Every size whose twins are all measured, and where the twins begin to agree."""
+    images, keep = _images(spec)
     levels, arrays, gaps = [], {}, {}
-    for n in done:
-        pairs = [(measured[n, r, "a"], measured[n, r, "b"]) for r in replicates]
-        twins = [plan.split(n, r) for r in replicates]
-        level, kept, gaps[n] = comparison.compare(plan.images, pairs, twins, spec.seed)
+    for n, found in groupby(done, key=lambda pair: pair[0].n):
+        trained, measured = zip(*found, strict=True)
+        pairs = list(zip(measured[::2], measured[1::2], strict=True))
+        level, kept, gaps[n] = comparison.compare(images, pairs, _splits(trained), spec.seed)
         levels.append(level)
-        seeds = {"noise_seeds": plan.seeds[: len(kept["samples_a"])]}
-        arrays |= {f"n{n:05d}/{name}": value for name, value in (seeds | kept).items()}
+        kept |= {"noise_seeds": twins.noise_seeds(spec)}
+        arrays |= {f"n{n:05d}/{name}": values for name, values in kept.items()}
     implausible = [level.n for level in levels if not level.plausible]
     critical, phrase = comparison.critical_n(gaps, spec.seed, implausible)
-    missing = [f"N = {n}" for n in spec.sizes if n not in done]
     result = Result(
-        complete=not missing,
-        missing=missing,
-        verdict=results.sentence(levels, phrase, spec.data),
+        verdict=_verdict(levels, phrase, spec.data),
         critical_n=critical,
         critical_n_phrase=phrase,
         closest_pairs=levels[-1].closest_pairs,
         held_out_nearest=levels[-1].held_out_nearest,
-        data=results.Data(
+        data=Data(
             source=spec.data,
-            images=len(plan.images),
-            dropped=len(plan.images) - len(plan.keep),
+            images=len(images),
+            dropped=len(images) - len(keep),
             threshold=spec.duplicate_threshold,
-            shape=plan.images.shape,
+            shape=images.shape,
             test=spec.test,
-            split=image_sets.resolve(plan.images, spec.split),
+            split=image_sets.resolve(images, spec.split),
             attribute=spec.attribute,
         ),
         levels=levels,
     )
-    runs.write_atomic(
-        plan.folder / "arrays.safetensors", lambda path: path.write_bytes(serialise(arrays))
+    return Summary(result, arrays, {"levels.csv": levels_csv(levels)})
+
+
+def _verdict(levels: Sequence[Level], phrase: str, source: str) -> str:
+    """The run in one sentence."""
+    parts = []
+    for word in ("memorises", "transition", "generalises"):
+        sizes = [f"{level.n:,}" for level in levels if level.verdict == word]
+        if sizes:
+            verb = "is in transition" if word == "transition" else word
+            parts.append(f"{verb} at N = {', '.join(sizes)}")
+    return f"On {source} the denoiser {'; '.join(parts)}; critical N: {phrase}."
+
+
+def levels_csv(levels: Sequence[Level]) -> str:
+    """One row per N, nested names joined by underscores; what is not defined is empty."""
+    rows = []
+    for level in levels:
+        content = level.model_dump()
+        psnr = content.pop("psnr")
+        sigmas = psnr.pop("sigma")
+        row = _flat(content)
+        for name, curve in psnr.items():
+            row |= {f"psnr_{name}_{s:g}": value for s, value in zip(sigmas, curve, strict=True)}
+        rows.append(row)
+    names = sorted(set().union(*rows), key=lambda name: (name != "n", name))
+    return csv_text(names, ([row.get(name, "") for name in names] for row in rows))
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}_")
+        elif value is not None:
+            flat[prefix + name] = "; ".join(value) if isinstance(value, list) else value
+    return flat
+
+
+def needs(spec: Spec) -> Needs:
+    """To compare twins takes all training images of a size at once; pictures are stored again."""
+    need = sampling_needs(spec, open_images(spec.data).shape)
+    image = 4 * math.prod(need.shape)
+    held = (2 * spec.replicates + 3) * max(spec.sizes) * image
+    return replace(
+        need,
+        before=(budget.Demand("the comparison", budget.available_memory("cpu"), 0, held, 2),),
+        stored=need.stored + 2 * spec.samples * image / spec.replicates,
     )
-    runs.write_text(plan.folder / "levels.csv", results.table(levels))
-    _write_json(plan.folder, result)
-    return result
 
 
-def _write_json(folder: Path, result: Result) -> None:
-    runs.write_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
-
-
-STUDY = of_old("transition", Spec, lambda *a, **k: run(*a, **k), ("device", "workers"))
+STUDY = of_trials(
+    name="transition",
+    spec=Spec,
+    count=lambda spec: 2 * len(spec.sizes) * spec.replicates,
+    trials=trials,
+    measure=twins.measure,
+    key=twins.key,
+    summarise=summarise,
+    needs=needs,
+    reads=("data",),
+    check=check_split,
+    record=record,
+    finish=add_harmonics,
+    extendable=("sizes",),
+)
+run = STUDY.run

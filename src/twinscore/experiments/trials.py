@@ -8,17 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
-from safetensors.numpy import save as serialise
 from torch import nn
 
 from twinscore import images as image_sets
-from twinscore.analysis.denoising import psnr_table
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, save
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.errors import InputError
 from twinscore.execution import Report
-from twinscore.experiments.drawing import SamplingSpec, draw
 from twinscore.images import ImageSet
 from twinscore.runs import (
     SCHEMA_VERSION,
@@ -26,12 +22,10 @@ from twinscore.runs import (
     digest,
     locked,
     make_folder,
-    write_atomic,
     write_json,
 )
 from twinscore.training import TrainingSpec, fit, single_device
 from twinscore.training.fit import RESUME
-from twinscore.training.history import SIGMAS
 from twinscore.training.spec import RECIPE_VERSION
 
 ORPHAN_SECONDS = 30.0
@@ -133,6 +127,12 @@ def open_images(source: str) -> ImageSet:
     return image_sets.load(source)
 
 
+@lru_cache(maxsize=2)
+def open_model(model: str, network: Factory | None = None) -> Checkpoint:
+    """``denoisers.load``, kept for the next task of this process."""
+    return load(model, network=network)
+
+
 @lru_cache(maxsize=1)
 def distinct(source: str, threshold: float) -> np.ndarray:
     """Increasing indices of the images that are no near-duplicates of earlier ones.
@@ -150,15 +150,10 @@ def distinct(source: str, threshold: float) -> np.ndarray:
     return np.flatnonzero(~image_sets.near_duplicates(images, threshold=threshold).drop)
 
 
-def open_distinct(source: str, threshold: float) -> tuple[ImageSet, np.ndarray]:
-    """Open the images of a run as they are now, and tell which are no near-duplicates."""
-    forget_images()
-    return open_images(source), distinct(source, threshold)
-
-
 def forget_images() -> None:
-    """Open images anew: files may have changed since an earlier run of this process."""
+    """Open images and models anew: files may have changed since an earlier run of this process."""
     open_images.cache_clear()
+    open_model.cache_clear()
     distinct.cache_clear()
 
 
@@ -227,73 +222,3 @@ def _reporter(trial: Trial, report: Report) -> Callable[[int, dict[str, float] |
             report(trial.name, event)
 
     return on_step
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What is measured on one trained denoiser.
-
-    Attributes
-    ----------
-    psnr_train, psnr_test : array
-        (K, T) dB at ``SIGMAS``: T images of its own training set (repeated if it is smaller, each
-        time with other noise) and the test set.
-    samples : array
-        (S, C, H, W).
-    unfinished : int
-        Samples whose stochastic path did not converge.
-    """
-
-    psnr_train: np.ndarray
-    psnr_test: np.ndarray
-    samples: np.ndarray
-    unfinished: int
-
-
-def remembered(
-    trial: Trial, what: str, key: dict[str, Any], compute: Callable[[], dict[str, Any]]
-) -> dict[str, np.ndarray]:
-    """Read the arrays that ``compute`` gave before under this ``key``, or compute and store them.
-
-    They lie beside the trial's weights, as ``<what>-<hash of key>.safetensors``.
-    """
-    path = trial.path / f"{what}-{digest(key)[:8]}.safetensors"
-    if not path.exists():
-        arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
-        write_atomic(path, lambda temporary: temporary.write_bytes(serialise(arrays)))
-    return load_file(path)
-
-
-def measure(
-    trial: Trial, checkpoint: Checkpoint, seeds: np.ndarray, sampling: SamplingSpec, batch: int
-) -> Measures:
-    """Measure a trained trial, or read what was measured; stored beside its weights."""
-    key = {
-        "seeds": seeds.tolist(),
-        "sampling": sampling.resolved.model_dump(exclude={"quality"}),
-        "test": trial.test.tolist(),
-        "sigmas": SIGMAS,
-    }
-    arrays = remembered(
-        trial,
-        "measures",
-        key,
-        lambda: vars(_measure(trial, checkpoint, seeds, sampling, batch)),
-    )
-    return Measures(**(arrays | {"unfinished": arrays["unfinished"].item()}))
-
-
-def _measure(
-    trial: Trial, checkpoint: Checkpoint, seeds: np.ndarray, sampling: SamplingSpec, batch: int
-) -> Measures:
-    device = single_device(trial.device).device
-    denoiser = checkpoint.on(device)
-    images = open_images(trial.source)
-    rows = np.resize(trial.indices, len(trial.test))
-    parts = {"train": images[rows].to(device), "test": images[trial.test].to(device)}
-    seed = derive_seed(trial.seed, "psnr", trial.replicate)
-    train, test = (
-        psnr_table(denoiser, x, SIGMAS, seed=seed, batch=batch).numpy() for x in parts.values()
-    )
-    samples, unfinished = draw(checkpoint, seeds, sampling, batch=batch, device=device)
-    return Measures(train, test, samples, unfinished)

@@ -1,18 +1,20 @@
-"""Near and far clusters on paper: the words of the page, and the figures as a dictionary.
+"""Near and far clusters on paper: the words of the page, and five figures."""
 
-`figures` draws and `content` writes; both read the folder alone.
-"""
+from collections.abc import Iterator, Sequence
 
-from pathlib import Path
-
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from twinscore.report import clusters_figures, reading, style
-from twinscore.report.clusters_figures import Data, Mean, Side
-from twinscore.report.content import Caption, Cell, Content, Table
+from twinscore.report import style
+from twinscore.report.content import Cell, Content, Table, figure
+from twinscore.report.pictures import strip
+from twinscore.report.reading import Run
+from twinscore.report.style import Theme
+from twinscore.results.base import Interval
+from twinscore.results.clusters import Curve, Result, Side
 
-FIGURES = ("clusters", "dynamics", "shares", "samples", "agreement")
 ROWS = {
     "gap": "train − test PSNR (dB)",
     "test_psnr": "test PSNR (dB)",
@@ -22,122 +24,35 @@ ROWS = {
     "test_bits": "bits per dimension, test images",
     "bits_gap": "bits per dimension, test − train",
 }
+EXAMPLES = 16
+BINS = 24
 
 
-class Result(BaseModel):
-    """The fields of result.json that the report reads."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    verdict: str
-    data: Data
-    near: Side
-    far: Side
-    difference: dict[str, Mean | None]
-
-    @property
-    def sides(self) -> tuple[Side, Side]:
-        """Near, then far."""
-        return self.near, self.far
-
-
-def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[str, Figure]:
-    """Draw every figure; none before the run is finished.
-
-    Parameters
-    ----------
-    folder
-        Folder of a run of ``twinscore clusters``, finished or not.
-    images
-        Whether to draw ``clusters`` and ``samples``, which show images.
-    theme
-        ``light`` or ``dark``.
-
-    Returns
-    -------
-    dict of str to matplotlib.figure.Figure
-        In the order of `FIGURES`: ``clusters`` (held-out images), ``dynamics`` (loss and PSNR
-        during training), ``shares`` (where samples fall), ``samples`` (both twins', beside their
-        nearest training images) and ``agreement`` (similarity of the twins, and the gap at each
-        noise level).
-
-    Raises
-    ------
-    InputError
-        If the folder is no run folder or one of its files is damaged.
-    """
-    run = reading.read(folder)
-    if not run.result:
-        return {}
-    sides = reading.result_of(run, Result).sides
-    with style.applied(theme) as look:
-        drawn = {}
-        if images:
-            drawn["clusters"] = clusters_figures.clusters(run, sides)
-        drawn["dynamics"] = clusters_figures.dynamics(sides, look)
-        drawn["shares"] = clusters_figures.shares(run, sides, look)
-        if images:
-            drawn["samples"] = clusters_figures.samples(run, sides)
-        drawn["agreement"] = clusters_figures.agreement(run, sides, look)
-        return {name: style.settle(figure) for name, figure in drawn.items()}
-
-
-def content(folder: Path, *, images: bool = True) -> Content:
-    """Write what the page says about the run.
-
-    Parameters
-    ----------
-    folder
-        Folder of a run of ``twinscore clusters``, finished or not.
-    images
-        Whether the page shows images; the words are the same.
-
-    Returns
-    -------
-    Content
-        Verdict, facts, table, captions and what is missing.
-
-    Raises
-    ------
-    InputError
-        If the folder is no run folder or one of its files is damaged.
-    """
-    run = reading.read(folder)
-    if not run.result:
-        return Content(
-            title=f"twinscore: near and far clusters of {run.spec.get('data', 'images')}",
-            verdict="No verdict yet: not every network is trained.",
-            facts=(),
-            table=None,
-            captions={},
-            missing=_missing(run),
-        )
-    result = reading.result_of(run, Result)
-    notes = [
-        f"{side.name}: {side.unfinished_samples} samples did not converge."
-        for side in result.sides
-        if side.unfinished_samples
-    ]
+def content(run: Run) -> Content:
+    """What the page says about the run."""
+    result: Result = run.result
     return Content(
         title=f"twinscore: near and far clusters of {result.data.source}",
         verdict=result.verdict,
         facts=_facts(result),
         table=_table(result),
-        captions=_captions(),
-        notes=tuple(notes),
+        notes=tuple(
+            f"{side.name}: {side.unfinished_samples} samples did not converge."
+            for side in result.sides
+            if side.unfinished_samples
+        ),
     )
-
-
-def _missing(run: reading.Run) -> tuple[str, ...]:
-    total = 4 * run.spec["replicates"]
-    finished = sum(history.finished for history in reading.histories(run))
-    return (f"{total - finished} of {total} networks, and what is measured on all of them",)
 
 
 def _facts(result: Result) -> tuple[tuple[str, str], ...]:
     data = result.data
     channels, height, width = data.shape
-    lines = [
+    pairs = []
+    for side, word in zip(result.sides, ("Nearest", "Farthest"), strict=True):
+        (first, second), (larger, smaller) = side.clusters, side.sizes
+        text = f"clusters {first} and {second}, of {larger:,} and {smaller:,} images"
+        pairs.append((f"{word} two", f"{text}, centres {side.distance:.2f} apart"))
+    return (
         (
             "Images",
             f"{data.source}; {data.images:,} images; {height} × {width} pixels, "
@@ -149,24 +64,13 @@ def _facts(result: Result) -> tuple[tuple[str, str], ...]:
             f"{len(data.cluster_sizes)} by k-means in {data.components} principal components of "
             f"standardised pixels; sizes {', '.join(f'{size:,}' for size in data.cluster_sizes)}",
         ),
-    ]
-    for side, word in zip(result.sides, ("Nearest", "Farthest"), strict=True):
-        first, second = side.clusters
-        lines.append(
-            (
-                f"{word} two",
-                f"clusters {first} and {second}, of {side.sizes[0]:,} and {side.sizes[1]:,} "
-                f"images, centres {side.distance:.2f} apart",
-            )
-        )
-    lines.append(
+        *pairs,
         (
             "Training sets",
             f"{data.n:,} images for each twin, half from each cluster; {data.test:,} test images; "
             f"{data.replicates} replicates",
-        )
+        ),
     )
-    return tuple(lines)
 
 
 def _table(result: Result) -> Table:
@@ -178,8 +82,8 @@ def _table(result: Result) -> Table:
         )
     ]
     for name, label in ROWS.items():
-        values = [side.measured[name] for side in result.sides]
-        rows.append((Cell(label), *map(_cell, [*values, result.difference[name]])))
+        values = [getattr(side.measured, name) for side in result.sides]
+        rows.append((Cell(label), *map(_cell, [*values, getattr(result.difference, name)])))
     return Table(
         caption=(
             "Means over replicates with Student's t intervals (95 %); A and B are averaged. PSNR "
@@ -191,52 +95,180 @@ def _table(result: Result) -> Table:
     )
 
 
-def _cell(mean: Mean | None) -> Cell:
+def _cell(mean: Interval | None) -> Cell:
     if mean is None:
         return Cell("–")
     text, low, high = (f"{x:.3f}".replace("-", "−") for x in (mean.value, mean.low, mean.high))
     return Cell(text, f"{low} to {high}")
 
 
-def _captions() -> dict[str, Caption]:
-    return {
-        "clusters": Caption(
-            "The two nearest and the two farthest clusters",
-            "Held-out images of each cluster of the first replicate, which no network has seen.",
-            "Four rows of images: both clusters of the near pair, both of the far pair.",
-        ),
-        "dynamics": Caption(
-            "Loss and denoising during training",
-            "Against the training step: training loss, PSNR on test images, and PSNR on training "
-            "less that on test images (both averaged over noise levels). Lines are means over "
-            "replicates, bands their intervals. All networks and both sets take the same noise, "
-            "which is not that of the table: the last values differ a little. A test PSNR that "
-            "falls while the gap grows is a network that starts to memorise.",
-            "Training loss, test PSNR and train − test gap against the step, near and far.",
-        ),
-        "shares": Caption(
-            "Where samples fall",
-            "Left: fraction of samples on the first centre's side, which is one half in the "
-            "training set (broken line), and fraction nearest to the centre of a third cluster; "
-            "small dots are single networks, bars intervals over replicates. Middle and right: "
-            "position of samples and of held-out images along the line through the two centres, "
-            "0 at the first and 1 at the second. Samples between two humps are blends of both "
-            "clusters.",
-            "Fractions of samples with intervals; histograms of positions between the centres.",
-        ),
-        "samples": Caption(
-            "Samples of both twins from the same noise",
-            "Columns share their noise. From the top, for each pair of clusters: training image "
-            "of A nearest to A's sample, sample of A, sample of B, training image of B nearest to "
-            "B's sample. Twins that agree have learned it from the distribution.",
-            "For near and far, four rows of images: nearest in A, sample of A, sample of B, "
-            "nearest in B.",
-        ),
-        "agreement": Caption(
-            "Agreement of the twins, and the gap at each noise level",
-            "Left: cosine similarity (mean removed) between the samples of A and B from the same "
-            "noise, over all replicates. Right: PSNR on training less that on test images against "
-            "the noise level, with intervals over replicates.",
-            "Histograms of cosine similarity; train − test PSNR against the noise level.",
-        ),
+@figure(
+    "The two nearest and the two farthest clusters",
+    "Held-out images of each cluster of the first replicate, which no network has seen.",
+    "Four rows of images: both clusters of the near pair, both of the far pair.",
+    images=True,
+)
+def clusters(run: Run, theme: Theme) -> Figure:
+    """Draw held-out images of each cluster, a row for each."""
+    rows = []
+    for side in run.result.sides:
+        pictures = run.array(f"{side.name}/images")
+        for which, label in enumerate(side.clusters):
+            rows.append((f"{side.name}, {label}", pictures[which::2][:EXAMPLES]))
+    return _rows(rows)
+
+
+@figure(
+    "Loss and denoising during training",
+    "Against the training step: training loss, PSNR on test images, and PSNR on training "
+    "less that on test images (both averaged over noise levels). Lines are means over "
+    "replicates, bands their intervals. All networks and both sets take the same noise, "
+    "which is not that of the table: the last values differ a little. A test PSNR that "
+    "falls while the gap grows is a network that starts to memorise.",
+    "Training loss, test PSNR and train − test gap against the step, near and far.",
+)
+def dynamics(run: Run, theme: Theme) -> Figure:
+    """Draw loss, test PSNR (dB) and train - test gap (dB) against the training step."""
+    drawn = style.new_figure(2.7)
+    panels = drawn.subplots(1, 3)
+    titles = {
+        "loss": ("training loss", "summed squared error"),
+        "test_psnr": ("test images", "output PSNR (dB)"),
+        "gap": ("train − test", "difference in PSNR (dB)"),
     }
+    for axes, (name, (title, label)) in zip(panels, titles.items(), strict=True):
+        for side, colour in _sides(run, theme):
+            _band(axes, getattr(side.dynamics, name), colour, side.name)
+        axes.set(title=title, ylabel=label, xlabel="step")
+        axes.locator_params(axis="x", nbins=4)
+    panels[0].set_yscale("log")
+    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panels[0].yaxis.set_minor_locator(NullLocator())
+    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    return drawn
+
+
+@figure(
+    "Where samples fall",
+    "Left: fraction of samples on the first centre's side, which is one half in the "
+    "training set (broken line), and fraction nearest to the centre of a third cluster; "
+    "small dots are single networks, bars intervals over replicates. Middle and right: "
+    "position of samples and of held-out images along the line through the two centres, "
+    "0 at the first and 1 at the second. Samples between two humps are blends of both "
+    "clusters.",
+    "Fractions of samples with intervals; histograms of positions between the centres.",
+)
+def shares(run: Run, theme: Theme) -> Figure:
+    """Draw the fraction of samples in each cluster, and where they lie between the centres."""
+    drawn = style.new_figure(3.0)
+    left, *panels = drawn.subplots(1, 3, width_ratios=(1.1, 1, 1))
+    left.axhline(0.5, color=theme.muted, linestyle=(0, (4, 3)), linewidth=1)
+    for x, (side, colour) in enumerate(_sides(run, theme)):
+        single = run.array(f"{side.name}/shares").reshape(-1, 2)
+        for k, mean in enumerate((side.share, side.measured.elsewhere)):
+            at = 2.5 * k + x
+            aside = np.linspace(-0.3, 0.3, len(single))
+            left.plot(at + aside, single[:, k], ".", color=colour, alpha=0.45, markersize=4)
+            reach = [[max(mean.value - mean.low, 0)], [max(mean.high - mean.value, 0)]]
+            left.errorbar(at, mean.value, yerr=reach, color=colour, marker="o", capsize=3)
+    left.set_xticks([0.5, 3.0], ["first cluster's\nside", "in another\ncluster"])
+    left.set_ylabel("fraction of samples")
+    left.grid(visible=False, axis="x")
+    entries = []
+    for axes, (side, colour) in zip(panels, _sides(run, theme), strict=True):
+        ours = run.array(f"{side.name}/positions_samples").ravel()
+        real = run.array(f"{side.name}/positions_images").ravel()
+        bins = np.linspace(min(ours.min(), real.min()), max(ours.max(), real.max()), BINS + 1)
+        grey = axes.hist(real, bins, density=True, color=theme.muted, alpha=0.35)[2]
+        axes.hist(ours, bins, density=True, histtype="step", color=colour, linewidth=1.4)
+        entries.append(axes.plot([], [], color=colour, label=f"samples, {side.name}")[0])
+        axes.set(title=side.name, xlabel="position between centres", ylabel="density")
+        axes.locator_params(nbins=4)
+    grey.set_label("held-out images")
+    drawn.legend(handles=[grey, *entries], loc="outside lower center", ncols=3)
+    return drawn
+
+
+@figure(
+    "Samples of both twins from the same noise",
+    "Columns share their noise. From the top, for each pair of clusters: training image "
+    "of A nearest to A's sample, sample of A, sample of B, training image of B nearest to "
+    "B's sample. Twins that agree have learned it from the distribution.",
+    "For near and far, four rows of images: nearest in A, sample of A, sample of B, nearest in B.",
+    images=True,
+)
+def samples(run: Run, theme: Theme) -> Figure:
+    """Draw both twins' samples from shared noise, between their nearest training images."""
+    rows = []
+    for side in run.result.sides:
+        for name, label in (
+            ("nearest_a", "nearest in A"),
+            ("samples_a", "sample of A"),
+            ("samples_b", "sample of B"),
+            ("nearest_b", "nearest in B"),
+        ):
+            pictures = run.array(f"{side.name}/{name}")[:EXAMPLES]
+            rows.append((f"{side.name}\n{label}", pictures))
+    return _rows(rows)
+
+
+@figure(
+    "Agreement of the twins, and the gap at each noise level",
+    "Left: cosine similarity (mean removed) between the samples of A and B from the same "
+    "noise, over all replicates. Right: PSNR on training less that on test images against "
+    "the noise level, with intervals over replicates.",
+    "Histograms of cosine similarity; train − test PSNR against the noise level.",
+)
+def agreement(run: Run, theme: Theme) -> Figure:
+    """Draw the similarity of the twins' samples, and the train - test gap at each noise level."""
+    drawn = style.new_figure(2.8)
+    left, right = drawn.subplots(1, 2)
+    values = [run.array(f"{side.name}/agreement").ravel() for side in run.result.sides]
+    bins = np.linspace(min(value.min() for value in values), 1, 41)
+    for value, (side, colour) in zip(values, _sides(run, theme), strict=True):
+        shared = {"bins": bins, "weights": np.full(value.size, 1 / value.size), "color": colour}
+        inside = np.minimum(value, 1)
+        left.hist(inside, histtype="stepfilled", alpha=0.18, **shared)
+        left.hist(inside, histtype="step", linewidth=1.3, **shared)
+        left.axvline(float(np.median(value)), color=colour, linestyle=":")
+        _band(right, side.gap_by_sigma, colour, side.name)
+    left.set(xlabel="cosine similarity of A's and B's sample", ylabel="fraction of samples")
+    left.set_title("agreement (dotted: median)")
+    right.set(xlabel="noise level σ", ylabel="train − test PSNR (dB)", title="gap")
+    right.axhline(0, color=theme.muted, linewidth=1)
+    drawn.legend(*right.get_legend_handles_labels(), loc="outside right center")
+    return drawn
+
+
+def _sides(run: Run, theme: Theme) -> Iterator[tuple[Side, str]]:
+    """Near and far, each with its colour."""
+    return zip(run.result.sides, (theme.twins, theme.nearest), strict=True)
+
+
+def _band(axes: Axes, curve: Curve, colour: str, label: str) -> None:
+    axes.fill_between(curve.at, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(curve.at, curve.value, color=colour, label=label)
+
+
+def _rows(rows: Sequence[tuple[str, np.ndarray]]) -> Figure:
+    """Put images in rows with a label before each."""
+    height, width = rows[0][1].shape[-2:]
+    tile = 0.8 * style.WIDTH / max(len(pictures) for _, pictures in rows)
+    drawn = style.new_figure(0.1 + len(rows) * (0.06 + tile * height / width))
+    for axes, (label, pictures) in zip(
+        drawn.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True
+    ):
+        axes.imshow(strip(list(pictures), max(1, width // 12)), interpolation="nearest")
+        axes.set_axis_off()
+        axes.annotate(
+            label,
+            (0, 0.5),
+            xycoords="axes fraction",
+            xytext=(-5, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=7,
+        )
+    return drawn

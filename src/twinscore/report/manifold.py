@@ -178,9 +178,7 @@ def _errorbars(
     if not known:
         return
     x = [at for at, _ in known]
-    middle, low, high = (
-        np.array([getattr(v, n) for _, v in known]) for n in ("value", "low", "high")
-    )
+    middle, low, high = style.curve([value for _, value in known])
     reach = np.maximum([middle - low, high - middle], 0)
     look = {"color": colour, "marker": marker, "linestyle": line, "fillstyle": fill}
     axes.errorbar(x, middle, yerr=reach, capsize=2, label=label, **look)

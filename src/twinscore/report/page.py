@@ -215,7 +215,7 @@ def _render(**values: object) -> str:
 
 
 def _background(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Collect the tables of spec, seeds, versions and machine, without the empty ones."""
+    """Collect the tables of spec, versions and machine, without the empty ones."""
     environment = run.environment
     machine = {
         key: environment[key]
@@ -230,7 +230,6 @@ def _background(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         times["wall time"] = _duration(environment["wall_seconds"])
     sections = (
         ("Spec", run.spec),
-        ("Seeds", environment.get("seeds", {})),
         ("Versions", environment.get("versions", {})),
         ("Machine", machine),
         ("Time", times if environment else {}),

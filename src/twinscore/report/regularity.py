@@ -1,179 +1,317 @@
-"""The study of C-alpha images on paper: slopes beside the theory, curves, and the eigenvectors.
+"""C-alpha images on paper: slopes beside the theory, curves, and the eigenvectors.
 
-`figures` draws and `content` writes; both read the folder alone. After Kadkhodaie, Guth, Simoncelli
-and Mallat (ICLR 2024), figures 4 and 5.
+After Kadkhodaie, Guth, Simoncelli and Mallat (ICLR 2024), figures 4 and 5.
 """
 
-from pathlib import Path
+from collections.abc import Sequence
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from twinscore.report import reading, regularity_figures, style
-from twinscore.report.content import HOLDS_SYNTHETIC, Caption, Cell, Content, Table, covers
-from twinscore.report.regularity_data import Data, Value, load
+from twinscore.report import style
+from twinscore.report.content import HOLDS_SYNTHETIC, Cell, Content, Table, covers, figure
+from twinscore.report.reading import Run
+from twinscore.report.style import Theme
+from twinscore.results.base import Interval
+from twinscore.results.regularity import NETWORK, Class, Result
 
-FIGURES = ("slopes", "curves", "local", "bases", "decay", "eigenvalues")
+VECTORS = 9
+CURVES = {NETWORK: ("-", 1.8), "best basis": ("--", 1.2), "cosines": (":", 1.4)}
+"""Line and width of the methods whose curves are drawn."""
+BASES = {
+    "eigenvectors": ("twins", "-"),
+    "best basis": ("closest_pairs", "--"),
+    "wavelets": ("nearest", "--"),
+    "cosines": ("held_out", "--"),
+}
+"""Colour and line of the bases in which the energy is drawn."""
+REFERENCE = {"linewidth": 1.1, "marker": "|", "markersize": 6}
+"""How the theory's slope is drawn beside a curve."""
+DASHED = {"linestyle": (0, (4, 3)), "linewidth": 1.2}
+SMALL = {"fontsize": 6.5, "fontweight": "normal"}
+FULL_TONE = 3.0
+"""Entries of a vector are drawn at full tone from this multiple of their root mean square: a
+constant vector is pale."""
 
-
-def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[str, Figure]:
-    """Draw every figure of the classes that are finished.
-
-    Parameters
-    ----------
-    folder
-        Folder of a run of ``twinscore regularity``, finished or not.
-    images
-        Whether to draw ``bases``, the figure that shows images.
-    theme
-        ``light`` or ``dark``.
-
-    Returns
-    -------
-    dict of str to matplotlib.figure.Figure
-        In the order of `FIGURES`: ``slopes`` (of each method), ``curves`` (output against input
-        PSNR), ``local`` (slopes between neighbouring levels), ``bases`` (eigenvectors beside
-        best-basis vectors), ``decay`` (what the largest coefficients leave) and ``eigenvalues``.
-
-    Raises
-    ------
-    InputError
-        If the folder is no run folder or one of its files is damaged.
-    """
-    data = load(reading.read(folder))
-    names = FIGURES if images else tuple(name for name in FIGURES if name != "bases")
-    if not data.classes:
-        return {}
-    with style.applied(theme) as look:
-        drawn = {name: getattr(regularity_figures, name)(data, look) for name in names}
-        return {name: style.settle(figure) for name, figure in drawn.items()}
+Colour = tuple[float, ...]
 
 
-def content(folder: Path, *, images: bool = True) -> Content:
-    """Write what the page says about the run.
-
-    Parameters
-    ----------
-    folder
-        Folder of a run of ``twinscore regularity``, finished or not.
-    images
-        Whether the page shows pictures; the words are the same.
-
-    Returns
-    -------
-    Content
-        Verdict, facts, table, captions and what is missing.
-
-    Raises
-    ------
-    InputError
-        If the folder is no run folder or one of its files is damaged.
-    """
-    data = load(reading.read(folder))
+def content(run: Run) -> Content:
+    """What the page says about the run."""
+    result: Result = run.result
+    size, (low, high) = run.spec["size"], result.fit_range
+    once = "none twice" if result.trained_on >= result.shown else f"{result.shown:,} showings"
     return Content(
         title="twinscore: regularity of C-alpha images",
-        verdict=data.result.verdict or "No verdict yet: no class is finished.",
-        facts=_facts(data),
-        table=_table(data) if data.classes else None,
-        captions=_captions(data),
-        missing=tuple(data.result.missing),
-        notes=_notes(data),
+        verdict=result.verdict,
+        facts=(
+            ("Images", f"{size} x {size} pixels, gray"),
+            ("Fit", f"{low:g} to {high:g} dB of input PSNR, stated in the spec"),
+            ("Training images of each network", f"{result.trained_on:,}, {once}"),
+        ),
+        table=_table(result),
+        notes=(covers(run.spec["replicates"], "test images"),),
         holding=HOLDS_SYNTHETIC,
     )
 
 
-def _facts(data: Data) -> tuple[tuple[str, str], ...]:
-    spec, result = data.run.spec, data.result
-    low, high = spec["fit_range"]
-    facts = [
-        ("Images", f"{spec['size']} x {spec['size']} pixels, gray"),
-        ("Fit", f"{low:g} to {high:g} dB of input PSNR, stated in the spec"),
-    ]
-    if result.trained_on:
-        once = "none twice" if result.trained_on >= result.shown else f"{result.shown:,} showings"
-        facts.append(("Training images of each network", f"{result.trained_on:,}, {once}"))
-    return tuple(facts)
-
-
-def _table(data: Data) -> Table:
-    methods = [curve.method for curve in data.classes[0].curves]
+def _table(result: Result) -> Table:
     rows = tuple(
         (
             Cell(f"{c.generator}, alpha {c.alpha:g}"),
             Cell(f"{c.theory:.3f}", f"filter's: {c.of_filter:.3f}"),
-            *(_cell(c.curve(method).slope) for method in methods),
+            *(_cell(curve.slope) for curve in c.curves),
         )
-        for c in data.classes
+        for c in result.classes
     )
     return Table(
         "Slope of output PSNR (of the mean squared error) against input PSNR in the fit range, "
         "with intervals. Theory: alpha / (alpha + 1); filter's: the slope of the backgrounds at "
         "the regularity s that the filter gives them, s / (s + 1). Oracles know the clean image.",
-        ("class", "theory", *methods),
+        ("class", "theory", *(curve.method for curve in result.classes[0].curves)),
         rows,
     )
 
 
-def _cell(value: Value) -> Cell:
-    return Cell(f"{value.value:.3f}", f"{value.low:.3f} to {value.high:.3f}")
+def _cell(slope: Interval) -> Cell:
+    return Cell(f"{slope.value:.3f}", f"{slope.low:.3f} to {slope.high:.3f}")
 
 
-def _captions(data: Data) -> dict[str, Caption]:
-    classes = ", ".join(f"alpha {c.alpha:g} ({c.generator})" for c in data.classes)
-    return {
-        "slopes": Caption(
-            "Slopes",
-            "The fitted slope of each method, with its interval; dashed lines are alpha / (alpha + "
-            "1). Cosines, wavelets and best basis threshold the noisy image; oracles know the "
-            "clean one.",
-            f"Slope of each method for each generator; classes: {classes}.",
-        ),
-        "curves": Caption(
-            "Denoising curves",
-            "Output PSNR of the mean squared error against input PSNR of the network (solid) and "
-            "of thresholding in the best basis (dashed) and in cosines (dotted). The fit range is "
-            "shaded; thin lines with a tick at both ends have slope alpha / (alpha + 1) and start "
-            "from the network's first point in it. The gray line marks output = input, whose slope "
-            "is 1: a slope says how fast an error falls, not how small it is. What lies below it "
-            "is worse than the noisy image.",
-            "Output PSNR against input PSNR, a curve for each alpha.",
-        ),
-        "local": Caption(
-            "Local slopes of the network",
-            "Slopes between neighbouring noise levels, with intervals, and alpha / (alpha + 1) as "
-            "short lines at the right. Where they do not settle inside the shaded range, the "
-            "fitted slope depends on the range. On a pixel grid the slope of an optimal denoiser "
-            "tends to 1 at low noise; a slope near 0 means that the error no longer falls with the "
-            "noise. local_slopes.csv has those of every method.",
-            "Local slope against input PSNR, a curve for each alpha.",
-        ),
-        "bases": Caption(
-            "Eigenvectors and best-basis vectors",
-            "For each class, above: a test image, the noisy and the denoised one, eigenvectors "
-            "of the network's Jacobian there, in the order of falling eigenvalues (numbers). "
-            "Below: vectors of the clean image's best basis with the largest coefficients. Blue "
-            "is negative, red positive; a pale square is the constant vector. In coarse bands, too "
-            "small for a square that has a direction, the best basis is plain wavelets. "
-            "The Jacobian of an optimal denoiser is symmetric and has no negative eigenvalue. "
-            "Asymmetry is |J - J'| / |J| in Frobenius norms, from 0 to 2; eigenvectors are of the "
-            "symmetric part.",
-            "Small pictures: image, noisy, denoised, then eigenvectors; below, best-basis vectors.",
-        ),
-        "decay": Caption(
-            "How few vectors hold the image",
-            "Share of the clean image's energy that its k largest coefficients leave, in the "
-            "eigenvectors at the noisy image and in three other bases. The best basis is chosen "
-            "with the clean image, the eigenvectors are the network's own. One image.",
-            "Residual energy against the number of coefficients, one panel for each class.",
-        ),
-        "eigenvalues": Caption(
-            "Eigenvalues",
-            "Of the symmetric part of the network's Jacobian at the same noisy image, in falling "
-            "order. An optimal denoiser has none below 0: negative ones, and the asymmetry, say "
-            "how far the network is from one.",
-            "Eigenvalue against rank, a curve for each alpha.",
-        ),
+def _slopes_alt(run: Run) -> str:
+    classes = ", ".join(f"alpha {c.alpha:g} ({c.generator})" for c in run.result.classes)
+    return f"Slope of each method for each generator; classes: {classes}."
+
+
+@figure(
+    "Slopes",
+    "The fitted slope of each method, with its interval; dashed lines are alpha / (alpha + 1). "
+    "Cosines, wavelets and best basis threshold the noisy image; oracles know the clean one.",
+    _slopes_alt,
+)
+def slopes(run: Run, theme: Theme) -> Figure:
+    """The slope of each method in a row of its own, a panel for each generator."""
+    methods = [curve.method for curve in run.result.classes[0].curves]
+    drawn = style.new_figure(0.9 + 0.36 * len(methods))
+    panels = _panels(drawn, run, theme, "slope, dB per dB")
+    for axes, classes in panels:
+        offsets = 0.5 * (np.arange(len(classes)) + 0.5) / len(classes) - 0.25
+        for (c, colour), offset in zip(classes, offsets, strict=True):
+            value, low, high = style.curve([curve.slope for curve in c.curves])
+            reach = np.maximum([value - low, high - value], 0)
+            look = {"color": colour, "fmt": "o", "capsize": 2, "linewidth": 1.2}
+            label = f"alpha {c.alpha:g}"
+            axes.errorbar(value, np.arange(len(methods)) + offset, xerr=reach, label=label, **look)
+            axes.axvline(c.theory, color=colour, zorder=1, **DASHED)
+    first = panels[0][0]
+    first.set_yticks(range(len(methods)), methods)
+    first.invert_yaxis()
+    _legend(drawn, first, {"alpha / (alpha + 1)": Line2D([], [], color=theme.ink, **DASHED)})
+    return drawn
+
+
+@figure(
+    "Denoising curves",
+    "Output PSNR of the mean squared error against input PSNR of the network (solid) and "
+    "of thresholding in the best basis (dashed) and in cosines (dotted). The fit range is "
+    "shaded; thin lines with a tick at both ends have slope alpha / (alpha + 1) and start "
+    "from the network's first point in it. The gray line marks output = input, whose slope "
+    "is 1: a slope says how fast an error falls, not how small it is. What lies below it "
+    "is worse than the noisy image.",
+    "Output PSNR against input PSNR, a curve for each alpha.",
+)
+def curves(run: Run, theme: Theme) -> Figure:
+    """Output against input PSNR of the network and two estimators, and the theory's slopes."""
+    drawn, levels = style.new_figure(4.4), np.array(run.result.levels)
+    panels = _panels(drawn, run, theme, "input PSNR (dB)", "output PSNR (dB)")
+    for axes, classes in panels:
+        axes.axvspan(*run.result.fit_range, color=theme.muted, alpha=0.12, linewidth=0)
+        for c, colour in classes:
+            for method, (line, width) in CURVES.items():
+                label = f"alpha {c.alpha:g}" if method == NETWORK else None
+                look = {"linestyle": line, "linewidth": width, "label": label}
+                _band(axes, levels, c.curve(method).psnr, colour, **look)
+            axes.plot(*_reference(run.result, c), color=theme.ink, **REFERENCE)
+        axes.plot(levels, levels, color=theme.muted, linewidth=1)
+    lines = {
+        name: Line2D([], [], color=theme.ink, linestyle=line, linewidth=width)
+        for name, (line, width) in CURVES.items()
     }
+    lines["slope\nalpha / (alpha + 1)"] = Line2D([], [], color=theme.ink, **REFERENCE)
+    lines["output = input"] = Line2D([], [], color=theme.muted, linewidth=1)
+    _legend(drawn, panels[0][0], lines)
+    return drawn
 
 
-def _notes(data: Data) -> tuple[str, ...]:
-    return (covers(data.run.spec["replicates"], "test images"),) if data.classes else ()
+def _reference(result: Result, of: Class) -> tuple[np.ndarray, np.ndarray]:
+    """A line of the theory's slope over the fit range, from the network's first point in it."""
+    low, high = result.fit_range
+    levels = np.array(result.levels)
+    inside = (levels >= low) & (levels <= high)
+    first = of.curve(NETWORK).psnr[inside.argmax()].value
+    ends = levels[inside][[0, -1]]
+    return ends, first + of.theory * (ends - ends[0])
+
+
+@figure(
+    "Local slopes of the network",
+    "Slopes between neighbouring noise levels, with intervals, and alpha / (alpha + 1) as "
+    "short lines at the right. Where they do not settle inside the shaded range, the "
+    "fitted slope depends on the range. On a pixel grid the slope of an optimal denoiser "
+    "tends to 1 at low noise; a slope near 0 means that the error no longer falls with the "
+    "noise. local_slopes.csv has those of every method.",
+    "Local slope against input PSNR, a curve for each alpha.",
+)
+def local(run: Run, theme: Theme) -> Figure:
+    """The network's local slopes with their intervals, and the theory's beside them."""
+    drawn, levels = style.new_figure(2.9), np.array(run.result.levels)
+    panels = _panels(drawn, run, theme, "input PSNR (dB)", "local slope, dB per dB")
+    for axes, classes in panels:
+        axes.axvspan(*run.result.fit_range, color=theme.muted, alpha=0.12, linewidth=0)
+        for c, colour in classes:
+            look = {"marker": "o", "label": f"alpha {c.alpha:g}"}
+            _band(axes, (levels[1:] + levels[:-1]) / 2, c.curve(NETWORK).local, colour, **look)
+            look = {"linewidth": 3, "transform": axes.get_yaxis_transform()}
+            axes.plot([0.96, 1.0], [c.theory] * 2, color=colour, **look)
+    _legend(drawn, panels[0][0])
+    return drawn
+
+
+@figure(
+    "Eigenvectors and best-basis vectors",
+    "For each class, above: a test image, the noisy and the denoised one, eigenvectors "
+    "of the network's Jacobian there, in the order of falling eigenvalues (numbers). "
+    "Below: vectors of the clean image's best basis with the largest coefficients. Blue "
+    "is negative, red positive; a pale square is the constant vector. In coarse bands, too "
+    "small for a square that has a direction, the best basis is plain wavelets. "
+    "The Jacobian of an optimal denoiser is symmetric and has no negative eigenvalue. "
+    "Asymmetry is |J - J'| / |J| in Frobenius norms, from 0 to 2; eigenvectors are of the "
+    "symmetric part.",
+    "Small pictures: image, noisy, denoised, then eigenvectors; below, best-basis vectors.",
+    images=True,
+)
+def bases(run: Run, theme: Theme) -> Figure:
+    """Eigenvectors of each network above best-basis vectors, at one test image each."""
+    classes = run.result.classes
+    count = min(VECTORS, len(_array(run, classes[0], "eigenvectors")))
+    across = 3 + count
+    drawn = style.new_figure(len(classes) * (0.35 + 2.2 * 0.95 * style.WIDTH / across))
+    drawn.get_layout_engine().set(wspace=0.02, hspace=0.02)
+    parts = drawn.subfigures(len(classes), 1, squeeze=False)[:, 0]
+    for part, c in zip(parts, classes, strict=True):
+        values = _array(run, c, "eigenvalues")
+        title = (
+            f"{c.generator} filter, alpha {c.alpha:g}: asymmetry {c.asymmetry:.2f}, "
+            f"{(values < 0).sum()} of {values.size} eigenvalues negative"
+        )
+        part.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
+        grid = part.subplots(2, across)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for axes, name in zip(grid[0], ("clean", "noisy", "denoised"), strict=False):
+            axes.imshow(_array(run, c, name)[0], cmap="gray", vmin=0, vmax=1)
+            axes.set_title(name, **SMALL)
+        for row, name in zip(grid, ("eigenvectors", "best_basis"), strict=True):
+            for axes, vector in zip(row[3:], _array(run, c, name), strict=False):
+                bound = max(np.abs(vector).max(), FULL_TONE / vector.size**0.5)
+                axes.imshow(vector[0], cmap="RdBu_r", vmin=-bound, vmax=bound)
+        for axes, value in zip(grid[0, 3:], values, strict=False):
+            axes.set_title(f"{value:.2f}", **SMALL)
+        look = {"fontsize": 7, "ha": "center", "va": "center", "color": theme.ink}
+        grid[1, 2].text(0.5, 0.5, "best\nbasis", **look)
+    return drawn
+
+
+@figure(
+    "How few vectors hold the image",
+    "Share of the clean image's energy that its k largest coefficients leave, in the "
+    "eigenvectors at the noisy image and in three other bases. The best basis is chosen "
+    "with the clean image, the eigenvectors are the network's own. One image.",
+    "Residual energy against the number of coefficients, one panel for each class.",
+)
+def decay(run: Run, theme: Theme) -> Figure:
+    """What the largest coefficients leave in four bases."""
+    generators = _by_generator(run.result)
+    rows, columns = len(generators), max(map(len, generators.values()))
+    drawn = style.new_figure(0.4 + 2.1 * rows)
+    grid = drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, classes in zip(grid, generators.values(), strict=True):
+        for axes, c in zip(row, classes, strict=False):
+            axes.set_axis_on()
+            energy = np.square(_array(run, c, "clean"), dtype=np.float64).sum()
+            for name, (colour, line) in BASES.items():
+                left = np.maximum(_array(run, c, f"residual/{name}")[:-1] / energy, 1e-6)
+                look = {"color": getattr(theme, colour), "linestyle": line, "label": name}
+                axes.loglog(np.arange(1, left.size + 1), left, **look)
+            axes.set_title(f"{c.generator}, alpha {c.alpha:g}")
+            axes.set_ylim(1e-5, 2)
+    drawn.supxlabel("number of coefficients k", fontsize=8.5)
+    drawn.supylabel("energy left", fontsize=8.5)
+    _legend(drawn, grid[0, 0])
+    return drawn
+
+
+@figure(
+    "Eigenvalues",
+    "Of the symmetric part of the network's Jacobian at the same noisy image, in falling "
+    "order. An optimal denoiser has none below 0: negative ones, and the asymmetry, say "
+    "how far the network is from one.",
+    "Eigenvalue against rank, a curve for each alpha.",
+)
+def eigenvalues(run: Run, theme: Theme) -> Figure:
+    """The eigenvalues of each network's Jacobian at one noisy image, with their signs."""
+    drawn = style.new_figure(2.9)
+    panels = _panels(drawn, run, theme, "rank", "eigenvalue")
+    for axes, classes in panels:
+        axes.axhline(0, color=theme.muted, linewidth=1)
+        for c, colour in classes:
+            values = _array(run, c, "eigenvalues")
+            ranks = np.arange(1, values.size + 1)
+            axes.plot(ranks, values, color=colour, label=f"alpha {c.alpha:g}")
+    _legend(drawn, panels[0][0])
+    return drawn
+
+
+def _array(run: Run, of: Class, name: str) -> np.ndarray:
+    return run.array(f"{of.generator}/{of.alpha:g}/{name}")
+
+
+def _by_generator(result: Result) -> dict[str, list[Class]]:
+    found: dict[str, list[Class]] = {}
+    for c in result.classes:
+        found.setdefault(c.generator, []).append(c)
+    return found
+
+
+def _panels(
+    drawn: Figure, run: Run, theme: Theme, xlabel: str, ylabel: str = ""
+) -> list[tuple[Axes, list[tuple[Class, Colour]]]]:
+    """A panel for each generator with its classes and their colours, one for each alpha."""
+    generators = _by_generator(run.result)
+    alphas = sorted({c.alpha for c in run.result.classes})
+    colours = dict(zip(alphas, theme.ordered(len(alphas)), strict=True))
+    panels = drawn.subplots(1, len(generators), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, generator in zip(panels, generators, strict=True):
+        axes.set(title=f"{generator} filter", xlabel=xlabel)
+    panels[0].set_ylabel(ylabel)
+    coloured = [[(c, colours[c.alpha]) for c in classes] for classes in generators.values()]
+    return list(zip(panels, coloured, strict=True))
+
+
+def _band(
+    axes: Axes, x: np.ndarray, intervals: Sequence[Interval], colour: Colour, **look: object
+) -> None:
+    """A curve and, behind it, its intervals."""
+    value, low, high = style.curve(intervals)
+    axes.plot(x, value, color=colour, **look)
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _legend(drawn: Figure, axes: Axes, more: dict[str, Line2D] | None = None) -> None:
+    """The curves of one panel beside all of them, and other lines."""
+    handles, labels = axes.get_legend_handles_labels()
+    more = more or {}
+    drawn.legend([*handles, *more.values()], [*labels, *more], loc="outside right center")

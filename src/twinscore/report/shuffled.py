@@ -67,24 +67,19 @@ def loss(run: Run, theme: Theme) -> Figure:
     left, right = drawn.subplots(1, 2)
     x = -20 * np.log10([level.sigma for level in result.levels])
     for name, colour in (("plain", theme.twins), ("shuffled", theme.nearest)):
-        value, low, high = _curve(result, name)
+        value, low, high = style.curve([getattr(level, name) for level in result.levels])
         left.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
         left.plot(x, value, color=colour, marker="o", label=name)
     left.plot(x, x, color=theme.muted, linewidth=1, label="output = input")
     left.legend()
     left.set_ylabel("output PSNR (dB)")
-    value, low, high = _curve(result, "gap")
+    value, low, high = style.curve([level.gap for level in result.levels])
     right.errorbar(x, value, (value - low, high - value), color=theme.ink, marker="o", capsize=2)
     right.axhline(0, color=theme.muted, linestyle=(0, (4, 3)), linewidth=1)
     right.set_ylabel("loss by shuffling (dB)")
     for axes in (left, right):
         axes.set_xlabel("input PSNR (dB)")
     return drawn
-
-
-def _curve(result: Result, name: str) -> np.ndarray:
-    parts = [getattr(level, name) for level in result.levels]
-    return np.array([[part.value, part.low, part.high] for part in parts]).T
 
 
 @figure(

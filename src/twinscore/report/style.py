@@ -6,12 +6,15 @@ paper's colour.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
+
+from twinscore.results.base import Interval
 
 WIDTH = 7.0  # inches
 
@@ -120,6 +123,11 @@ def applied(name: str) -> Iterator[Theme]:
 def new_figure(height: float) -> Figure:
     """Make an empty figure of the column's width and `height` inches that lays itself out."""
     return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def curve(intervals: Sequence[Interval]) -> np.ndarray:
+    """Values, lower and upper ends of K intervals, (3, K)."""
+    return np.array([[each.value, each.low, each.high] for each in intervals]).T
 
 
 def settle(figure: Figure) -> Figure:

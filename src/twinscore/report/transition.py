@@ -1,111 +1,397 @@
-"""The transition study on paper: its run folder as figures, and as the words of its page.
+"""The transition study on paper: curves, samples, similarities, and the bases of its two ends.
 
-`figures` draws and `content` writes; both read the folder alone. What is not finished is left out
-of the figures and named in the content. Figures 1 and 2 follow Kadkhodaie, Guth, Simoncelli and
-Mallat (ICLR 2024), section 2.2.
+Figures 1 and 2 follow Kadkhodaie, Guth, Simoncelli and Mallat (ICLR 2024), section 2.2.
 """
 
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from twinscore.report import (
-    harmonics_figures,
-    reading,
-    style,
-    transition_figures,
-    transition_words,
+from twinscore.report import harmonics_figures, reading, style, transition_words
+from twinscore.report.content import Viewer, figure
+from twinscore.report.pictures import sheet, strip
+from twinscore.report.reading import Run
+from twinscore.report.style import Theme
+from twinscore.report.transition_words import bases, ends, sampled, share, size
+from twinscore.results.base import Interval
+from twinscore.results.transition import Level, Median
+
+SHOWN_SIGMAS = (0.1, 0.5)
+STRIPS = 3
+COLUMNS = ("near A", "A", "B", "near B")
+MOST_SEEDS = 64
+MOST_PIXELS = 2**22
+DASHED, OF_B = (0, (4, 3)), (0, (3, 1.5))
+
+content = transition_words.content
+
+
+def _sizes(run: Run) -> str:
+    return ", ".join(size(level.n) for level in run.result.levels)
+
+
+@figure(
+    "Denoising of training and test images",
+    "Output PSNR against input PSNR (−20 log₁₀ σ, so noise falls from left to right), "
+    "averaged over the twins; bands are intervals. Above the dashed line the denoiser "
+    "helps. A network that memorises is far better on its training images than on test "
+    "images; where both panels show the same curve, it has learned the distribution.",
+    lambda run: (
+        f"Two panels of output PSNR against input PSNR, one curve for each N ({_sizes(run)}): "
+        "training images on the left, test images on the right."
+    ),
 )
-from twinscore.report.content import Content
-from twinscore.report.transition_data import load
-
-FIGURES = (
-    "denoising",
-    "samples",
-    "histograms",
-    "similarity",
-    "harmonics",
-    "spectrum",
-    "training",
-)
-
-
-def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[str, Figure]:
-    """Draw every figure that the folder has the numbers for.
-
-    Parameters
-    ----------
-    folder
-        Folder of a transition run, finished or not.
-    images
-        Whether to draw ``samples`` and ``harmonics``, the figures that show images and samples.
-    theme
-        ``light`` or ``dark``.
-
-    Returns
-    -------
-    dict of str to matplotlib.figure.Figure
-        In the order of `FIGURES`: ``denoising`` (output against input PSNR), ``samples`` (each
-        twin's samples beside their nearest training images), ``histograms`` (cosine
-        similarities), ``similarity`` (their medians against N), ``harmonics`` (a test image and
-        its eigenvectors at an N that memorises and one that generalises), ``spectrum`` (the
-        eigenvalues of both) and ``training``.
-
-    Raises
-    ------
-    InputError
-        If the folder is no run folder or one of its files is damaged.
-    """
-    data = load(reading.read(folder))
-    with style.applied(theme) as look:
-        drawn = {}
-        if data.levels:
-            drawn["denoising"] = transition_figures.denoising(data, look)
-        if data.sampled and images:
-            drawn["samples"] = transition_figures.samples(data, look)
-        if data.sampled:
-            drawn["histograms"] = transition_figures.histograms(data, look)
-        if data.levels:
-            drawn["similarity"] = transition_figures.similarity(data, look)
-        if data.harmonics and images:
-            drawn["harmonics"] = harmonics_figures.side_by_side(data.harmonics, look)
-        if data.harmonics:
-            drawn["spectrum"] = harmonics_figures.spectrum(data.harmonics, look)
-        if data.histories:
-            drawn["training"] = transition_figures.training(data, look)
-        return {name: style.settle(figure) for name, figure in drawn.items()}
+def denoising(run: Run, theme: Theme) -> Figure:
+    """Draw output against input PSNR (dB) on training and on test images, a curve for each N."""
+    drawn = style.new_figure(3.1)
+    panels = drawn.subplots(1, 2, sharex=True, sharey=True)
+    colours = _colours(run, theme)
+    for axes, part in zip(panels, ("train", "test"), strict=True):
+        for level in run.result.levels:
+            colour = colours[level.n]
+            x = -20 * np.log10(level.psnr.sigma)
+            middle, low, high = (getattr(level.psnr, part + end) for end in ("", "_low", "_high"))
+            axes.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+            axes.plot(x, middle, color=colour, marker="o", label=size(level.n))
+        ends = np.array(axes.get_xlim())
+        axes.plot(ends, ends, color=theme.muted, linestyle=DASHED, linewidth=1, zorder=1)
+        axes.set_xlim(*ends)
+        axes.set_title({"train": "training images", "test": "test images"}[part])
+        axes.set_xlabel("input PSNR (dB)")
+    panels[0].set_ylabel("output PSNR (dB)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    handles.append(Line2D([], [], color=theme.muted, linestyle=DASHED, linewidth=1))
+    drawn.legend(handles, [*labels, "output = input"], loc="outside right center", title="N")
+    return drawn
 
 
-def content(folder: Path, *, images: bool = True) -> Content:
-    """Write what the page says about the run.
+def _array(run: Run, level: Level, name: str, first: int | None = None) -> np.ndarray:
+    return run.array(f"n{level.n:05d}/{name}", first)
 
-    Parameters
-    ----------
-    folder
-        Folder of a transition run, finished or not.
-    images
-        Whether to include training images and samples, as a viewer.
 
-    Returns
-    -------
-    Content
-        Verdict, facts, table, captions, viewer and what is missing.
+def _pictures(run: Run, level: Level, count: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Nearest in A, samples of A and of B, nearest in B, and the similarities of neighbours."""
+    names = ("nearest_a", "samples_a", "samples_b", "nearest_b")
+    between = ("nearest_similarity_a", "twin_similarity", "nearest_similarity_b")
+    numbers = [_array(run, level, name)[0, :count] for name in between]
+    return [_array(run, level, name, count) for name in names], np.stack(numbers, axis=1)
 
-    Raises
-    ------
-    InputError
-        If the folder is no run folder or one of its files is damaged.
-    """
-    data = load(reading.read(folder))
-    viewers = {"samples": transition_words.viewer(data)} if images and data.sampled else {}
-    return Content(
-        title=f"twinscore: transition on {transition_words.source(data)}",
-        verdict=transition_words.verdict(data),
-        facts=transition_words.facts(data),
-        table=transition_words.table(data) if data.levels else None,
-        captions=transition_words.captions(data),
-        missing=data.missing,
-        notes=transition_words.notes(data),
-        parts=transition_words.parts(data, images=images),
-        viewers=viewers,
+
+def _viewer(run: Run) -> Viewer:
+    """Samples of every N beside their nearest training images, one sheet for each N."""
+    levels = sampled(run)
+    seeds = [_array(run, level, "noise_seeds") for level in levels]
+    height, width = _array(run, levels[0], "samples_a", 1).shape[-2:]
+    affordable = max(1, MOST_PIXELS // (4 * height * width))
+    count = min(MOST_SEEDS, affordable, *(seed.size for seed in seeds))
+    columns = ("nearest in A", "sample of A", "sample of B", "nearest in B")
+    return Viewer(
+        labels=tuple(f"noise seed {seed}" for seed in seeds[0][:count]),
+        columns=columns,
+        moves="noise",
+        numbers=tuple(f"similarity of {one} and {other}" for one, other in pairwise(columns)),
+        strips=tuple(_strip(run, level, count) for level in levels),
     )
+
+
+def _strip(run: Run, level: Level, count: int) -> dict[str, Any]:
+    tiles, between = _pictures(run, level, count)
+    return {
+        "title": f"N = {size(level.n)}",
+        "tone": level.verdict,
+        "width": tiles[0].shape[-1],
+        "height": tiles[0].shape[-2],
+        "sheet": sheet(tiles),
+        "between": [[f"↔ {share(value)}" for value in row] for row in between],
+    }
+
+
+@figure(
+    "Samples of both twins from the same noise",
+    "From left to right: the training image of A nearest to A's sample, the sample of A, "
+    "the sample of B, the training image of B nearest to B's sample. Numbers are cosine "
+    "similarities of neighbours. Twins that memorise reproduce their own images and "
+    "disagree; twins that generalise agree on an image that neither has seen.",
+    "For each N, a row of four images: nearest in A, sample of A, sample of B, nearest in B.",
+    images=True,
+    viewer=_viewer,
+)
+def samples(run: Run, theme: Theme) -> Figure | None:
+    """Draw, for each N and a few noises, both twins' samples beside their nearest images."""
+    if not (levels := sampled(run)):
+        return None
+    seeds = min(STRIPS, len(_array(run, levels[0], "noise_seeds")))
+    height, width = _array(run, levels[0], "samples_a", 1).shape[-2:]
+    tile = 0.9 * style.WIDTH / (4 * seeds)
+    drawn = style.new_figure(0.3 + len(levels) * (0.22 + tile * height / width))
+    drawn.get_layout_engine().set(wspace=0.06)
+    grid = drawn.subplots(len(levels), seeds, squeeze=False)
+    gap = max(1, width // 12)
+    centres = (width - 1) / 2 + (width + gap) * np.arange(4)
+    for row, level in zip(grid, levels, strict=True):
+        tiles, between = _pictures(run, level, seeds)
+        for k, axes in enumerate(row):
+            axes.imshow(strip([tile[k] for tile in tiles], gap), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            axes.grid(visible=False)
+            for i, number in enumerate(between[k]):
+                _beside(axes, centres[i : i + 2].mean(), f"{number:.2f}", below=True)
+            if level is levels[0]:
+                for centre, word in zip(centres, COLUMNS, strict=True):
+                    _beside(axes, centre, word, below=False)
+        row[0].set_ylabel(f"N = {size(level.n)}", color=theme.ink, fontweight="bold")
+    return drawn
+
+
+@figure(
+    "Originality against agreement",
+    "Cosine similarity between the twins' samples, and of each sample to the nearest "
+    "training image of its own twin. With growing N the first should move right and the "
+    "second left. Broken lines mark the medians of two baselines: the closest pairs "
+    "between the sets A and B, and real held-out images to their nearest training image. "
+    "The vertical axis is a square root, so that few samples show beside many.",
+    lambda run: (
+        "Histograms of cosine similarity, one panel for each N "
+        f"({', '.join(size(level.n) for level in sampled(run))}) on a shared axis."
+    ),
+)
+def histograms(run: Run, theme: Theme) -> Figure | None:
+    """Draw the distributions of cosine similarity at each N, with the medians of both baselines."""
+    if not (levels := sampled(run)):
+        return None
+    drawn = style.new_figure(1.1 + 0.95 * len(levels))
+    panels = drawn.subplots(len(levels), 1, sharex=True, squeeze=False)[:, 0]
+    kinds = (
+        ("twin_similarity", "between the twins' samples", theme.twins, "-"),
+        ("nearest_similarity_a", "sample of A to nearest in A", theme.nearest, "-"),
+        ("nearest_similarity_b", "sample of B to nearest in B", theme.nearest, OF_B),
+    )
+    values = {
+        (level.n, name): np.minimum(_array(run, level, name).ravel(), 1)
+        for level in levels
+        for name, *_ in kinds
+    }
+    lowest = min(float(value.min()) for value in values.values())
+    bins = np.linspace(min(np.floor(lowest * 20) / 20, 0.95), 1, 61)
+    for axes, level in zip(panels, levels, strict=True):
+        for name, label, colour, line in kinds:
+            value = values[level.n, name]
+            weights = np.full(value.size, 1 / value.size)
+            shared = {"bins": bins, "weights": weights, "color": colour}
+            axes.hist(value, histtype="stepfilled", alpha=0.18, **shared)
+            axes.hist(value, histtype="step", linestyle=line, linewidth=1.3, label=label, **shared)
+        for name, label, colour, line in _baselines(theme):
+            middle = float(np.median(_array(run, level, name)))
+            axes.axvline(middle, color=colour, linestyle=line, label=f"{label} (median)")
+        axes.set_title(f"N = {size(level.n)}", loc="left", pad=2)
+        axes.set_yscale("function", functions=(np.sqrt, np.square))
+        axes.set(xlim=(bins[0], 1 + 0.01 * (1 - bins[0])), ylim=(0, None), yticks=(0, 0.1, 0.5, 1))
+        axes.yaxis.set_minor_locator(NullLocator())
+    panels[-1].set_xlabel("cosine similarity, mean removed")
+    drawn.supylabel("fraction of samples", fontsize=8.5)
+    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return drawn
+
+
+@figure(
+    "From memorising to generalising",
+    "Left: medians of the similarities with their intervals against N; where the curve "
+    "between the twins lies above the other two, the networks agree more with each other "
+    "than with the images they were trained on. Right: the fraction of samples that count "
+    "as copies (nearest training image closer than a third of the distance to the second "
+    "nearest; undefined at N = 1), and the mean similarity among the samples of one twin, "
+    "which is high when they lack diversity. The gray band marks the critical N, where it "
+    "was reached.",
+    lambda run: f"Median similarity, fraction memorised and diversity against N ({_sizes(run)}).",
+)
+def similarity(run: Run, theme: Theme) -> Figure:
+    """Draw median similarities, the fraction memorised and the diversity against N."""
+    drawn = style.new_figure(3.3)
+    left, right = drawn.subplots(1, 2, width_ratios=(3, 2))
+    levels = run.result.levels
+    _intervals(left, levels, [x.twin_similarity for x in levels], theme.twins, "o", "between twins")
+    for twin, marker in (("a", "^"), ("b", "v")):
+        medians = [getattr(level.nearest_similarity, twin) for level in levels]
+        label = f"to nearest in {twin.upper()}"
+        _intervals(left, levels, medians, theme.nearest, marker, label)
+    for name, label, colour, line in _baselines(theme):
+        baseline = getattr(run.result, name).median
+        left.axhline(baseline, color=colour, linestyle=line, label=label)
+    left.set_ylabel("median cosine similarity")
+    for twin, marker in (("a", "^"), ("b", "v")):
+        side = twin.upper()
+        for field, colour, label in (
+            ("memorised_fraction", theme.nearest, f"memorised, {side}"),
+            ("diversity", theme.ink, f"similarity within {side}"),
+        ):
+            known = [x for x in levels if getattr(getattr(x, field), twin) is not None]
+            values = [getattr(getattr(level, field), twin) for level in known]
+            _intervals(right, known, values, colour, marker, label)
+    right.set_ylabel("fraction, or mean similarity")
+    for axes in (left, right):
+        _number_axis(axes, [level.n for level in levels])
+        _mark_critical(axes, run.result.critical_n, theme)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, columnspacing=1)
+    return drawn
+
+
+@figure(
+    "The basis of one test image",
+    lambda run: (
+        f"{run.result.harmonics.sentence} Each row: the image, its noisy version, what twin A "
+        "makes of it, and the first eigenvectors of that network's Jacobian (gray is zero) with "
+        "their eigenvalues, the factors by which it shrinks these directions."
+    ),
+    lambda run: f"Clean, noisy and denoised test image, and first eigenvectors, for {ends(run)}.",
+    images=True,
+)
+def harmonics(run: Run, theme: Theme) -> Figure | None:
+    """A test image and its eigenvectors at an N that memorises and one that generalises."""
+    within = bases(run)
+    return harmonics_figures.side_by_side(within, theme) if within else None
+
+
+@figure(
+    "Shrinkage factors",
+    lambda run: (
+        "Eigenvalues at that image for several noise levels. The broken lines bound what "
+        f"counts as kept and as removed. {bases(run).kept()}"
+    ),
+    lambda run: (
+        f"Eigenvalues against rank on logarithmic axes for {ends(run)}, one curve a noise level."
+    ),
+)
+def spectrum(run: Run, theme: Theme) -> Figure | None:
+    """The eigenvalues of both."""
+    within = bases(run)
+    return harmonics_figures.spectrum(within, theme) if within else None
+
+
+@figure(
+    "Training history",
+    "Training loss and output PSNR on test images against the step, one curve for each "
+    "trained network (A solid, B dashed). A test curve that turns down while the loss "
+    "still falls is a network starting to memorise.",
+    "Training loss and test PSNR against the training step, one curve for each trial.",
+    early=True,
+)
+def training(run: Run, theme: Theme) -> Figure | None:
+    """Draw each trial's loss and test PSNR (dB) against the training step."""
+    if not (histories := reading.histories(run)):
+        return None
+    drawn = style.new_figure(2.7)
+    panels = drawn.subplots(1, 1 + len(SHOWN_SIGMAS))
+    colours = _colours(run, theme)
+    names = ("train_loss", *(f"test_psnr_{sigma:g}" for sigma in SHOWN_SIGMAS))
+    for history in histories:
+        look = {
+            "color": colours[history.n],
+            "linestyle": "-" if history.twin == "a" else OF_B,
+            "linewidth": 1.1,
+        }
+        for axes, name in zip(panels, names, strict=True):
+            step = history.columns.get("step", np.empty(0))
+            value = history.columns.get(name, np.full(step.shape, np.nan))
+            known = np.isfinite(value)
+            axes.plot(step[known], value[known], **look)
+    panels[0].set_yscale("log")
+    panels[0].set_title("training loss")
+    panels[0].set_ylabel("loss")
+    for axes, sigma in zip(panels[1:], SHOWN_SIGMAS, strict=True):
+        axes.set_title(f"test images, σ = {sigma:g}")
+        axes.set_ylabel("output PSNR (dB)")
+    for axes in panels:
+        axes.set_xlabel("step")
+        axes.locator_params(axis="x", nbins=4)
+    sizes = sorted({history.n for history in histories})
+    handles = [Line2D([], [], color=colours[n], label=f"N = {size(n)}") for n in sizes]
+    handles += [
+        Line2D([], [], color=theme.ink, linestyle=line, label=label)
+        for line, label in (("-", "A"), (OF_B, "B"))
+    ]
+    drawn.legend(handles=handles, loc="outside right center")
+    return drawn
+
+
+def _colours(run: Run, theme: Theme) -> dict[int, tuple[float, ...]]:
+    """Of every N with a result or a history."""
+    sizes = {level.n for level in run.result.levels} if run.result else set()
+    sizes |= {history.n for history in reading.histories(run)}
+    return dict(zip(sorted(sizes), theme.ordered(len(sizes)), strict=True))
+
+
+def _baselines(theme: Theme) -> tuple[tuple[str, str, str, object], ...]:
+    return (
+        ("closest_pairs", "closest pairs of A and B", theme.closest_pairs, ":"),
+        ("held_out_nearest", "held-out to nearest", theme.held_out, (0, (5, 1.5, 1, 1.5))),
+    )
+
+
+def _beside(axes: Axes, x: float, text: str, *, below: bool) -> None:
+    axes.annotate(
+        text,
+        (x, 0 if below else 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, -2 if below else 2),
+        textcoords="offset points",
+        ha="center",
+        va="top" if below else "bottom",
+        fontsize=7,
+    )
+
+
+def _intervals(
+    axes: Axes,
+    levels: Sequence[Level],
+    values: Sequence[Median | Interval],
+    colour: str,
+    marker: str,
+    label: str,
+) -> None:
+    """Plot values against N with their intervals."""
+    n = np.array([level.n for level in levels])
+    aside = {"^": -0.012, "v": 0.012}.get(marker, 0.0)
+    middle, low, high = np.array([(v.value, v.low, v.high) for v in values]).reshape(-1, 3).T
+    axes.errorbar(
+        n * (n.max() / n.min()) ** aside if n.size else n,
+        middle,
+        yerr=np.maximum([middle - low, high - middle], 0),
+        color=colour,
+        marker=marker,
+        linestyle="--" if marker == "v" else "-",
+        capsize=2,
+        linewidth=1.3,
+        label=label,
+    )
+
+
+def _number_axis(axes: Axes, sizes: list[int]) -> None:
+    """Put N on a logarithmic axis with a tick at each size, less those that would collide."""
+    axes.set_xscale("log")
+    axes.margins(x=0.08)
+    span = np.log10(max(sizes) / min(sizes)) or 1.0
+    ticks: list[int] = []
+    for n in reversed(sizes):
+        if not ticks or np.log10(ticks[-1] / n) > 0.11 * span:
+            ticks.append(n)
+    axes.xaxis.set_major_locator(FixedLocator(ticks[::-1]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: size(n)))
+    axes.set_xlabel("training images of each twin, N")
+
+
+def _mark_critical(axes: Axes, critical: Interval | None, theme: Theme) -> None:
+    if critical is None:
+        return
+    start, end = axes.get_xlim()
+    low, high = critical.low, critical.high
+    axes.axvspan(low, high, color=theme.muted, alpha=0.15, linewidth=0, label="critical N")
+    axes.axvline(critical.value, color=theme.muted, linewidth=1)
+    axes.set_xlim(min(start, low), max(end, high))

@@ -1,10 +1,11 @@
-"""Draws from the density inside a denoiser: plain functions of (denoiser, noise)."""
+"""Draws from the density inside a denoiser: plain functions of one signature, `Sampler`."""
 
 from twinscore.sampling import operators
 from twinscore.sampling.flow import encode, probability_flow, round_trip_error
 from twinscore.sampling.likelihood import log_density
 from twinscore.sampling.noise import noise
 from twinscore.sampling.operators import Operator
+from twinscore.sampling.paths import Sampler
 from twinscore.sampling.restoration import (
     Solves,
     completed,
@@ -12,14 +13,14 @@ from twinscore.sampling.restoration import (
     inconsistency,
     projected,
 )
-from twinscore.sampling.reverse_diffusion import Diffused, reverse_diffusion
+from twinscore.sampling.reverse_diffusion import reverse_diffusion
 from twinscore.sampling.solvers import Callback, dpm, euler, heun, noise_levels
 from twinscore.sampling.stochastic import ancestral, langevin_corrected
 
 __all__ = [
     "Callback",
-    "Diffused",
     "Operator",
+    "Sampler",
     "Solves",
     "ancestral",
     "completed",

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from twinscore.denoisers import Denoiser, check, denoise
+from twinscore.denoisers import Denoiser, check
+from twinscore.sampling.paths import ended, started
 from twinscore.sampling.solvers import Callback, Solver, dpm, heun, noise_levels
 
 
@@ -14,13 +15,14 @@ def probability_flow(
     denoiser: Denoiser,
     noise: Tensor,
     *,
+    seeds: Sequence[int] | None = None,
     mean: Tensor | float = 0.0,
-    steps: int = 30,
+    callback: Callback | None = None,
     sigma_max: float = 1.0,
     sigma_min: float = 0.01,
+    steps: int = 30,
     rho: float = 7.0,
     solver: Solver = dpm,
-    callback: Callback | None = None,
 ) -> Tensor:
     """Follow ``dy/dsigma = (y - f(y, sigma)) / sigma`` down the noise levels, then denoise.
 
@@ -28,44 +30,33 @@ def probability_flow(
 
     Parameters
     ----------
-    denoiser : Denoiser
-        Blind or not; sigma is always passed.
-    noise : Tensor
-        Standard normal noise, (B, C, H, W); the path starts at ``mean + sigma_max * noise``.
-    mean : Tensor or float
-        Mean of the data, broadcast against ``noise``.
+    denoiser, noise, mean, callback, sigma_max, sigma_min
+        As for every :class:`Sampler`; the callback is also called before the last estimate.
+    seeds : sequence of int, optional
+        Without effect: the flow adds no noise. Taken so that samplers are called alike.
     steps : int
         Noise levels, ``steps - 1`` solver steps and one last estimate at ``sigma_min``.
-    sigma_max, sigma_min : float
-        First and last noise level, image units.
     rho : float
         Schedule, see :func:`noise_levels`.
     solver : Solver
         ``euler``, ``heun`` or ``dpm``.
-    callback : callable, optional
-        Called with (step, sigma, y) before each step and before the last estimate.
 
     Returns
     -------
     Tensor
-        Samples, (B, C, H, W); one whose path became infinite or NaN is all NaN, and the others are
-        as they would be without it. Cost: ``steps`` evaluations of the denoiser (``heun``:
-        ``2 steps - 1``).
+        Samples, (B, C, H, W), all NaN where a path was lost. Cost: ``steps`` evaluations of the
+        denoiser (``heun``: ``2 steps - 1``).
 
     Raises
     ------
     ValueError
-        For a denoiser that breaks the contract at the start, or an impossible schedule.
+        As for every :class:`Sampler`.
     """
     levels = noise_levels(steps, sigma_max, sigma_min, rho)
-    y = mean + sigma_max * noise
-    check(denoiser, y[:1], sigma_max)
-    y = solver(denoiser, y, levels, callback)
+    y = solver(denoiser, started(denoiser, noise, seeds, mean, sigma_max), levels, callback)
     if callback:
         callback(steps - 1, levels[-1], y)
-    x_hat = denoise(denoiser, y, levels[-1])
-    lost = ~torch.isfinite(x_hat).flatten(1).all(1)
-    return x_hat.masked_fill(lost.view(-1, 1, 1, 1), torch.nan)
+    return ended(denoiser, y, levels[-1])
 
 
 @torch.no_grad()

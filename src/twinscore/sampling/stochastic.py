@@ -7,8 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from twinscore.denoisers import Denoiser, check, denoise
+from twinscore.denoisers import Denoiser, denoise
 from twinscore.sampling.noise import noise as step_noise
+from twinscore.sampling.paths import ended, started
 from twinscore.sampling.solvers import Callback, noise_levels
 
 
@@ -19,12 +20,12 @@ def ancestral(
     *,
     seeds: Sequence[int],
     mean: Tensor | float = 0.0,
-    steps: int = 60,
+    callback: Callback | None = None,
     sigma_max: float = 1.0,
     sigma_min: float = 0.01,
+    steps: int = 60,
     rho: float = 7.0,
     eta: float = 1.0,
-    callback: Callback | None = None,
 ) -> Tensor:
     """Step towards the estimate, below the next noise level, and add noise up to it.
 
@@ -35,31 +36,28 @@ def ancestral(
 
     Parameters
     ----------
-    denoiser : Denoiser
-        Blind or not; sigma is always passed.
-    noise : Tensor
-        Standard normal noise, (B, C, H, W); the path starts at ``mean + sigma_max * noise``.
-    seeds : sequence of int
-        Seed of each image, (B,): noise at step t is a function of (seed, t) only.
-    mean, steps, sigma_max, sigma_min, rho, callback
-        As for :func:`twinscore.sampling.probability_flow`.
+    denoiser, noise, seeds, mean, callback, sigma_max, sigma_min
+        As for every :class:`Sampler`.
+    steps, rho
+        As for :func:`probability_flow`.
     eta : float
         In [0, 1]: share of noise that is renewed.
 
     Returns
     -------
     Tensor
-        Samples, (B, C, H, W), the last estimate at ``sigma_min``. Cost: ``steps`` evaluations.
+        Samples, (B, C, H, W), the last estimate at ``sigma_min``, all NaN where a path was lost.
+        Cost: ``steps`` evaluations.
 
     Raises
     ------
     ValueError
-        For a denoiser that breaks the contract, an impossible schedule, ``eta`` out of range, or
-        another number of seeds than images.
+        As for every :class:`Sampler`.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"need 0 <= eta <= 1; got {eta}")
-    levels, y = _start(denoiser, noise, seeds, mean, (steps, sigma_max, sigma_min, rho))
+    levels = noise_levels(steps, sigma_max, sigma_min, rho)
+    y = started(denoiser, noise, seeds, mean, levels[0])
     for t, (sigma, after) in enumerate(pairwise(levels)):
         if callback:
             callback(t, sigma, y)
@@ -67,7 +65,7 @@ def ancestral(
         down = math.sqrt(after**2 - up**2)
         y = torch.lerp(denoise(denoiser, y, sigma), y, down / sigma)
         y = y + up * _renewed(seeds, y, t + 1)
-    return denoise(denoiser, y, levels[-1])
+    return ended(denoiser, y, levels[-1])
 
 
 @torch.no_grad()
@@ -77,13 +75,13 @@ def langevin_corrected(
     *,
     seeds: Sequence[int],
     mean: Tensor | float = 0.0,
-    steps: int = 30,
+    callback: Callback | None = None,
     sigma_max: float = 1.0,
     sigma_min: float = 0.01,
+    steps: int = 30,
     rho: float = 7.0,
     corrections: int = 1,
     size: float = 0.1,
-    callback: Callback | None = None,
 ) -> Tensor:
     """Euler steps of the probability flow, each followed by Langevin steps at the level reached.
 
@@ -93,7 +91,7 @@ def langevin_corrected(
 
     Parameters
     ----------
-    denoiser, noise, seeds, mean, steps, sigma_max, sigma_min, rho, callback
+    denoiser, noise, seeds, mean, callback, sigma_max, sigma_min, steps, rho
         As for :func:`ancestral`.
     corrections : int
         Langevin steps at each level, 0 or more.
@@ -103,17 +101,18 @@ def langevin_corrected(
     Returns
     -------
     Tensor
-        Samples, (B, C, H, W), the last estimate at ``sigma_min``. Cost:
-        ``(steps - 1) (1 + corrections) + 1`` evaluations.
+        Samples, (B, C, H, W), the last estimate at ``sigma_min``, all NaN where a path was lost.
+        Cost: ``(steps - 1) (1 + corrections) + 1`` evaluations.
 
     Raises
     ------
     ValueError
-        As for :func:`ancestral`.
+        As for every :class:`Sampler`.
     """
     if not (0 < size <= 1 and corrections >= 0):
         raise ValueError(f"need 0 < size <= 1 and corrections >= 0; got {size}, {corrections}")
-    levels, y = _start(denoiser, noise, seeds, mean, (steps, sigma_max, sigma_min, rho))
+    levels = noise_levels(steps, sigma_max, sigma_min, rho)
+    y = started(denoiser, noise, seeds, mean, levels[0])
     draws = 0
     for t, (sigma, after) in enumerate(pairwise(levels)):
         if callback:
@@ -123,22 +122,7 @@ def langevin_corrected(
             draws += 1
             kick = math.sqrt(2 * size) * after * _renewed(seeds, y, draws)
             y = torch.lerp(y, denoise(denoiser, y, after), size) + kick
-    return denoise(denoiser, y, levels[-1])
-
-
-def _start(
-    denoiser: Denoiser,
-    noise: Tensor,
-    seeds: Sequence[int],
-    mean: Tensor | float,
-    schedule: tuple[int, float, float, float],
-) -> tuple[tuple[float, ...], Tensor]:
-    if len(seeds) != len(noise):
-        raise ValueError(f"need one seed per image; got {len(seeds)} for {len(noise)} images")
-    levels = noise_levels(*schedule)
-    y = mean + levels[0] * noise
-    check(denoiser, y[:1], levels[0])
-    return levels, y
+    return ended(denoiser, y, levels[-1])
 
 
 def _renewed(seeds: Sequence[int], y: Tensor, step: int) -> Tensor:

@@ -1,0 +1,57 @@
+"""What is measured on twins: PSNR of training and test images, and samples from shared noise.
+
+Of a study whose spec has ``seed``, ``samples``, ``sampling`` and ``training``.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinscore.analysis.denoising import psnr_table
+from twinscore.denoisers import Checkpoint
+from twinscore.execution import Report
+from twinscore.experiments.drawing import draw
+from twinscore.experiments.trials import Trial, open_images
+from twinscore.runs import derive_seed
+from twinscore.training import single_device
+from twinscore.training.history import SIGMAS
+
+
+def noise_seeds(spec: Any) -> NDArray[np.int64]:
+    """Seed of the noise of each sample, (S,)."""
+    return np.array([derive_seed(spec.seed, "image", i) for i in range(spec.samples)])
+
+
+def key(spec: Any, trial: Trial) -> dict[str, Any]:
+    """What the measures depend on besides the weights."""
+    return {
+        "seeds": noise_seeds(spec).tolist(),
+        "sampling": spec.sampling.resolved.model_dump(exclude={"quality"}),
+        "test": trial.test.tolist(),
+        "sigmas": SIGMAS,
+    }
+
+
+def measure(spec: Any, trial: Trial, model: Checkpoint, report: Report) -> dict[str, NDArray]:
+    """Measure one twin.
+
+    Returns
+    -------
+    dict
+        ``psnr_train``, ``psnr_test``: (K, T) dB at ``SIGMAS``, of T images of its own training set
+        (repeated if it is smaller, each time with other noise) and of the test set; ``samples``:
+        (S, C, H, W), as drawn; ``unfinished``: (1,), samples whose path was lost, which are black.
+    """
+    device, batch = single_device(trial.device).device, spec.training.batch
+    denoiser, images = model.on(device), open_images(trial.source)
+    seed = derive_seed(trial.seed, "psnr", trial.replicate)
+    rows = {"train": np.resize(trial.indices, len(trial.test)), "test": trial.test}
+    curves = {
+        f"psnr_{part}": psnr_table(
+            denoiser, images[of].to(device), SIGMAS, seed=seed, batch=batch
+        ).numpy()
+        for part, of in rows.items()
+    }
+    samples, unfinished = draw(model, noise_seeds(spec), spec.sampling, batch=batch, device=device)
+    return curves | {"samples": samples, "unfinished": np.array([unfinished])}
