@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-newest lint format clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -22,6 +22,11 @@ test: $(READY) lint
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m slow
+
+# The command line with the newest releases of what it is built on.
+test-newest: $(READY)
+	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/newest pydantic tyro
+	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/newest $(BIN)/python -m pytest -q -n auto tests/test_options.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -254,7 +254,7 @@ def test_help_and_version_do_not_import_torch(words):
         "import sys\n"
         "from twinscore import cli\n"
         "code = cli.main(sys.argv[1:])\n"
-        "heavy = {'torch', 'numpy', 'pydantic', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'tyro', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else code)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)

@@ -1,0 +1,280 @@
+"""Options of a command: words become an instance; every complaint is one line.
+
+Pydantic reads the values and says what is wrong with them. tyro draws the help, nothing else.
+"""
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, field, fields, make_dataclass
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from twinscore.errors import InputError, one_line
+
+SHORT = {"--quality": "--sampling.quality"}
+"""Flags that may be written without the part of the spec that they belong to."""
+
+_Flags = Mapping[str, tuple[tuple[str, ...], Any]]
+"""For each flag the path of its field, and its type."""
+
+
+def parse(words: Sequence[str], options: type, spec_type: type | None, command: str) -> Any:
+    """Read a command's options; defaults come from ``--spec``, flags override them.
+
+    A flag is the path of a field, joined by dots; of a flag given twice, the last counts.
+
+    Parameters
+    ----------
+    words : sequence of str
+        Words after the command.
+    options : type
+        Dataclass of the options beside the spec; those without a default are given by position.
+    spec_type : type or None
+        Pydantic model of the study's spec.
+    command : str
+        Name of the command.
+
+    Returns
+    -------
+    options
+        An instance; its field ``spec``, if ``spec_type`` is given, holds the spec.
+
+    Raises
+    ------
+    InputError
+        One line for the first thing wrong.
+    SystemExit
+        With code 0, after ``--help``.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    whole = options if spec_type is None else _with_spec(options, spec_type)
+    placed = [each.name for each in fields(whole) if each.default is MISSING]
+    kinds = get_type_hints(whole)
+    flags = _flags({name: kind for name, kind in kinds.items() if name not in placed})
+    runs = _runs(words)
+    helped = any(flag in {"-h", "--help"} for flag, *_ in runs)
+    given, loose = _read([run for run in runs if not helped or run[0] == "--spec"], flags)
+    values: dict[str, Any] = {}
+    if spec_type is not None:
+        values["spec"] = _defaults(given.pop("--spec", None), spec_type)
+    if helped:
+        _help(options, spec_type, values, command)
+    for flag, value in given.items():
+        _put(values, flags[flag][0], value)
+    values |= _by_position(loose, placed, command)
+    try:
+        return TypeAdapter(whole).validate_python(values)
+    except ValidationError as error:
+        raise InputError(_complaint(error, _spelt)) from None
+
+
+def _with_spec(options: type, kind: Any) -> type:
+    """``options`` with a field ``spec`` of this type."""
+    spec = ("spec", kind, field(default=None, kw_only=True))
+    return make_dataclass(options.__name__, [spec], bases=(options,), frozen=True)
+
+
+def _flags(kinds: Mapping[str, Any], parents: tuple[str, ...] = ()) -> _Flags:
+    """Flags of fields, and of the fields of those that are pydantic models."""
+    found = {"--spec": ((), str)} if "spec" in kinds else {}
+    for name, kind in kinds.items():
+        path = (*parents, name)
+        if hasattr(kind, "model_fields"):
+            found |= _flags(_fields(kind), path)
+        else:
+            found[_spelt(path)] = (path, kind)
+    return found
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    """Types of a model's fields; of a union told apart by ``kind``, those of all kinds, or None."""
+    if "root" not in model.model_fields:
+        return {name: each.annotation for name, each in model.model_fields.items()}
+    union = get_args(model.model_fields["root"].annotation)
+    types = {name: kind | None for each in union for name, kind in _fields(each).items()}
+    return types | {"kind": Literal[*(each().kind for each in union)]}
+
+
+def _spelt(path: Iterable[str | int]) -> str:
+    """The flag of a field, whatever its place in a list; empty for the spec as a whole."""
+    parts = [part.replace("_", "-") for part in path if isinstance(part, str)]
+    parts = parts[1:] if parts[:1] == ["spec"] else parts
+    return f"--{'.'.join(parts)}" if parts else ""
+
+
+def _runs(words: Sequence[str]) -> list[list[str]]:
+    """Each flag and the words up to the next; those before the first flag, after an empty one."""
+    runs = [[""]]
+    for word in words:
+        if word.startswith("--") or word == "-h":
+            flag, equals, value = word.partition("=")
+            runs.append([flag, value] if equals else [flag])
+        else:
+            runs[-1].append(word)
+    return runs
+
+
+def _read(runs: Sequence[Sequence[str]], flags: _Flags) -> tuple[dict[str, Any], list[str]]:
+    """Values of flags, as text, and the words that belong to none."""
+    given: dict[str, Any] = {}
+    loose: list[str] = []
+    for typed, *words in runs:
+        if typed:
+            flag = _known(typed, flags)
+            given[flag], words = _take(flag, flags[flag][1], words)
+        loose += words
+    return given, loose
+
+
+def _known(typed: str, flags: _Flags) -> str:
+    """A flag as the help spells it."""
+    flag = typed.replace("_", "-")
+    for spelt in (flag, SHORT.get(flag)):
+        if spelt in flags:
+            return spelt
+    name, names = flag.removeprefix("--"), [known.removeprefix("--") for known in flags]
+    near = [known for known in names if known.endswith(f".{name}")]
+    near = near or get_close_matches(name, names, n=1)
+    hint = f"did you mean --{' or --'.join(near)}?" if near else "--help lists the options"
+    raise InputError(f"{_shown(typed)}: no such option; {hint}")
+
+
+def _take(flag: str, kind: Any, words: list[str]) -> tuple[Any, list[str]]:
+    """Value of a flag of this type, and the words that are left."""
+    if NoneType in get_args(kind):
+        if words[:1] == ["None"]:
+            return None, words[1:]
+        kind = next(kind for kind in get_args(kind) if kind is not NoneType)
+    if kind is bool:
+        return True, words
+    several = get_args(kind) if get_origin(kind) is tuple else None
+    count = 1 if several is None else len(words) if Ellipsis in several else len(several)
+    if len(words) < count or "" in words[:count]:
+        raise InputError(f"{flag}: give {'a value' if count == 1 else f'{count} values'} after it")
+    if get_origin(kind) is Literal and words[0] not in get_args(kind):
+        choices = ", ".join(get_args(kind))
+        raise InputError(f"{flag}: give one of {choices}; got {_shown(words[0])}")
+    return words[0] if several is None else words[:count], words[count:]
+
+
+def _by_position(loose: Sequence[str], names: Sequence[str], command: str) -> dict[str, str]:
+    """Values of the options without a flag."""
+    stray = [word for word in loose if word.startswith("-")] or loose[len(names) :]
+    if stray:
+        raise InputError(f"{_shown(stray[0])}: no such option; --help lists the options")
+    given = dict(zip(names, filter(None, loose), strict=False))
+    for name in names[len(given) :]:
+        missing = name.replace("_", " ")
+        raise InputError(f"{command}: {missing} not given; name one after the command")
+    return given
+
+
+def _put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set a value in nested mappings, of which those on its path are copied."""
+    *parents, name = path
+    for parent in parents:
+        values[parent] = dict(values.get(parent, {}))
+        values = values[parent]
+    values[name] = value
+
+
+def _defaults(name: str | None, spec_type: type) -> dict[str, Any]:
+    """Fields of a shipped spec or a YAML file, valid as they are."""
+    from pydantic import ValidationError
+
+    content = {} if name is None else _read_spec(name)
+    try:
+        spec_type.model_validate(content)
+    except ValidationError as error:
+        complaint = _complaint(error, lambda path: ".".join(map(str, path)))
+        raise InputError(f"{name}: {complaint}") from None
+    return content
+
+
+def _read_spec(name: str) -> dict[str, Any]:
+    """Content of a shipped spec or a YAML file."""
+    import yaml
+
+    shipped = resources.files("twinscore") / "recipes"
+    names = sorted(p.name.removesuffix(".yaml") for p in shipped.iterdir() if ".yaml" in p.name)
+    path = shipped / f"{name}.yaml" if name in names else Path(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(
+            f"--spec: {name} is neither a file nor a shipped spec; shipped: {', '.join(names)}"
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{name}: not YAML: {one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{name}: must hold fields and values, like --print-spec prints")
+    return content
+
+
+def _complaint(error: Any, spelt: Callable[[Sequence[str | int]], str]) -> str:
+    """``field: what is wrong`` of the first of a pydantic error's complaints."""
+    first = error.errors()[0]
+    field = spelt(first["loc"])
+    if first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+    elif first["type"] == "extra_forbidden":
+        text = "no such field; --print-spec shows all of them"
+    else:
+        text = f"{first['msg']}, got {_shown(first['input'])}"
+    return f"{field}: {text}" if field else text
+
+
+def _shown(value: Any) -> str:
+    """A value as it is typed, on one line, cut where it is long."""
+    text = " ".join((shlex.quote(value) if isinstance(value, str) else repr(value)).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _help(options: type, spec_type: type | None, values: dict[str, Any], command: str) -> None:
+    """Print the help of a command, with defaults from a spec, and exit."""
+    import tyro
+    from pydantic import TypeAdapter
+
+    prog, default = f"twinscore {command}", None
+    if spec_type is not None:
+        prog = f"{prog} [--spec NAME|FILE.yaml]"
+        options = _with_spec(options, Annotated[spec_type, tyro.conf.arg(name="")])
+        options.__doc__ = spec_type.__doc__
+        default = TypeAdapter(options).validate_python(values)
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs)
+    with _unions():
+        tyro.cli(options, args=["--help"], default=default, prog=prog, config=config)
+
+
+def _unions() -> Any:
+    """Context in which the help of a union of models shows the fields of every kind.
+
+    By itself tyro makes subcommands of a union.
+    """
+    from pydantic import RootModel
+    from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
+
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def flat(info: Any) -> StructConstructorSpec | None:
+        if not (isinstance(info.type, type) and issubclass(info.type, RootModel)):
+            return None
+        root = info.default.root
+        given = root.model_dump(exclude_unset=True) | {"kind": root.kind}
+        texts = {"kind": ["Fields of another kind are refused"]}
+        for model in get_args(info.type.model_fields["root"].annotation):
+            for name, each in list(model.model_fields.items())[1:]:
+                text = f"{model().kind}: {each.description} (default {each.default})"
+                texts.setdefault(name, []).append(text)
+        fields = [
+            StructFieldSpec(name, kind, given.get(name), helptext=f"{'; '.join(texts[name])}.")
+            for name, kind in _fields(info.type).items()
+        ]
+        return StructConstructorSpec(info.type, tuple(fields))
+
+    return registry

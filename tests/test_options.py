@@ -1,0 +1,250 @@
+"""What options may be typed, how complaints are spelt, and what the help must show.
+
+Everything that depends on tyro or pydantic is checked here: `make test-newest` runs these tests
+with the newest releases of both.
+"""
+
+import re
+from dataclasses import MISSING, fields
+from operator import attrgetter
+
+import pytest
+import yaml
+from pydantic import BaseModel, RootModel
+
+from twinscore import cli
+from twinscore.errors import InputError
+from twinscore.options import parse
+
+HELP = "--help lists the options"
+WHOLE = "Input should be a valid integer, unable to parse string as an integer"
+SPELT = {
+    "list of a part": (
+        ["mixture", "--shift.weights", "0"],
+        "--shift.weights: give weights of the lighter mode in (0, 0.5), got [0.0]",
+    ),
+    "number in a list of a part": (
+        ["mixture", "--shift.weights", "0.1", "inf"],
+        "--shift.weights: Input should be a finite number, got inf",
+    ),
+    "number in a list": (
+        ["regularity", "--fit-range", "10", "inf"],
+        "--fit-range: Input should be a finite number, got inf",
+    ),
+    "underscore typed": (
+        ["mixture", "--tau_last", "nan"],
+        "--tau-last: Input should be a finite number, got nan",
+    ),
+    "spec's own check": (
+        ["regularity", "--alphas", "1", "-1"],
+        "--alphas: give one or more alphas above 0 and up to 10, got [1.0, -1.0]",
+    ),
+    "check of a part": (
+        ["transition", "--network.layers", "3"],
+        "--network: unet has no field layers; it has width, levels, convolutions",
+    ),
+    "value missing at the end": (["mixture", "--seed"], "--seed: give a value after it"),
+    "value missing before a flag": (
+        ["mixture", "--seed", "--mu", "1"],
+        "--seed: give a value after it",
+    ),
+    "kind of a part": (
+        ["transition", "--network.kind", "resnet"],
+        "--network.kind: give one of unet, bf_cnn; got resnet",
+    ),
+    "field of a part": (
+        ["transition", "--network.width", "0"],
+        "--network.width: Input should be greater than or equal to 1, got 0",
+    ),
+    "empty value": (["transition", "--data", ""], "--data: give a value after it"),
+    "empty value after =": (["transition", "--out="], "--out: give a value after it"),
+    "too few values": (["regularity", "--fit-range", "10"], "--fit-range: give 2 values after it"),
+    "values missing": (["manifold", "--radius"], "--radius: give 2 values after it"),
+    "too many values": (["mixture", "--seed", "1", "2"], f"2: no such option; {HELP}"),
+    "value of a switch": (["mixture", "--print-spec=no"], f"no: no such option; {HELP}"),
+    "one dash": (["mixture", "-x"], f"-x: no such option; {HELP}"),
+    "only dashes": (["mixture", "--"], f"--: no such option; {HELP}"),
+    "unlike any flag": (["mixture", "--qqq=3"], f"--qqq: no such option; {HELP}"),
+    "short flag elsewhere": (
+        ["mixture", "--quality", "draft"],
+        f"--quality: no such option; {HELP}",
+    ),
+    "singular": (["transition", "--size", "3"], "--size: no such option; did you mean --sizes?"),
+    "capital": (["mixture", "--Seed", "3"], "--Seed: no such option; did you mean --seed?"),
+    "part left out": (
+        ["transition", "--steps", "3"],
+        "--steps: no such option; did you mean --training.steps or --sampling.steps?",
+    ),
+    "text for a number": (
+        ["transition", "--sizes", "2", "a  b\nc"],
+        f"--sizes: {WHOLE}, got 'a b c'",
+    ),
+    "fraction": (
+        ["mixture", "--workers", "1.5"],
+        f"--workers: {WHOLE}, got 1.5",
+    ),
+    "choice in a list": (
+        ["regularity", "--generators", "published", "mine"],
+        "--generators: Input should be 'published' or 'regularity', got mine",
+    ),
+    "choice of the command": (
+        ["train", "--device", "tpu"],
+        "--device: give one of auto, cpu, cuda, mps; got tpu",
+    ),
+    "6,000 digits": (
+        ["mixture", "--seed", "9" * 6000],
+        "--seed: Unable to parse input string as an integer, exceeded maximum size, got "
+        f"{'9' * 77}...",
+    ),
+    "6,000 digits before the point": (
+        ["mixture", "--mu", "9" * 6000],
+        f"--mu: Input should be a finite number, got {'9' * 77}...",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPELT)
+def test_a_complaint_is_one_line_that_names_the_flag(capsys, case):
+    words, complaint = SPELT[case]
+    assert cli.main([words[0], "--print-spec", *words[1:]]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"twinscore: {complaint}\n")
+
+
+READ = {
+    "after =": (["mixture", "--seed=3"], {"seed": 3}),
+    "the last of two": (["mixture", "--seed", "x", "--seed", "3"], {"seed": 3}),
+    "negative": (["regularity", "--fit-range", "-5", "1e1"], {"fit_range": [-5.0, 10.0]}),
+    "negative after =": (["sample", "--mean=-.5"], {"mean": -0.5}),
+    "list after =": (["transition", "--sizes=3", "4"], {"sizes": [3, 4]}),
+    "empty list": (["harmonics", "--names"], {"names": []}),
+    "none": (["manifold", "--radius", "None"], {"radius": None}),
+    "equals within a value": (["transition", "--data=a,size=8"], {"data": "a,size=8"}),
+    "flag as a value": (["transition", "--data=--seed"], {"data": "--seed"}),
+    "part": (["mixture", "--twins.count", "4"], {"twins": {"count": 4}}),
+    "without its part": (["sample", "--quality", "draft"], {"sampling": {"quality": "draft"}}),
+    "another kind of a part": (
+        ["train", "--network.kind=bf_cnn", "--network.layers=3", "--network.levels=None"],
+        {"network": {"kind": "bf_cnn", "layers": 3}},
+    ),
+    "over a file": (["mixture", "--spec", "{file}", "--seed", "3"], {"seed": 3, "rate": 5.0}),
+    "the last of two files": (["mixture", "--spec=none", "--spec={file}"], {"rate": 5.0}),
+    "part over a file": (
+        ["mixture", "--spec", "{file}", "--twins.width=9"],
+        {"twins": {"width": 9, "count": 7}, "shift": {"width": 8}},
+    ),
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A spec that changes some fields; two parts of it are one mapping."""
+    path = tmp_path / "spec.yaml"
+    path.write_text("{rate: 5, twins: &part {width: 8, count: 7}, shift: {width: 8}}")
+    return path
+
+
+def within(part, whole):
+    """Whether nested mappings hold what others hold."""
+    if not isinstance(part, dict):
+        return part == whole
+    return all(within(value, whole[key]) for key, value in part.items())
+
+
+@pytest.mark.parametrize("case", READ)
+def test_what_may_be_typed(capsys, file, case):
+    words, changed = READ[case]
+    command, *words = [word.format(file=file) for word in words]
+    assert cli.main([command, "--print-spec"]) == 0
+    default = yaml.safe_load(capsys.readouterr().out)
+    assert not within(changed, default) or case in {"empty list", "none"}
+    assert cli.main([command, "--print-spec", *words]) == 0
+    assert within(changed, yaml.safe_load(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("seed: " + "9" * 6000, "not YAML: Exceeds the limit"),
+        ("1: 2", "1: Keys should be strings, got 1"),
+        ("mu: [1,\n  2]", "mu: Input should be a valid number, got [1, 2]"),
+    ],
+)
+def test_complaints_of_a_file_name_it(capsys, tmp_path, content, complaint):
+    path = tmp_path / "spec.yaml"
+    path.write_text(content)
+    assert cli.main(["mixture", "--spec", str(path), "--seed", "1"]) == 2
+    assert capsys.readouterr().err.startswith(f"twinscore: {path}: {complaint}")
+
+
+# The contract with tyro and pydantic
+
+
+def parsed(command):
+    """What a command gives to `parse`, behind its words."""
+    caught = []
+
+    def stop(words, *rest):
+        caught.extend(rest)
+        raise InputError("caught")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "parse", stop)
+        assert cli.main([command]) == 2
+    return caught
+
+
+def leaves(spec, listed, prefix="--"):
+    """Flags of a spec's listed fields with their values."""
+    for name in listed(spec):
+        flag, value = prefix + name.replace("_", "-"), getattr(spec, name)
+        value = value.root if isinstance(value, RootModel) else value
+        inner = isinstance(value, BaseModel)
+        yield from leaves(value, listed, f"{flag}.") if inner else [(flag, value)]
+
+
+def every(spec):
+    """Names of a spec's fields."""
+    return type(spec).model_fields
+
+
+@pytest.mark.parametrize("command", cli.commands())
+def test_the_help_shows_every_flag_and_no_other(capsys, command):
+    options, spec_type, _ = parsed(command)
+    flags = {f"--{f.name.replace('_', '-')}" for f in fields(options) if f.default is not MISSING}
+    if spec_type is not None:
+        flags |= dict(leaves(spec_type(), every)).keys()
+        flags |= {"--network.layers"} if "--network.kind" in flags else set()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, "--unknown", "--help"])
+    said = capsys.readouterr()
+    assert (end.value.code or 0, said.err) == (0, "")
+    assert set(re.findall(r"^\W*?(--\w[\w.-]*)", said.out, flags=re.M)) == flags
+    assert said.out.startswith(f"usage: twinscore {command} ")
+    assert ("--spec NAME" in said.out) == (spec_type is not None)
+
+
+@pytest.mark.parametrize("command", sorted(set(cli.commands()) - {"report"}))
+def test_every_field_can_be_typed_as_the_spec_shows_it(command):
+    options, spec_type, _ = parsed(command)
+    default = spec_type()
+    typed = {
+        flag: value for flag, value in leaves(default, every) if value != "" and value is not False
+    }
+    words = [
+        word
+        for flag, value in typed.items()
+        for word in (flag, *map(str, value if isinstance(value, tuple) else [value]))
+    ]
+    spec = parse(words, options, spec_type, command).spec
+    assert spec == default
+    assert typed.keys() == dict(leaves(spec, attrgetter("model_fields_set"))).keys()
+
+
+def test_the_help_shows_docstrings_and_the_defaults_of_the_spec(capsys, file):
+    with pytest.raises(SystemExit):
+        cli.main(["mixture", "--spec", str(file), "-h"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--rate FLOAT Largest rate beta" in said.replace("│ ", "")
+    assert "(default: 5.0)" in said
