@@ -72,6 +72,23 @@ class SamplingSpec(BaseModel):
         )
 
 
+def evaluations(spec: SamplingSpec) -> float:
+    """Evaluations of the denoiser that a sample takes.
+
+    Of the stochastic method as many as bring a noise level, which a step multiplies by
+    ``1 - beta h``, from the first to the last; a path that does not converge takes more.
+    """
+    spec = spec.resolved
+    if spec.method == "stochastic":
+        sigma, step = spec.sigma_max, 1
+        while sigma > spec.sigma_min and step < spec.max_steps:
+            sigma *= 1 - spec.beta * spec.h0 * step / (1 + spec.h0 * (step - 1))
+            step += 1
+        return step + 1.0
+    twice = spec.method == "langevin" or (spec.method == "flow" and spec.solver == "heun")
+    return 2.0 * spec.steps - 1 if twice else float(spec.steps)
+
+
 def model_digest(checkpoint: Checkpoint) -> str:
     """Sha256 (hex) of a model's weights and of what else it computes from, wherever they lie."""
     found = hashlib.sha256(checkpoint.content.encode())

@@ -16,6 +16,7 @@ from twinscore.denoisers import NetworkSpec, build
 from twinscore.environment import Execution, on_cpu
 from twinscore.execution import torch_threads
 from twinscore.experiments import budget
+from twinscore.experiments.drawing import evaluations
 from twinscore.training import TrainingSpec, fit, single_device
 from twinscore.training.fit import SHOWN
 from twinscore.training.history import SIGMAS
@@ -95,6 +96,17 @@ class Needs:
             held=self.held,
             jacobians=self.jacobians,
         )
+
+
+def sampling_needs(spec: Any, shape: tuple[int, int, int]) -> Needs:
+    """Of trials that :func:`trials.measure` measures: samples, and PSNR of two sets of images."""
+    images = 2 * spec.test * len(SIGMAS)
+    return Needs(
+        shape=shape,
+        passes=images + spec.samples * evaluations(spec.sampling),
+        stored=4 * (images + spec.samples * math.prod(shape)),
+        field="data: size",
+    )
 
 
 def refuse_trainings(needs: Callable[[Any], Needs], spec: Any, device: str, workers: int) -> None:

@@ -35,6 +35,7 @@ from twinscore.experiments.trials import (
     open_images,
     train,
 )
+from twinscore.images import ImageSet
 from twinscore.results.base import Result
 
 Arrays = dict[str, NDArray]
@@ -328,6 +329,12 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def write_images(folder: Path, images: ImageSet, columns: Mapping[str, Iterable[Any]]) -> None:
+    """Write ``images.csv``: index, name and content of each image, and what it is in the run."""
+    rows = zip(range(len(images)), images.names, images.digests, *columns.values(), strict=True)
+    runs.write_text(folder / "images.csv", csv_text(["index", "name", "sha256", *columns], rows))
 
 
 def of_old(name: str, spec: type, run: Callable[..., Done], machine: tuple[str, ...]) -> Any:
