@@ -17,8 +17,7 @@ from PIL import Image
 
 from twinscore import images
 from twinscore.experiments import restore
-from twinscore.report import restore as report
-from twinscore.report import style
+from twinscore.report import page, style
 
 FRACTIONS = {
     "inpainting": 0.2,
@@ -60,7 +59,7 @@ def main(run: Path, size: int, number: int) -> None:
                     flush=True,
                 )
                 if rule == "conditioned":
-                    drawn = report.figures(done.folder)["restored"]
+                    drawn = page.figures(done.folder)["restored"]
                     (figures / f"restore-{task}.png").write_bytes(style.png(drawn))
 
 

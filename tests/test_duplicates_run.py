@@ -10,8 +10,9 @@ from safetensors.numpy import load_file
 from twinscore import cli, images, runs
 from twinscore.errors import InputError
 from twinscore.experiments import duplicates
-from twinscore.report import content, page, style
+from twinscore.report import content, page, reading, style
 from twinscore.report import duplicates as drawn
+from twinscore.results.duplicates import Result
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +60,7 @@ def test_digits_have_the_known_number_of_near_duplicates(digits):
         "Of the 1,797 images of digits, 538 (29.9%) are near-duplicates of an earlier one "
         "(correlation above 0.95)."
     )
-    again = duplicates.Result.model_validate_json((digits.folder / "result.json").read_text())
+    again = Result.model_validate_json((digits.folder / "result.json").read_text())
     assert again == result
     assert result.schema_version == runs.SCHEMA_VERSION
 
@@ -110,8 +111,8 @@ def test_two_sets(two):
     assert done.result.verdict.startswith(f"Of the 10 images of {two / 'samples.npy'}, 3 (30.0%)")
     assert done.result.verdict.endswith("(correlation above 0.95); 1 equal it pixel by pixel.")
     assert done.result.against.images == 6
-    assert dict(drawn.content(done.folder).facts)["Compared with"].endswith("6 images of "
-        "10 x 12 pixels, gray")  # fmt: skip
+    facts = dict(drawn.content(reading.read(done.folder)).facts)
+    assert facts["Compared with"].endswith("6 images of 10 x 12 pixels, gray")
 
 
 def test_two_sets_of_other_colours_are_shown_alike(two):
@@ -123,15 +124,16 @@ def test_two_sets_of_other_colours_are_shown_alike(two):
     assert set(pictures) == {(1, 10, 12)}
 
 
-def test_a_finished_run_is_read_back_and_another_is_refused(two, monkeypatch):
+def test_a_finished_run_compares_nothing_again_and_another_is_refused(two, monkeypatch):
     data, against = str(two / "samples.npy"), str(two / "train.npy")
     spec = duplicates.Spec(data=data, against=against)
     first = duplicates.run(spec, two / "run")
-    monkeypatch.setattr(duplicates, "_write", None)  # nothing is computed again
+    monkeypatch.setattr(images, "near_duplicates", None)
     assert duplicates.run(spec, two / "run").result == first.result
     renamed = (two / "train.npy").rename(two / "other.npy")
     spec = spec.model_copy(update={"against": str(renamed)})
-    assert duplicates.run(spec, two / "run").result == first.result
+    again = duplicates.run(spec, two / "run").result.model_dump_json()
+    assert again == first.result.model_dump_json().replace("train.npy", "other.npy")
     for change, named in (
         ({"threshold": 0.9}, "threshold"),
         ({"against": data}, "against"),
@@ -146,7 +148,7 @@ def test_the_command_prints_verdict_table_and_path(two, capsys):
     out = two / "run"
     words = ["--data", "digits", "--threshold", "0.98", "--out", str(out)]
     assert cli.main(["duplicates", *words]) == 0
-    result = duplicates.Result.model_validate_json((out / "result.json").read_text())
+    result = Result.model_validate_json((out / "result.json").read_text())
     said = capsys.readouterr().out
     assert said == f"{result.verdict}\n{result.table()}\nreport: {out / 'report.html'}\n"
     assert result.table().splitlines()[1].split() == ["0.98", "23", "1.28%"]
@@ -188,12 +190,12 @@ def test_a_set_without_near_duplicates_has_a_page(tmp_path):
     np.save(tmp_path / "x.npy", pixels)
     done = duplicates.run(duplicates.Spec(data=str(tmp_path / "x.npy")), tmp_path / "run")
     assert done.result.verdict.startswith("None of the 9 images")
-    assert drawn.figures(done.folder) == {}
+    assert page.figures(done.folder) == {}
     assert "None of the 9 images" in page.write(done.folder).read_text()
 
 
 def test_pictures_are_where_the_page_says(digits):
-    figure = drawn.figures(digits.folder)["pairs"]
+    figure = page.figures(digits.folder)["pairs"]
     shown = [axes for part in figure.subfigs for axes in part.axes if axes.images]
     arrays = load_file(digits.folder / "arrays.safetensors")
     assert len(shown) == 36
@@ -204,11 +206,11 @@ def test_pictures_are_where_the_page_says(digits):
     pair = digits.result.pairs["closest"][0]
     said = [text.get_text() for text in shown[0].texts]
     assert said == [str(pair.partner_index), f"{pair.correlation:.3f}", str(pair.index)]
-    assert "pairs" not in drawn.figures(digits.folder, images=False)
+    assert "pairs" not in page.figures(digits.folder, images=False)
 
 
 def test_the_histogram_counts_every_near_duplicate(digits):
-    axes = drawn.figures(digits.folder)["histogram"].axes[0]
+    axes = page.figures(digits.folder)["histogram"].axes[0]
     assert sum(patch.get_height() for patch in axes.patches) == 538
 
 
@@ -219,4 +221,4 @@ def test_a_damaged_result_is_one_line(two):
     del result["counts"]
     (folder / "result.json").write_text(json.dumps(result))
     with pytest.raises(InputError, match="counts: Field required"):
-        drawn.figures(folder)
+        page.figures(folder)

@@ -52,7 +52,9 @@ WORDS = {
         *("--levels", "10", "20", "30", "--fit-range", "10", "30", "--eigenvectors", "3"),
         *("--network.kind", "bf_cnn", "--network.width", "2", "--network.layers", "2", *STEPS),
     ),
-    "restore": ("--model", "MODEL", "--image", "IMAGE", "--samples", "2", "--steps", "4"),
+    "restore": (
+        *("--model", "gaussian:digits", "--image", "IMAGE", "--samples", "2", "--steps", "4"),
+    ),
     "shuffled": ("--data", "digits", "--n", "32", "--test", "8", "--replicates", "2", *TRAINED),
     "transition": ("--sizes", "2", "5", "--test", "6", "--samples", "5", *DRAWN),
 }

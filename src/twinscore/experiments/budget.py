@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -86,15 +86,7 @@ def cost(
         largest for what comes and goes.
     """
     module = build(network, shape[0], seed=0).train().to("meta")
-    saved: dict[int, tuple[torch.Tensor, int]] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        saved[id(tensor)] = tensor, tensor.numel() * tensor.element_size()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        module(torch.empty(batch, *shape, device="meta")).sum()
-    sizes = [size for _, size in saved.values()]
+    sizes = saved(lambda: module(torch.empty(batch, *shape, device="meta")).sum())
     parameters = sum(p.numel() * p.element_size() for p in module.parameters())
     d = math.prod(shape)
     return Cost(
@@ -103,6 +95,19 @@ def cost(
         images=2 * held * 4 * d,
         entries=jacobians * d**2,
     )
+
+
+def saved(call: Callable[[], object]) -> list[int]:
+    """Bytes of the tensors that the gradient of a call needs, each once."""
+    found: dict[int, tuple[torch.Tensor, int]] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        found[id(tensor)] = tensor, tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        call()
+    return [size for _, size in found.values()]
 
 
 class Demand(NamedTuple):
@@ -165,6 +170,12 @@ def require_memory(
                 f"{field} {side} needs about {(fixed + growing) / 1e9:.1f} GB for {what} and "
                 f"{available / 1e9:.1f} GB are free; {fitting(fits)}{advice}"
             )
+
+
+def require(what: str, device: str, fixed: int, growing: int, side: int, *, power: int = 2) -> None:
+    """Refuse what does not fit the free memory of a device, as :func:`require_memory` does."""
+    demand = Demand(what, available_memory(device), fixed, growing, power)
+    require_memory(Cost(0, 0, 0), side, device, 1, before=(demand,))
 
 
 def _demands(needed: Cost, device: str, workers: int, matrix: str) -> list[Demand]:

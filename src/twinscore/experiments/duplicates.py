@@ -1,35 +1,39 @@
 """Which images of a set repeat each other, or repeat images of another set, with their pictures."""
 
-import csv
-import io
-from pathlib import Path
-from typing import Any, Literal
+import math
 
 import numpy as np
+import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors.numpy import save as serialise
+from numpy.typing import NDArray
+from pydantic import Field
 
-from twinscore import environment, runs
 from twinscore import images as image_sets
-from twinscore.execution import torch_threads
-from twinscore.experiments.folders import Done, run_folder
-from twinscore.experiments.study import of_old
-from twinscore.images import Duplicates, ImageSet
-
-__all__ = ["Done", "Result", "Spec", "run"]
-
+from twinscore.environment import Execution
+from twinscore.execution import Report
+from twinscore.experiments import budget
+from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds, counted
+from twinscore.experiments.single import Whole, of_one
+from twinscore.experiments.study import Arrays, Summary, csv_text
+from twinscore.experiments.trials import open_images
+from twinscore.images import ImageSet
+from twinscore.results.base import Frozen
+from twinscore.results.duplicates import Count, Data, Pair, Result
 
 LADDER = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 SHOWN = {"identical": 6, "closest": 18, "borderline": 18}
 LARGEST_PICTURE = 128
 
+_BLOCK, _PIXELS, _SAMPLE, _TIMED = 1024, 2**23, 2048, 128
+"""Of near_duplicates: images compared at a time, pixels read at a time, images whose principal axes
+are found. Images that are timed."""
+_FEATURES, _AXES, _READ, _BOUND, _ROW = 8, 24, 16, 16, 128
+"""Bytes: of each value of an image that is compared, in float32 and along the axes; of a sampled
+one, float64 thrice; of a pixel that is read, float32 and float64 with the smaller image; of a pair
+of a block; of an image in table and arrays, at most."""
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-
-class Spec(_Model):
+class Spec(Frozen):
     """Near-duplicates within a set of images, or between two sets."""
 
     data: str = "digits"
@@ -42,159 +46,94 @@ class Spec(_Model):
     """Side in pixels at which images are compared, at most their own."""
 
 
-class Data(_Model):
-    """A set of images."""
-
-    source: str
-    images: int
-    shape: tuple[int, int, int]
-
-
-class Count(_Model):
-    """Near-duplicates at a threshold; those equal pixel by pixel are among them."""
-
-    threshold: float
-    images: int
+def _opened(spec: Spec) -> tuple[ImageSet, ImageSet, int]:
+    """The images, those that they are compared with, and the side at which they are."""
+    images = open_images(spec.data)
+    others = open_images(spec.against) if spec.against else images
+    return images, others, min(spec.size, *images.shape[1:], *others.shape[1:])
 
 
-class Pair(_Model):
-    """An image and the one it repeats."""
-
-    index: int
-    name: str
-    partner_index: int
-    partner_name: str
-    correlation: float
-
-
-class Result(_Model):
-    """The numbers of ``result.json``.
-
-    ``pairs`` are those whose pictures are in ``arrays.safetensors``: up to 6 of those that are
-    ``identical`` pixel by pixel, the 18 ``closest`` of the others, most correlated first, and the
-    18 nearest to the threshold, least correlated first.
-    """
-
-    schema_version: int = runs.SCHEMA_VERSION
-    study: Literal["duplicates"] = "duplicates"
-    verdict: str
-    data: Data
-    against: Data | None
-    compared_at: int
-    identical: int
-    counts: list[Count]
-    pairs: dict[str, list[Pair]]
-
-    def table(self) -> str:
-        """Near-duplicates at the threshold and at higher ones."""
-        lines = ["threshold  near-duplicates  of images"]
-        lines += [
-            f"{c.threshold:9g}  {c.images:15,}  {c.images / self.data.images:9.2%}"
-            for c in self.counts
-        ]
-        return "\n".join(lines)
-
-
-def run(spec: Spec, out: Path | None = None) -> Done[Result]:
-    """Find the near-duplicates and write the run folder; a finished one is read back.
-
-    ``duplicates.csv`` lists every near-duplicate: ``index``, ``name``, ``partner_index``,
-    ``partner_name``, ``correlation`` and ``identical``, in the order of the images.
-
-    Parameters
-    ----------
-    spec : Spec
-        What to compare.
-    out : Path, optional
-        Run folder; default ``runs/duplicates-<hash>``.
-
-    Returns
-    -------
-    Done
-        The folder and the result, also written there as ``result.json``.
-
-    Raises
-    ------
-    InputError
-        For images that cannot be read, or a folder of another run or in use.
-    """
-    images = image_sets.load(spec.data)
-    against = image_sets.load(spec.against) if spec.against else None
-    content = (
-        {"study": "duplicates"} | spec.model_dump(mode="json") | {"data_digest": images.digest}
+def compute(spec: Spec, task: Whole, report: Report) -> Arrays:
+    """Each near-duplicate: its index and its partner's, correlation, and whether they are equal."""
+    images, others, _ = _opened(spec)
+    found = image_sets.near_duplicates(
+        images,
+        spec.threshold,
+        spec.size,
+        against=others if spec.against else None,
+        report=lambda done: report("compared", {"step": done, "steps": len(images)}),
     )
-    content |= {"against_digest": against.digest} if against else {}
-    with run_folder(content, out) as (folder, report):
-        path = folder / "result.json"
-        if path.exists():
-            runs.check_schema(path, runs.read_json(path))
-            return Done(folder, Result.model_validate(runs.read_json(path)))
-        for image_set in filter(None, (images, against)):
-            for name in image_set.skipped:
-                report("images", {"text": f"left out {name}: it cannot be read"})
-        how = environment.start(folder, device="cpu", workers=1, trials=1)
-        with environment.timed(folder), torch_threads(how.threads):
-            found = image_sets.near_duplicates(
-                images,
-                spec.threshold,
-                spec.size,
-                against=against,
-                report=lambda done: report("compared", {"step": done, "steps": len(images)}),
-            )
-            return Done(folder, _write(folder, spec, images, against, found))
+    index = np.flatnonzero(found.drop)
+    pairs = zip(index, found.partner[index], strict=True)
+    return {
+        "index": index,
+        "partner": found.partner[index],
+        "correlation": found.correlation[index],
+        "identical": np.array([images.digests[i] == others.digests[j] for i, j in pairs], bool),
+    }
 
 
-def _write(
-    folder: Path, spec: Spec, images: ImageSet, against: ImageSet | None, found: Duplicates
-) -> Result:
-    others = images if against is None else against
-    dropped = np.flatnonzero(found.drop)
-    identical = np.array(
-        [images.digests[i] == others.digests[found.partner[i]] for i in dropped], dtype=bool
-    )
-    shown = _shown(dropped, identical, found.correlation[dropped])
-    arrays = {"correlation": found.correlation[dropped], "identical": identical}
-    for name, indices in shown.items():
-        arrays |= _pictures(name, images, indices, others, found.partner[indices])
+def summarise(spec: Spec, found: Arrays) -> Summary[Result]:
+    """Numbers, some of the pairs with their pictures, and the table ``duplicates.csv`` of all."""
+    images, others, side = _opened(spec)
+    dropped, identical = len(found["index"]), int(found["identical"].sum())
+    shown = _shown(found["identical"], found["correlation"])
+    arrays = {name: found[name] for name in ("correlation", "identical")}
+    for name, chosen in shown.items():
+        arrays |= _pictures(name, images, found["index"][chosen], others, found["partner"][chosen])
+    pairs = _pairs(images, others, found)
     result = Result(
-        verdict=_verdict(spec, len(images), len(dropped), int(identical.sum())),
-        data=Data(source=spec.data, images=len(images), shape=images.shape),
-        against=against
-        and Data(source=spec.against or "", images=len(against), shape=against.shape),
-        compared_at=min(spec.size, *images.shape[1:], *others.shape[1:]),
-        identical=int(identical.sum()),
-        counts=_counts(spec.threshold, identical, found.correlation[dropped]),
-        pairs={
-            name: [_pair(images, others, found, int(i)) for i in indices]
-            for name, indices in shown.items()
-        },
+        verdict=_verdict(spec, len(images), dropped, identical),
+        data=_data(spec.data, images),
+        against=_data(spec.against, others) if spec.against else None,
+        compared_at=side,
+        identical=identical,
+        counts=_counts(spec.threshold, found["identical"], found["correlation"]),
+        pairs={name: [pairs[k] for k in chosen] for name, chosen in shown.items()},
     )
-    runs.write_text(folder / "duplicates.csv", _table(images, others, found, dropped, identical))
-    runs.write_atomic(
-        folder / "arrays.safetensors", lambda path: path.write_bytes(serialise(arrays))
-    )
-    runs.write_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
-    return result
+    rows = [
+        (*list(vars(pair).values())[:-1], f"{pair.correlation:.9f}", int(equal))
+        for pair, equal in zip(pairs, found["identical"], strict=True)
+    ]
+    table = csv_text([*Pair.model_fields, "identical"], rows)
+    return Summary(result, arrays, {"duplicates.csv": table})
 
 
-def _shown(
-    dropped: np.ndarray, identical: np.ndarray, correlation: np.ndarray
-) -> dict[str, np.ndarray]:
+def _data(source: str, images: ImageSet) -> Data:
+    return Data(source=source, images=len(images), shape=images.shape)
+
+
+def _pairs(images: ImageSet, others: ImageSet, found: Arrays) -> list[Pair]:
+    """All near-duplicates, in the order of the images."""
+    columns = (found[name].tolist() for name in ("index", "partner", "correlation"))
+    return [
+        Pair(
+            index=i,
+            name=images.names[i],
+            partner_index=j,
+            partner_name=others.names[j],
+            correlation=correlation,
+        )
+        for i, j, correlation in zip(*columns, strict=True)
+    ]
+
+
+def _shown(identical: NDArray, correlation: NDArray) -> dict[str, NDArray]:
     """Choose the pairs to show: no pair twice, the closest and the borderline ones evenly."""
-    rest, values = dropped[~identical], correlation[~identical]
-    rest = rest[np.argsort(-values, kind="stable")]
+    rest = np.flatnonzero(~identical)
+    rest = rest[np.argsort(-correlation[rest], kind="stable")]
     closest = min(SHOWN["closest"], -(-len(rest) // 2))
     borderline = min(SHOWN["borderline"], len(rest) - closest)
     return {
-        "identical": dropped[identical][: SHOWN["identical"]],
+        "identical": np.flatnonzero(identical)[: SHOWN["identical"]],
         "closest": rest[:closest],
         "borderline": rest[len(rest) - borderline :][::-1],
     }
 
 
 def _pictures(
-    name: str, images: ImageSet, indices: np.ndarray, others: ImageSet, partners: np.ndarray
-) -> dict[str, np.ndarray]:
+    name: str, images: ImageSet, indices: NDArray, others: ImageSet, partners: NDArray
+) -> Arrays:
     """Both sides of the pairs at one size and number of channels, at most 128 pixels large."""
     if not len(indices):
         return {}
@@ -211,18 +150,7 @@ def _pictures(
     return arrays
 
 
-def _pair(images: ImageSet, others: ImageSet, found: Duplicates, index: int) -> Pair:
-    partner = int(found.partner[index])
-    return Pair(
-        index=index,
-        name=images.names[index],
-        partner_index=partner,
-        partner_name=others.names[partner],
-        correlation=float(found.correlation[index]),
-    )
-
-
-def _counts(threshold: float, identical: np.ndarray, correlation: np.ndarray) -> list[Count]:
+def _counts(threshold: float, identical: NDArray, correlation: NDArray) -> list[Count]:
     return [
         Count(threshold=level, images=int((identical | (correlation > level)).sum()))
         for level in (threshold, *(level for level in LADDER if level > threshold))
@@ -240,21 +168,49 @@ def _verdict(spec: Spec, total: int, dropped: int, identical: int) -> str:
     return f"Of the {total:,} images of {spec.data}, {dropped:,} ({share}) {verb} of {what}{exact}."
 
 
-def _table(
-    images: ImageSet,
-    others: ImageSet,
-    found: Duplicates,
-    dropped: np.ndarray,
-    identical: np.ndarray,
-) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "name", "partner_index", "partner_name", "correlation", "identical"])
-    for i, equal in zip(dropped.tolist(), identical.tolist(), strict=True):
-        partner = int(found.partner[i])
-        row: list[Any] = [i, images.names[i], partner, others.names[partner]]
-        writer.writerow([*row, f"{found.correlation[i]:.9f}", int(equal)])
-    return text.getvalue()
+def _memory(spec: Spec) -> tuple[int, int]:
+    """Bytes of what is done in blocks, and of what is kept of all images, which grows with size."""
+    images, others, side = _opened(spec)
+    sets = (images,) if others is images else (images, others)
+    count, largest = sum(map(len, sets)), max(len(each) * math.prod(each.shape) for each in sets)
+    blocks = _READ * min(_PIXELS, largest) + _BOUND * _BLOCK**2
+    return blocks, (_FEATURES * count + _AXES * min(count, _SAMPLE)) * side**2
 
 
-STUDY = of_old("duplicates", Spec, lambda *a, **k: run(*a, **k), ())
+def refuse(spec: Spec, device: str) -> None:
+    """Refuse to compare at a size at which the images do not fit the memory."""
+    images, _, side = _opened(spec)
+    budget.require(f"comparing {counted(len(images), 'image')}", device, *_memory(spec), side)
+
+
+def estimate(spec: Spec, how: Execution) -> Estimate:
+    """From the time of a block, multiplied in full, and of a few images that are reduced."""
+    images, others, side = _opened(spec)
+    count, within = len(images), others is images
+    few = images.take(np.arange(min(count, _TIMED)))
+    block = torch.rand(_BLOCK, side**2, generator=torch.Generator().manual_seed(0))
+    pair = core_seconds(lambda: block @ block.T) / _BLOCK**2
+    each = core_seconds(lambda: image_sets.near_duplicates(few, size=side)) / len(few)
+    pairs = count**2 / 2 if within else count * len(others)
+    work = pairs * pair + (count if within else count + len(others)) * each
+    shown = 2 * sum(SHOWN.values()) * images.shape[0] * min(LARGEST_PICTURE, *images.shape[1:]) ** 2
+    return Estimate(
+        what=counted(count, "image"),
+        seconds=by_the_clock(1, work, how),
+        memory=budget.PROCESS + sum(_memory(spec)),
+        disk=4 * shown + _ROW * count,
+    )
+
+
+STUDY = of_one(
+    name="duplicates",
+    version=1,
+    spec=Spec,
+    compute=compute,
+    summarise=summarise,
+    estimate=estimate,
+    refuse=refuse,
+    reads=("data", "against"),
+    machine=(),
+)
+run = STUDY.run

@@ -8,18 +8,24 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors.numpy import save as serialise
+from pydantic import Field
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from twinscore import environment, runs
-from twinscore.denoisers import Checkpoint, load, psnr
+from twinscore import runs
+from twinscore.denoisers import Checkpoint, denoise, psnr
+from twinscore.environment import Execution
 from twinscore.errors import InputError
-from twinscore.experiments.drawing import model_digest, sized
-from twinscore.experiments.folders import Done, run_folder
-from twinscore.experiments.study import of_old
+from twinscore.execution import Report
+from twinscore.experiments import budget
+from twinscore.experiments.drawing import SamplingSpec, evaluations, model_digest, sized
+from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds, counted
+from twinscore.experiments.single import Whole, of_one
+from twinscore.experiments.study import Arrays, Summary
+from twinscore.experiments.trials import Factory, open_model
 from twinscore.images import picture
+from twinscore.results.base import Frozen
+from twinscore.results.restore import Result, Score
 from twinscore.sampling import (
     Operator,
     Solves,
@@ -34,17 +40,17 @@ from twinscore.sampling import (
 )
 from twinscore.training import single_device
 
-__all__ = ["Done", "Result", "Spec", "run"]
-
-
 RUNAWAY = 10.0
 """Distance from the mean, image units, at which a sample has run away."""
 
+_VECTORS, _HELD = 12, 3
+"""Images of a sample that conjugate gradients and sampler hold, and tensors of an evaluation."""
+_MATRIX = 32
+"""Bytes of each value of compressive sensing's images: float64 and again for QR, float32 twice."""
 
-class Spec(BaseModel):
+
+class Spec(Frozen):
     """One picture, what is measured of it, and how it is restored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = ""
     """A trial folder, its weights file, or another model (docs/models.md)."""
@@ -76,7 +82,7 @@ class Spec(BaseModel):
     """conditioned: added to the eigenvalues of the Jacobian, which of a network may be negative."""
     iterations: int = Field(default=10, ge=1)
     """conditioned: most steps of conjugate gradients at each level."""
-    sigma_max: float = Field(default=1.0, gt=0)
+    sigma_max: float = Field(default=1.0, gt=0.01)
     """Noise level at which sampling starts, image units."""
     h0: float = Field(default=0.02, gt=0, le=1)
     """projected: first step size."""
@@ -84,70 +90,8 @@ class Spec(BaseModel):
     """projected: 1 adds no noise, less adds more."""
 
 
-class Score(BaseModel):
-    """How close images are to the original."""
-
-    model_config = ConfigDict(frozen=True)
-
-    psnr: float
-    """dB, of the mean squared error per pixel, peak 1."""
-    ssim: float
-    """Structural similarity (Wang et al. 2004), at most 1."""
-
-
-class Result(BaseModel):
-    """What ``result.json`` holds."""
-
-    model_config = ConfigDict(frozen=True)
-
-    schema_version: int = runs.SCHEMA_VERSION
-    study: Literal["restore"] = "restore"
-    verdict: str
-    task: str
-    shape: tuple[int, int, int]
-    measurements: int
-    measured: Score
-    mean: Score
-    samples: list[Score]
-    inconsistency: float
-    """Largest relative distance of a sample's measurements from the given ones."""
-    residual: float | None
-    """Median relative residual of conjugate gradients (conditioned)."""
-    unfinished: int
-    """Samples whose path did not converge; they are left out of the mean."""
-
-    def table(self) -> str:
-        """Scores as text."""
-        rows = {"measured": self.measured, "mean": self.mean}
-        rows |= {f"sample {i}": score for i, score in enumerate(self.samples, 1)}
-        lines = [f"{name:12s}{s.psnr:8.2f} dB{s.ssim:8.3f}" for name, s in rows.items()]
-        return "\n".join([f"{'':12s}{'PSNR':>11s}{'SSIM':>8s}", *lines])
-
-
-def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Done[Result]:
-    """Measure a picture, restore it several times, and write the run folder.
-
-    Parameters
-    ----------
-    spec : Spec
-        Model, picture, task and rule.
-    out : Path, optional
-        Run folder; default ``runs/restore-<hash>``.
-    device : str
-        lightning-fabric's accelerator: auto, cpu, cuda, mps.
-
-    Returns
-    -------
-    Done
-        The folder and the result, also written there as ``result.json``.
-
-    Raises
-    ------
-    InputError
-        For a missing model or picture, a task that does not fit the picture, or a folder of
-        another run or in use.
-    """
-    environment.check(device)
+def check(spec: Spec, device: str, network: Factory | None) -> dict[str, Any]:
+    """Refuse what is not given or does not fit the picture; digests of model and picture."""
     for name, what in {
         "model": "a trial folder or another model (docs/models.md)",
         "image": "a picture",
@@ -156,33 +100,48 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Done[Re
             raise InputError(f"--{name}: not given; give {what}")
     if spec.rule == "projected" and spec.noise:
         raise InputError("noise: projected takes measurements without noise; use rule conditioned")
-    checkpoint = load(spec.model)
-    checkpoint = sized(checkpoint, spec.size or checkpoint.shape[1])
-    original = picture(Path(spec.image), checkpoint.shape[1], gray=checkpoint.shape[0] == 1)
-    operator = _operator(spec, tuple(original.shape))
-    content = {"study": "restore"} | spec.model_dump(mode="json")
-    content |= {
+    checkpoint, original = _opened(spec, network)
+    _operator(spec, tuple(original.shape))
+    return {
         "model_digest": model_digest(checkpoint),
         "image_digest": runs.digest(original.flatten().tolist()),
     }
-    with run_folder(content, out) as (folder, report):
-        environment.start(folder, device=device, workers=1, trials=1)
-        with environment.timed(folder):
-            found = single_device(device).device
-            restored = _restore(spec, checkpoint, operator, original[None].to(found), report)
-            return Done(folder, _write(folder, spec, operator, original, restored))
+
+
+def _opened(spec: Spec, network: Factory | None = None) -> tuple[Checkpoint, Tensor]:
+    """The model, and the picture (C, H, W) as it takes it."""
+    checkpoint = open_model(spec.model, network)
+    checkpoint = sized(checkpoint, spec.size or checkpoint.shape[1])
+    gray = checkpoint.shape[0] == 1
+    return checkpoint, picture(Path(spec.image), checkpoint.shape[1], gray=gray)
+
+
+def compute(spec: Spec, task: Whole, report: Report) -> Arrays:
+    """The picture, what was measured of it, and the samples that converged."""
+    checkpoint, original = _opened(spec, task.custom)
+    operator = _operator(spec, tuple(original.shape))
+    x = original[None].to(single_device(task.device).device)
+    restored = _restore(spec, checkpoint, operator, x, report)
+    return {
+        "original": original.numpy(),
+        "measured": restored.measured.numpy(),
+        "samples": restored.samples.numpy(),
+        "measurements": np.array(operator.size),
+        "inconsistency": np.array(restored.inconsistency),
+        "residual": np.array(restored.residual, dtype=float),  # NaN where there is none
+    }
 
 
 @dataclass(frozen=True)
 class _Restored:
     measured: Tensor
     samples: Tensor
-    unfinished: int
     inconsistency: float
     residual: float | None
 
 
 def _operator(spec: Spec, shape: tuple[int, int, int]) -> Operator:
+    budget.require("random images", "cpu", 0, _matrix(spec, shape), shape[1], power=4)
     try:
         if spec.task == "inpainting":
             return operators.inpainting(_all_but_a_square(shape, spec.fraction))
@@ -197,6 +156,13 @@ def _operator(spec: Spec, shape: tuple[int, int, int]) -> Operator:
         return random[spec.task](shape, spec.fraction, runs.derive_seed(spec.seed, "operator"))
     except ValueError as error:
         raise InputError(f"--task {spec.task}: {error}") from None
+
+
+def _matrix(spec: Spec, shape: tuple[int, int, int]) -> int:
+    """Bytes that compressive sensing's random images take while they are made."""
+    if spec.task != "compressive_sensing":
+        return 0
+    return int(_MATRIX * spec.fraction * math.prod(shape) ** 2)
 
 
 def _all_but_a_square(shape: tuple[int, int, int], missing: float) -> Tensor:
@@ -246,50 +212,40 @@ def _restore(
     return _Restored(
         start[0].cpu(),
         good.cpu(),
-        len(samples) - len(good),
         inconsistency(operator, good, measurement).max().item(),
         float(np.median(solves.residuals)) if solves.residuals else None,
     )
 
 
-def _write(
-    folder: Path, spec: Spec, operator: Operator, original: Tensor, restored: _Restored
-) -> Result:
-    good = restored.samples
+def summarise(spec: Spec, arrays: Arrays) -> Summary[Result]:
+    """How close the samples and their mean are to the original, and how far apart."""
+    original, measured, good = (
+        torch.from_numpy(arrays[name]) for name in ("original", "measured", "samples")
+    )
     mean, deviation = good.mean(0), good.std(0)
     scores = [_score(sample, original) for sample in good]
-    best, whole = _score(restored.measured, original), _score(mean, original)
-    name = spec.task.replace("_", " ")
+    best, whole = _score(measured, original), _score(mean, original)
+    name, size = spec.task.replace("_", " "), arrays["measurements"].item()
+    residual = arrays["residual"].item()
     verdict = (
-        f"From {operator.size:,} of {original.numel():,} numbers ({name}), {Path(spec.image).name} "
+        f"From {size:,} of {original.numel():,} numbers ({name}), {Path(spec.image).name} "
         f"is restored at {np.median([s.psnr for s in scores]):.1f} dB (median of {len(scores)} "
         f"samples; their mean: {whole.psnr:.1f} dB; what was measured alone: {best.psnr:.1f} dB)."
     )
     result = Result(
         verdict=verdict,
         task=spec.task,
-        shape=operator.shape,
-        measurements=operator.size,
+        shape=tuple(original.shape),
+        measurements=size,
         measured=best,
         mean=whole,
         samples=scores,
-        inconsistency=restored.inconsistency,
-        residual=restored.residual,
-        unfinished=restored.unfinished,
+        inconsistency=arrays["inconsistency"].item(),
+        residual=None if math.isnan(residual) else residual,
+        unfinished=spec.samples - len(good),
     )
-    tensors = {
-        "original": original,
-        "measured": restored.measured,
-        "samples": good,
-        "mean": mean,
-        "deviation": deviation,
-    }
-    arrays = {k: np.ascontiguousarray(v.numpy(), dtype=np.float32) for k, v in tensors.items()}
-    runs.write_atomic(
-        folder / "arrays.safetensors", lambda path: path.write_bytes(serialise(arrays))
-    )
-    runs.write_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
-    return result
+    shown = {name: arrays[name] for name in ("original", "measured", "samples")}
+    return Summary(result, shown | {"mean": mean.numpy(), "deviation": deviation.numpy()})
 
 
 def _score(x_hat: Tensor, x: Tensor) -> Score:
@@ -304,4 +260,66 @@ def _score(x_hat: Tensor, x: Tensor) -> Score:
     return Score(psnr=psnr(x_hat[None], x[None]).item(), ssim=float(similarity))
 
 
-STUDY = of_old("restore", Spec, lambda *a, **k: run(*a, **k), ("device",))
+def _memory(spec: Spec, device: str) -> tuple[int, int]:
+    """Bytes on the device: of the model, and of the samples.
+
+    What an evaluation keeps for its gradient is counted for one image and for two; without
+    gradients the largest tensors alone are held at a time.
+    """
+    checkpoint, original = _opened(spec)
+    x = original[None].to(single_device(device).device)
+    denoiser, counts = checkpoint.on(x.device), []
+    for count in (1, 2):
+        y = x.expand(count, -1, -1, -1).clone().requires_grad_(spec.rule == "conditioned")
+        sizes = budget.saved(lambda y=y: denoise(denoiser, y, spec.sigma_max))
+        largest = max(sizes, default=0)
+        counts.append(sum(sizes) + largest if spec.rule == "conditioned" else _HELD * largest)
+    each = max(0, counts[1] - counts[0])
+    return max(0, counts[0] - each), spec.samples * (each + 4 * _VECTORS * original.numel())
+
+
+def refuse(spec: Spec, device: str) -> None:
+    """Refuse samples that do not fit the memory together."""
+    side = _opened(spec)[1].shape[1]
+    budget.require(f"{spec.samples} samples at a time", device, *_memory(spec, device), side)
+
+
+def estimate(spec: Spec, how: Execution) -> Estimate:
+    """From the time of one evaluation, of all samples, and how many each of them takes."""
+    checkpoint, original = _opened(spec)
+    x = original.to(single_device(how.device).device).expand(spec.samples, -1, -1, -1)
+    denoiser = checkpoint.on(x.device)
+
+    @torch.no_grad()
+    def evaluate() -> float:
+        return denoise(denoiser, x, spec.sigma_max).sum().item()
+
+    evaluate()  # the first one prepares the others
+    return Estimate(
+        what=counted(spec.samples, "sample"),
+        seconds=by_the_clock(1, _evaluations(spec) * core_seconds(evaluate), how),
+        memory=budget.PROCESS + _matrix(spec, original.shape) + sum(_memory(spec, how.device)),
+        disk=8 * original.numel() * (spec.samples + 4),
+    )
+
+
+def _evaluations(spec: Spec) -> float:
+    """Evaluations that a sample takes; a product with the Jacobian counts as two."""
+    if spec.rule == "conditioned":
+        return spec.steps * (1 + 2 * (spec.iterations + 1))
+    own = {name: getattr(spec, name) for name in ("h0", "beta", "sigma_max")}
+    return evaluations(SamplingSpec(method="stochastic", **own))
+
+
+STUDY = of_one(
+    name="restore",
+    version=1,
+    spec=Spec,
+    compute=compute,
+    summarise=summarise,
+    estimate=estimate,
+    refuse=refuse,
+    check=check,
+    machine=("device",),
+)
+run = STUDY.run

@@ -120,8 +120,8 @@ class Study(Generic[S, T, R]):
     extendable : tuple of str
         Lists of the spec that may grow.
     machine : tuple of str
-        Which of ``device`` and ``workers`` the command has as options; without ``workers``, tasks
-        run in this process, one after another.
+        Which of ``device`` and ``workers`` the command has as options; without ``device``, all
+        is done by the processor; without ``workers``, tasks run in this process, one after another.
     """
 
     name: str
@@ -182,6 +182,7 @@ class Study(Generic[S, T, R]):
         TrainingError
             If a loss is not finite.
         """
+        device = device if "device" in self.machine else "cpu"
         workers = 1 if network or "workers" not in self.machine else workers
         content = self._content(spec, device, workers, network)
         with run_folder(content, out, extendable=self.extendable) as (folder, report):
@@ -210,6 +211,7 @@ class Study(Generic[S, T, R]):
         InputError
             As :meth:`run`.
         """
+        device = device if "device" in self.machine else "cpu"
         workers = workers if "workers" in self.machine else 1
         content = self._content(spec, device, workers, None)
         folder = out or runs.default_folder(content)

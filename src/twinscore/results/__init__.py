@@ -13,9 +13,7 @@ from pkgutil import iter_modules
 def studies() -> dict[str, str]:
     """Name and purpose of every study, in alphabetical order; imports none of them."""
     found = {
-        "duplicates": "find images that repeat others of their set, or of another",
         "harmonics": "show the basis in which a denoiser shrinks an image",
-        "restore": "restore a picture from part of its pixels, or other measurements",
         "mixture": "solve score models of two modes exactly: early stopping, capacity, modes shift",
     }  # until all are declared
     for module in iter_modules(__path__):
