@@ -20,7 +20,7 @@ from twinscore.execution import Report, run_tasks
 from twinscore.experiments import cluster_results
 from twinscore.experiments.cluster_results import Name, Outcome, Result
 from twinscore.experiments.drawing import SamplingSpec
-from twinscore.experiments.folders import Done, run_folder
+from twinscore.experiments.folders import Done, remembered, run_folder
 from twinscore.experiments.likelihood import LikelihoodSpec, bits_per_dimension
 from twinscore.experiments.study import of_old
 from twinscore.experiments.trials import (
@@ -28,7 +28,6 @@ from twinscore.experiments.trials import (
     measure,
     open_distinct,
     open_images,
-    remembered,
     train,
 )
 from twinscore.images import Clusters, ImageSet, Pair, Twins
@@ -306,7 +305,7 @@ def _bits(task: _Task, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
             for name, rows in parts.items()
         }
 
-    return remembered(trial, "likelihood", key, compute)
+    return remembered(trial.path, "likelihood", key, compute)
 
 
 def _execute(plan: _Plan, how: Execution, report: Report) -> Result:

@@ -1,10 +1,15 @@
 """How every study holds its run folder: made, locked, claimed for one spec, with its log."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialise
 
 from twinscore import runs
 from twinscore.progress import Reporter
@@ -45,3 +50,18 @@ def run_folder(
     with runs.locked(folder), Reporter(folder / "log.txt") as report:
         runs.claim(folder, content, extendable=extendable)
         yield folder, report
+
+
+def remembered(
+    folder: Path, what: str, key: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
+) -> dict[str, NDArray]:
+    """Read the arrays that ``compute`` gave before under this ``key``, or compute and store them.
+
+    They lie in ``<folder>/<what>-<hash of key>.safetensors``.
+    """
+    path = folder / f"{what}-{runs.digest(key)[:8]}.safetensors"
+    if not path.exists():
+        arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
+        runs.make_folder(folder)
+        runs.write_atomic(path, lambda temporary: temporary.write_bytes(serialise(arrays)))
+    return load_file(path)

@@ -26,14 +26,13 @@ from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
 from twinscore.experiments.estimates import Estimate, Needs, of_trainings, refuse_trainings
-from twinscore.experiments.folders import Done, run_folder
+from twinscore.experiments.folders import Done, remembered, run_folder
 from twinscore.experiments.trials import (
     Factory,
     Trial,
     factory_name,
     forget_images,
     open_images,
-    remembered,
     train,
 )
 from twinscore.results.base import Result
@@ -315,7 +314,7 @@ def _train_and_measure(
         report(trial.name, {"text": "trained; measuring"})
         return measure(spec, trial, model, report)
 
-    return remembered(trial, "measures", key(spec, trial), compute)
+    return remembered(trial.path, "measures", key(spec, trial), compute)
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -8,8 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
-from safetensors.numpy import save as serialise
 from torch import nn
 
 from twinscore import images as image_sets
@@ -19,6 +17,7 @@ from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments.drawing import SamplingSpec, draw
+from twinscore.experiments.folders import remembered
 from twinscore.images import ImageSet
 from twinscore.runs import (
     SCHEMA_VERSION,
@@ -26,7 +25,6 @@ from twinscore.runs import (
     digest,
     locked,
     make_folder,
-    write_atomic,
     write_json,
 )
 from twinscore.training import TrainingSpec, fit, single_device
@@ -250,20 +248,6 @@ class Measures:
     unfinished: int
 
 
-def remembered(
-    trial: Trial, what: str, key: dict[str, Any], compute: Callable[[], dict[str, Any]]
-) -> dict[str, np.ndarray]:
-    """Read the arrays that ``compute`` gave before under this ``key``, or compute and store them.
-
-    They lie beside the trial's weights, as ``<what>-<hash of key>.safetensors``.
-    """
-    path = trial.path / f"{what}-{digest(key)[:8]}.safetensors"
-    if not path.exists():
-        arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
-        write_atomic(path, lambda temporary: temporary.write_bytes(serialise(arrays)))
-    return load_file(path)
-
-
 def measure(
     trial: Trial, checkpoint: Checkpoint, seeds: np.ndarray, sampling: SamplingSpec, batch: int
 ) -> Measures:
@@ -275,7 +259,7 @@ def measure(
         "sigmas": SIGMAS,
     }
     arrays = remembered(
-        trial,
+        trial.path,
         "measures",
         key,
         lambda: vars(_measure(trial, checkpoint, seeds, sampling, batch)),

@@ -21,7 +21,8 @@ from twinscore.denoisers.shrinkage import (
     oracle_risk,
 )
 from twinscore.execution import Report, torch_threads
-from twinscore.experiments.trials import Trial, open_images, remembered, train
+from twinscore.experiments.folders import remembered
+from twinscore.experiments.trials import Trial, open_images, train
 from twinscore.runs import derive_seed
 from twinscore.training import single_device
 
@@ -78,7 +79,7 @@ def work(task: Task, report: Report) -> dict[str, NDArray]:
         "sigma": task.sigma,
         "eigenvectors": task.eigenvectors,
     }
-    return remembered(task.trial, "measures", key, lambda: _measure(task, checkpoint, report))
+    return remembered(task.trial.path, "measures", key, lambda: _measure(task, checkpoint, report))
 
 
 def _measure(task: Task, checkpoint: Checkpoint, report: Report) -> dict[str, NDArray]:
