@@ -67,7 +67,7 @@ class Spec(Frozen):
     """How it is trained."""
 
 
-def check_split(spec: Spec) -> Mapping[str, Any]:
+def check_split(spec: Spec, *_: Any) -> Mapping[str, Any]:
     """Refuse data that are shuffled already or do not suffice."""
     if parse(spec.data)[2].shuffle is not None:
         raise InputError(f"data: {spec.data} is shuffled already; give it without shuffle=")

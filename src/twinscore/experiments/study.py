@@ -103,8 +103,8 @@ class Study(Generic[S, T, R]):
     reads : tuple of str
         Fields of the spec that name images; their content is part of the run's identity.
     check : callable
-        ``check(spec)``: refuses what cannot be done before anything is written; gives what else
-        belongs to the run's identity.
+        ``check(spec, device, network)``: refuses what cannot be done before anything is written;
+        gives what else belongs to the run's identity.
     record : callable
         ``record(spec, tasks, folder)``: writes what is known before the work begins.
     finish : callable
@@ -112,7 +112,8 @@ class Study(Generic[S, T, R]):
     extendable : tuple of str
         Lists of the spec that may grow.
     machine : tuple of str
-        Which of ``device`` and ``workers`` the command has as options.
+        Which of ``device`` and ``workers`` the command has as options; without ``workers``, tasks
+        run in this process, one after another.
     """
 
     name: str
@@ -124,7 +125,7 @@ class Study(Generic[S, T, R]):
     estimate: Callable[[S, int, Execution], Estimate]
     refuse: Callable[[S, str, int], None]
     reads: tuple[str, ...] = ()
-    check: Callable[[S], Mapping[str, Any]] = lambda spec: {}
+    check: Callable[[S, str, Factory | None], Mapping[str, Any]] = lambda spec, *_: {}
     record: Callable[[S, Sequence[T], Path], None] = lambda spec, tasks, folder: None
     finish: Callable[[S, Sequence[T], R], R] = lambda spec, tasks, result: result
     extendable: tuple[str, ...] = ()
@@ -156,8 +157,9 @@ class Study(Generic[S, T, R]):
         workers : int, optional
             Tasks side by side, sharing the cores; default one per core on a CPU, else one.
         network : callable, optional
-            The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``; its
-            dotted name goes into the hash. Trials then run in this process.
+            The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``, for
+            which its dotted name goes into the hash. Tasks then run in this process, and their time
+            and memory are not estimated.
 
         Returns
         -------
@@ -172,7 +174,7 @@ class Study(Generic[S, T, R]):
         TrainingError
             If a loss is not finite.
         """
-        workers = 1 if network else workers
+        workers = 1 if network or "workers" not in self.machine else workers
         content = self._content(spec, device, workers, network)
         with run_folder(content, out, extendable=self.extendable) as (folder, report):
             how = environment.start(folder, device=device, workers=workers, trials=self.count(spec))
@@ -180,7 +182,7 @@ class Study(Generic[S, T, R]):
                 for source in self._sources(spec).values():
                     for name in open_images(source).skipped:
                         report("images", {"text": f"left out {name}: it cannot be read"})
-                if left := self._left(spec, folder):
+                if network is None and (left := self._left(spec, folder)):
                     report("estimate", {"text": self.estimate(spec, left, how).text()})
                 tasks = [task.placed(folder, device, network) for task in self.tasks(spec, report)]
                 self.record(spec, tasks, folder)
@@ -196,6 +198,7 @@ class Study(Generic[S, T, R]):
         InputError
             As :meth:`run`.
         """
+        workers = workers if "workers" in self.machine else 1
         content = self._content(spec, device, workers, None)
         folder = out or runs.default_folder(content)
         how = environment.settings(folder, device=device, workers=workers, trials=self.count(spec))
@@ -210,10 +213,11 @@ class Study(Generic[S, T, R]):
         content = {"study": self.name} | spec.model_dump(mode="json")
         for field_name, source in self._sources(spec).items():
             content[f"{field_name}_digest"] = open_images(source).digest
-        content |= self.check(spec)
-        side_by_side = workers or environment.default_workers(device, self.count(spec))
-        self.refuse(spec, device, side_by_side)
-        return content | ({"network": factory_name(network)} if network else {})
+        content |= self.check(spec, device, network)
+        if network:
+            return content | ({"network": factory_name(network)} if "network" in content else {})
+        self.refuse(spec, device, workers or environment.default_workers(device, self.count(spec)))
+        return content
 
     def _sources(self, spec: S) -> dict[str, str]:
         return {name: source for name in self.reads if (source := getattr(spec, name))}

@@ -131,6 +131,12 @@ def open_images(source: str) -> ImageSet:
     return image_sets.load(source)
 
 
+@lru_cache(maxsize=2)
+def open_model(model: str, network: Factory | None = None) -> Checkpoint:
+    """``denoisers.load``, kept for the next task of this process."""
+    return load(model, network=network)
+
+
 @lru_cache(maxsize=1)
 def distinct(source: str, threshold: float) -> np.ndarray:
     """Increasing indices of the images that are no near-duplicates of earlier ones.
@@ -155,8 +161,9 @@ def open_distinct(source: str, threshold: float) -> tuple[ImageSet, np.ndarray]:
 
 
 def forget_images() -> None:
-    """Open images anew: files may have changed since an earlier run of this process."""
+    """Open images and models anew: files may have changed since an earlier run of this process."""
     open_images.cache_clear()
+    open_model.cache_clear()
     distinct.cache_clear()
 
 
