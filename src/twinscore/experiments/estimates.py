@@ -155,6 +155,14 @@ def _size(count: float) -> str:
     return "less than 1 kB"
 
 
+def core_seconds(call: Callable[[], object]) -> float:
+    """Time of a call on one core, or on the device that it uses."""
+    with torch_threads(1):
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started
+
+
 def training_seconds(
     network: NetworkSpec,
     training: TrainingSpec,

@@ -132,7 +132,7 @@ def open_images(source: str) -> ImageSet:
 
 
 @lru_cache(maxsize=2)
-def open_model(model: str, network: Factory | None = None) -> Checkpoint:
+def open_model(model: str, network: Factory | None) -> Checkpoint:
     """``denoisers.load``, kept for the next task of this process."""
     return load(model, network=network)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from twinscore.report import (
-    harmonics_figures,
+    eigenvectors,
+    harmonics,
     reading,
     style,
     transition_figures,
@@ -68,9 +69,9 @@ def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[
         if data.levels:
             drawn["similarity"] = transition_figures.similarity(data, look)
         if data.harmonics and images:
-            drawn["harmonics"] = harmonics_figures.side_by_side(data.harmonics, look)
+            drawn["harmonics"] = eigenvectors.side_by_side(data.harmonics, look)
         if data.harmonics:
-            drawn["spectrum"] = harmonics_figures.spectrum(data.harmonics, look)
+            drawn["spectrum"] = harmonics.spectrum.draw(data.harmonics, look)
         if data.histories:
             drawn["training"] = transition_figures.training(data, look)
         return {name: style.settle(figure) for name, figure in drawn.items()}

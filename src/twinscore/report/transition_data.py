@@ -7,8 +7,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from twinscore.report import harmonics_data, reading
-from twinscore.report.harmonics_data import Harmonics
+from twinscore.report import reading
 
 ARRAYS = (
     "noise_seeds",
@@ -116,7 +115,7 @@ class Transition:
     sampled: tuple[Level, ...]
     histories: tuple[reading.History, ...]
     missing: tuple[str, ...]
-    harmonics: Harmonics | None
+    harmonics: reading.Run | None
 
     @property
     def sizes(self) -> list[int]:
@@ -164,10 +163,10 @@ def load(run: reading.Run) -> Transition:
     )
 
 
-def _harmonics(run: reading.Run, result: Result) -> Harmonics | None:
+def _harmonics(run: reading.Run, result: Result) -> reading.Run | None:
     if result.harmonics is None:
         return None
-    return harmonics_data.load(run.folder / result.harmonics.folder)
+    return reading.read(run.folder / result.harmonics.folder)
 
 
 def _missing(

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from twinscore.report.content import Caption, Cell, Part, Table, Viewer
-from twinscore.report.harmonics_data import Harmonics
+from twinscore.report.harmonics import kept
 from twinscore.report.pictures import sheet
+from twinscore.report.reading import Run
 from twinscore.report.transition_data import Level, Median, Transition, Value
 
 MOST_SEEDS = 64
@@ -146,7 +147,7 @@ def captions(data: Transition) -> dict[str, Caption]:
     }
 
 
-def _harmonics(sentence: str, shown: Harmonics) -> dict[str, Caption]:
+def _harmonics(sentence: str, shown: Run) -> dict[str, Caption]:
     names = " and ".join(model.name for model in shown.result.models)
     return {
         "harmonics": Caption(
@@ -159,7 +160,7 @@ def _harmonics(sentence: str, shown: Harmonics) -> dict[str, Caption]:
         "spectrum": Caption(
             "Shrinkage factors",
             "Eigenvalues at that image for several noise levels. The broken lines bound what "
-            f"counts as kept and as removed. {shown.kept()}",
+            f"counts as kept and as removed. {kept(shown)}",
             f"Eigenvalues against rank on logarithmic axes for {names}, one curve a noise level.",
         ),
     }

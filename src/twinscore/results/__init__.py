@@ -15,7 +15,6 @@ def studies() -> dict[str, str]:
     found = {
         "duplicates": "find images that repeat others of their set, or of another",
         "transition": "train twins at several sizes: where does memorising end?",
-        "harmonics": "show the basis in which a denoiser shrinks an image",
         "restore": "restore a picture from part of its pixels, or other measurements",
         "regularity": "train on C-alpha images: does the error fall at the optimal rate?",
         "mixture": "solve score models of two modes exactly: early stopping, capacity, modes shift",
