@@ -11,7 +11,6 @@ from twinscore import cli, environment
 from twinscore.denoisers import NetworkSpec
 from twinscore.experiments import comparison, eigenbasis, extremes, harmonics, transition
 from twinscore.experiments.drawing import SamplingSpec
-from twinscore.report import harmonics as harmonics_report
 from twinscore.report import page, reading, style, transition_words
 from twinscore.report.content import HOLDS, HOLDS_NOT
 from twinscore.training import TrainingSpec
@@ -108,8 +107,8 @@ def test_both_commands_write_the_page_of_the_bases_and_link_to_it(tmp_path):
         for html in (outer.read_text(), inner.read_text()):
             assert (HOLDS if images else HOLDS_NOT) in html
             assert ('id="viewer-data"' in html) == images
-        drawn = harmonics_report.FIGURES if images else ("spectrum", "coefficients")
-        assert {path.stem for path in (out / folder / "figures").iterdir()} == set(drawn)
+        drawn = {"spectrum", "coefficients"} | ({"images", "eigenvectors"} if images else set())
+        assert {path.stem for path in (out / folder / "figures").iterdir()} == drawn
 
     check(images=False)
     (out / folder / "report.html").unlink()

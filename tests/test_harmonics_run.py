@@ -15,12 +15,13 @@ from twinscore.analysis import jacobian
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, save
 from twinscore.denoisers.closed_form import Empirical
 from twinscore.errors import InputError
-from twinscore.experiments import eigenbasis, harmonics
+from twinscore.experiments import budget, eigenbasis, harmonics
+from twinscore.report import eigenvectors, page, reading, style
 from twinscore.report import harmonics as report
-from twinscore.report import page, style
 
 SMALL = NetworkSpec(width=4, levels=1)
 BASES = ("cosines", "wavelets")
+FIGURES = ("images", "spectrum", "eigenvectors", "coefficients")
 FEW = {"vectors": 6, "sigmas": (0.1, 0.4), "draws": 8}
 
 
@@ -48,6 +49,14 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(style, "settle", lambda figure: figure)
     for kind in ("svg", "png", "pdf"):
         monkeypatch.setattr(style, kind, lambda *_: b"")
+
+
+def content(folder):
+    return report.content(reading.read(folder))
+
+
+def caption(folder, name):
+    return getattr(report, name).caption(reading.read(folder))
 
 
 def gaussian_spec(**fields):
@@ -127,12 +136,12 @@ def test_a_bound_is_called_one(tmp_path, monkeypatch, undrawn):
     done = harmonics.run(spec, tmp_path / "run", device="cpu")
     assert "keeps at least 6 of 64 directions, which hold at least " in done.result.verdict
     assert done.result.table().splitlines()[1].split()[-4:-1] == [">=", "6", "-"]
-    [row] = report.content(done.folder).table.rows
+    [row] = content(done.folder).table.rows
     assert [cell.text for cell in row[5:8]] == ["≥ 6", "–", "–"]
-    assert "m: ≥ 6." in report.content(done.folder).captions["spectrum"].text.replace(
+    assert "m: ≥ 6." in caption(done.folder, "spectrum").text.replace(
         done.result.models[0].name, "m"
     )
-    report.figures(done.folder)
+    page.figures(done.folder)
 
 
 def turning(real, imaginary):
@@ -259,7 +268,7 @@ def test_a_filter_of_cosines_has_cosines_for_eigenvectors(tmp_path):
     # Eigenvalues are distinct; float32 products settle the vectors to some 1e-6.
     assert [f.shared for f in by_basis["cosines"]] == pytest.approx([1] * 3, abs=1e-5)
     assert by_basis["wavelets"][-1].shared < 0.95
-    facts = dict(report.content(done.folder).facts)
+    facts = dict(content(done.folder).facts)
     said = facts[f"{done.result.models[0].name}: shared with the best cosines (chance)"]
     assert said.startswith("top 1: 100 % (")
 
@@ -273,21 +282,100 @@ def test_odd_sides_have_no_wavelets(tmp_path):
 
 
 def test_a_second_run_reads_the_first(pair, models, monkeypatch):
-    before = (pair.folder / "arrays.safetensors").stat().st_mtime_ns
+    before = (pair.folder / "arrays.safetensors").read_bytes()
     monkeypatch.setattr(harmonics, "measure", pytest.fail)
     one, other = map(str, models)
     spec = harmonics.Spec(model=one, against=other, names=("one", "other"), index=7, **FEW)
     assert harmonics.run(spec, pair.folder, device="cpu").result == pair.result
-    assert (pair.folder / "arrays.safetensors").stat().st_mtime_ns == before
+    assert (pair.folder / "arrays.safetensors").read_bytes() == before
     with pytest.raises(InputError, match=r"differs in index"):
         harmonics.run(spec.model_copy(update={"index": 8}), pair.folder, device="cpu")
 
 
-def test_a_result_of_another_version_is_measured_again(tmp_path):
+def test_a_result_of_another_version_is_written_again(tmp_path, monkeypatch):
     done = harmonics.run(gaussian_spec(), tmp_path / "run", device="cpu")
     file = done.folder / "result.json"
     file.write_text(json.dumps({"study": "harmonics", "verdict": "of old"}))
+    monkeypatch.setattr(harmonics, "VERSION", 2)
     assert harmonics.run(gaussian_spec(), done.folder, device="cpu").result == done.result
+    monkeypatch.setattr(harmonics, "measure", pytest.fail)
+    harmonics.run(gaussian_spec(), done.folder, device="cpu")
+
+
+def test_an_interrupted_run_continues_level_by_level(pair, models, tmp_path, monkeypatch, undrawn):
+    measure, seen = eigenbasis.measure, []
+
+    def at_most(count):
+        def measured(denoiser, x, sigma, **options):
+            if len(seen) == count:
+                raise KeyboardInterrupt
+            seen.append(sigma)
+            return measure(denoiser, x, sigma, **options)
+
+        monkeypatch.setattr(harmonics, "measure", measured)
+
+    one, other = map(str, models)
+    spec = harmonics.Spec(model=one, against=other, names=("one", "other"), index=7, **FEW)
+
+    def interrupted():
+        with pytest.raises(KeyboardInterrupt):
+            harmonics.run(spec, tmp_path, device="cpu")
+
+    at_most(3)
+    interrupted()
+    assert not (tmp_path / "result.json").exists()  # the pictures' level is not whole
+    at_most(5)
+    interrupted()
+    half = json.loads((tmp_path / "result.json").read_text())
+    assert (half["complete"], half["missing"]) == (False, ["σ = 0.4"])
+    assert [level["sigma"] for level in half["models"][1]["levels"]] == [0.1, 0.2]
+    assert tuple(page.figures(tmp_path)) == FIGURES
+    assert "σ = 0.4" in page.write(tmp_path).read_text()
+    at_most(6)
+    assert harmonics.run(spec, tmp_path, device="cpu").result == pair.result
+    assert seen == [0.1, 0.1, 0.2, 0.2, 0.4, 0.4]
+    arrays = [(folder / "arrays.safetensors").read_bytes() for folder in (tmp_path, pair.folder)]
+    assert arrays[0] == arrays[1]
+
+
+class Own(torch.nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, y, sigma=None):
+        return self.layer(y)
+
+
+def test_weights_of_a_network_of_the_users_own(tmp_path):
+    torch.manual_seed(0)
+    weights = tmp_path / "own.safetensors"
+    save(weights, Checkpoint(Own(1).eval(), (1, 8, 8), (0.3,)), "own.Own")
+    spec = harmonics.Spec(model=str(weights), **FEW)
+    with pytest.raises(InputError):
+        harmonics.run(spec, tmp_path / "run", device="cpu")
+    done = harmonics.run(spec, tmp_path / "run", device="cpu", network=Own)
+    assert len({level.trace.value for level in done.result.models[0].levels}) == 1  # linear
+    assert "network" not in json.loads((done.folder / "spec.json").read_text())
+
+
+def test_the_estimate_grows_with_what_is_left(pair, models, tmp_path, monkeypatch):
+    one, other = map(str, models)
+    spec = harmonics.Spec(model=one, against=other, names=("one", "other"), index=7, **FEW)
+    cost = harmonics.STUDY.cost(spec, tmp_path / "run", device="cpu")
+    assert cost.text().startswith("6 Jacobians: about a second, ")
+    assert not (tmp_path / "run").exists()
+    assert harmonics.STUDY.cost(spec, pair.folder, device="cpu").what == "nothing left to do"
+    monkeypatch.setattr(harmonics, "DENSE", 63)
+    assert harmonics.STUDY.cost(spec, tmp_path / "run", device="cpu").seconds > 0
+
+
+def test_too_large_an_image_is_refused(monkeypatch, tmp_path):
+    spec = harmonics.Spec(model="threshold:cosines", data="digits,size=48", vectors=40)
+    monkeypatch.setattr(budget, "available_memory", lambda device: 4 * 10**6)
+    with pytest.raises(InputError, match=r"data: size 48 needs about .* for 40 eigenvectors .*16"):
+        harmonics.run(spec, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_are_named_after_their_folders(models, tmp_path):
@@ -319,12 +407,12 @@ def test_the_command_prints_and_draws(models, tmp_path, capsys):
     assert len(viewer["labels"]) == 6
     assert '<label for="viewer-slider">Eigenvector</label>' in html
     names = {path.name for path in (out / "figures").iterdir()}
-    assert names == {f"{name}.{kind}" for name in report.FIGURES for kind in ("pdf", "png")}
+    assert names == {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
 
 
 def test_figures_have_labels_and_hold_the_numbers(pair, undrawn):
-    figures = report.figures(pair.folder)
-    assert tuple(figures) == report.FIGURES
+    figures = page.figures(pair.folder)
+    assert tuple(figures) == FIGURES
     for name in ("spectrum", "coefficients"):
         left, right = figures[name].axes
         assert (left.get_title(), right.get_title()) == ("one", "other")
@@ -346,7 +434,7 @@ def test_figures_have_labels_and_hold_the_numbers(pair, undrawn):
 
 
 def test_the_viewer_adds_up_to_what_the_first_directions_give(pair):
-    viewer = report.content(pair.folder).viewers["eigenvectors"]
+    viewer = report.eigenvectors.viewer(reading.read(pair.folder))
     assert len(viewer.labels) == 6
     assert viewer.numbers[0] == "eigenvalue"
     values = load_file(pair.folder / "arrays.safetensors")["model0/eigenvalues"][1]
@@ -357,7 +445,7 @@ def test_the_viewer_adds_up_to_what_the_first_directions_give(pair):
 def test_no_images_leaves_eigenvectors_out(pair, undrawn):
     text = page.write(pair.folder, images=False).read_text()
     assert 'id="viewer"' not in text
-    assert set(report.figures(pair.folder, images=False)) == {"spectrum", "coefficients"}
+    assert set(page.figures(pair.folder, images=False)) == {"spectrum", "coefficients"}
 
 
 TRAINING = """
@@ -395,7 +483,7 @@ def test_a_slope_at_an_estimate_of_zero_is_reported_without_a_residual(tmp_path,
     done = harmonics.run(harmonics.Spec(model=f"{file}:zero", **FEW), tmp_path / "run")
     [model] = done.result.models
     assert {level.homogeneity for level in model.levels} == {None}
-    table = report.content(done.folder).table
+    table = content(done.folder).table
     column = table.columns.index("|f(y) − J y| / |f(y)|")
     assert {row[column].text for row in table.rows} == {"–"}
 
@@ -404,12 +492,14 @@ def test_captions_say_what_was_measured(pair):
     kept = [[level.kept.directions for level in model.levels] for model in pair.result.models]
     one, other = (", ".join(map(str, counts)) for counts in kept)
     said = f"Directions kept at σ = 0.1, 0.2, 0.4: one: {one}; other: {other}."
-    assert report.content(pair.folder).captions["spectrum"].text.endswith(said)
+    assert caption(pair.folder, "spectrum").text.endswith(said)
 
 
 def test_largest_entry_of_a_drawn_eigenvector_is_white():
     vectors = torch.tensor([[0.6, -0.8], [0.0, 0.0]]).view(2, 1, 1, 2).numpy()
-    np.testing.assert_allclose(report.signed(vectors).reshape(2, 2), [[0.125, 1.0], [0.5, 0.5]])
+    np.testing.assert_allclose(
+        eigenvectors.signed(vectors).reshape(2, 2), [[0.125, 1.0], [0.5, 0.5]]
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,114 +4,24 @@ import math
 from dataclasses import dataclass
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from twinscore.analysis import harmonics, jacobian
 from twinscore.analysis.jacobian import Eigenpairs, Linearisation
 from twinscore.analysis.sure import risk
 from twinscore.denoisers import Denoiser, psnr
+from twinscore.results.base import Interval
+from twinscore.results.harmonics import KEPT, REMOVED, Decay, Level, Number, Risk, Share
 from twinscore.runs import derive_seed
 
 DENSE = 1024
 """Values of an image, d, up to which the whole Jacobian is formed and the spectrum is complete."""
-
-KEPT, REMOVED = 0.75, 0.25
-"""Eigenvalues from which on a coefficient counts as kept, and below which as removed."""
 
 COMPLEX = 1e-3
 """Imaginary part, relative to the largest magnitude, from which on a pair counts as complex."""
 
 EXACT = 150.0
 """PSNR in dB of an estimate without error; float32 resolves no more."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Number(_Model):
-    """A number and the standard error of its estimate, 0 where it is exact."""
-
-    value: float
-    standard_error: float
-
-
-class Mean(_Model):
-    """An average with its bootstrap interval (95 %)."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Risk(_Model):
-    """Squared error of one image under fresh noise, summed over pixels: SURE and the truth."""
-
-    sure: Mean
-    error: Mean
-    difference: Mean
-
-
-class Decay(_Model):
-    """Exponent of a power law over the ranks ``first .. last``, with its interval (95 %)."""
-
-    exponent: float
-    low: float
-    high: float
-    first: int
-    last: int
-
-
-class Share(_Model):
-    """Directions of one kind, and the share of energy that lies in them.
-
-    ``image`` is of the clean image less its mean, ``noise`` of this noise. All three are lower
-    bounds where the eigenvalues that were computed end within this kind.
-    """
-
-    directions: int
-    image: float
-    noise: float
-    complete: bool
-
-    @property
-    def bound(self) -> str:
-        """What goes before the numbers in words."""
-        return "" if self.complete else "at least "
-
-
-class Level(_Model):
-    """One model at one noise level."""
-
-    sigma: float
-    psnr_in: float
-    psnr_out: float
-    trace: Number
-    effective_rank: Number
-    asymmetry: Number | None
-    """Degree of asymmetry, 0 to 2; None where the Jacobian is zero."""
-    homogeneity: float | None
-    """``|f(y) - J y| / |f(y)|``; None where f(y) is zero and J y is not."""
-    complex_pairs: int
-    """Conjugate pairs among the ``eigenvalues`` of J itself with an imaginary part above
-    ``COMPLEX`` of the largest magnitude."""
-    largest_imaginary: float
-    eigenvalues: int
-    """How many were computed: d, or the k largest."""
-    converged: bool
-    residual: float
-    """Largest of the eigenpairs', of the symmetric part and of J itself, each relative to its
-    largest eigenvalue."""
-    kept: Share
-    shrunk: Share | None
-    removed: Share | None
-    """None, as ``shrunk``, where the eigenvalues that were computed end among larger ones."""
-    risk: Risk
-    eigenvalue_decay: Decay | None
-    coefficient_decay: Decay | None
-    """Of the squared coefficients of the clean image. None where too few eigenvalues were computed
-    and are above zero within the fitting range, which ends where they do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +58,8 @@ def measure(
 ) -> Basis:
     """Take one denoiser apart at one noisy image.
 
+    Up to ``DENSE`` values by d products and two decompositions; beyond, by block Krylov.
+
     Parameters
     ----------
     denoiser : Denoiser
@@ -164,11 +76,6 @@ def measure(
         Noisy images over which SURE and the true error are averaged.
     seed : int
         Of the noise and of every estimate.
-
-    Returns
-    -------
-    Basis
-        Cost: up to ``DENSE`` values d products and two decompositions; beyond, block Krylov.
 
     Raises
     ------
@@ -328,5 +235,5 @@ def _exact(value: float) -> Number:
     return Number(value=value, standard_error=0.0)
 
 
-def _mean(found: object) -> Mean:
-    return Mean(value=found.value, low=found.low, high=found.high)
+def _mean(found: object) -> Interval:
+    return Interval(value=found.value, low=found.low, high=found.high)

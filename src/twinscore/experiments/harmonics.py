@@ -1,42 +1,54 @@
 """The adaptive basis of a denoiser at one image ([GAHB] section 3.1, figure 3), or of two."""
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors.numpy import save as serialise
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from twinscore import environment, runs
-from twinscore import images as image_sets
 from twinscore.analysis import harmonics
 from twinscore.analysis.jacobian import linearise
-from twinscore.denoisers import Checkpoint, load
+from twinscore.denoisers import Checkpoint
 from twinscore.denoisers.checkpoint import WEIGHTS
+from twinscore.environment import Execution
 from twinscore.errors import InputError, one_line
+from twinscore.execution import Report
+from twinscore.experiments import budget
 from twinscore.experiments.drawing import model_digest
-from twinscore.experiments.eigenbasis import Basis, measure, noise
-from twinscore.experiments.folders import Done, run_folder
-from twinscore.experiments.harmonics_results import Agreement, Fixed, Model, Result
-from twinscore.experiments.study import of_old
-from twinscore.experiments.trials import Factory
+from twinscore.experiments.eigenbasis import DENSE, Basis, measure, noise
+from twinscore.experiments.estimates import NOTHING, Estimate, by_the_clock, core_seconds, counted
+from twinscore.experiments.folders import remembered
+from twinscore.experiments.study import Arrays, Study, Summary
+from twinscore.experiments.trials import Factory, open_images, open_model
+from twinscore.results.base import Frozen
+from twinscore.results.harmonics import Agreement, Fixed, Level, Model, Result
 from twinscore.runs import derive_seed
 from twinscore.training import single_device
 
-__all__ = ["Done", "Result", "Spec", "run"]
+VERSION = 1
+"""Raised when the same spec gives other numbers, or they are kept in another form."""
 
 LEAST = 1e-5
 """Least noise level, image units: float32 holds images to 6e-8, and so noise to a percent."""
 
+_PRODUCTS, _KRYLOV = 10, 32
+"""Vectors that are multiplied to find each eigenvector, about, and the bytes that each of their
+values takes: with its image, float64, and once more as complex numbers."""
+_OTHERS, _DRAWN, _DECOMPOSED = 200, 2, 1.5e-9
+"""Products for trace, rank and asymmetry where they are estimated, and for each draw; and seconds
+of a core, times d^3, in which a whole Jacobian is decomposed."""
+_TIMED = 64
+"""Products that are timed, fewer of large images."""
 
-class Spec(BaseModel):
+
+class Spec(Frozen):
     """Which denoiser, at which image, and how closely it is looked at."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = ""
     """A trial folder, its weights file, or another model (docs/models.md)."""
@@ -80,178 +92,185 @@ class Spec(BaseModel):
         """All noise levels, ascending."""
         return sorted({*self.sigmas, self.sigma})
 
+    @property
+    def models(self) -> dict[str, str]:
+        """One model, or two, by the fields that name them."""
+        return {"model": self.model} | ({} if self.against is None else {"against": self.against})
 
-def run(
-    spec: Spec,
-    out: Path | None = None,
-    *,
-    device: str = "auto",
-    network: Factory | None = None,
-) -> Done[Result]:
-    """Take one or two denoisers apart at one image, and write the run folder.
 
-    A finished run is read, not repeated, unless another version wrote it.
+@dataclass(frozen=True)
+class Task:
+    """One model, counted from 0, at one noise level."""
 
-    Parameters
-    ----------
-    spec : Spec
-        Models, image and noise levels.
-    out : Path, optional
-        Run folder; default ``runs/harmonics-<hash>``.
-    device : str
-        lightning-fabric's accelerator: auto, cpu, cuda, mps.
-    network : callable, optional
-        For weights of a network of the user's own: see :func:`twinscore.denoisers.load`.
+    model: int
+    sigma: float
+    folder: Path = Path()
+    device: str = "cpu"
+    custom: Factory | None = None
 
-    Returns
-    -------
-    Done
-        The folder and the result, also written there as ``result.json``.
+    @property
+    def name(self) -> str:
+        """Such as ``model0-0.2``."""
+        return f"model{self.model}-{self.sigma:g}"
 
-    Raises
-    ------
-    InputError
-        For a missing model or image, a model that cannot denoise the image, or a folder of
-        another run or in use.
-    """
-    environment.check(device)
+    @property
+    def part(self) -> str:
+        """The noise level."""
+        return f"σ = {self.sigma:g}"
+
+    @property
+    def begun(self) -> bool:
+        """Whether its basis is there."""
+        return any(self.folder.glob(f"trials/{self.name}-*.safetensors"))
+
+    def placed(self, folder: Path, device: str, custom: Factory | None) -> Self:
+        """The same in a run's folder, on a device, with the user's own network if any."""
+        return replace(self, folder=folder, device=device, custom=custom)
+
+
+def check(spec: Spec, device: str, network: Factory | None) -> dict[str, Any]:
+    """Refuse an image that is not there, and models that cannot be taken apart at it."""
     if not spec.model:
         raise InputError("--model: not given; give a trial folder or a model (docs/models.md)")
-    images = image_sets.load(spec.data)
-    if spec.index >= len(images):
+    count = len(open_images(spec.data))
+    if spec.index >= count:
         raise InputError(
-            f"--index: {spec.index} is outside {spec.data}, which has {len(images):,} images; "
-            f"give 0 to {len(images) - 1}"
+            f"--index: {spec.index} is outside {spec.data}, which has {count:,} images; "
+            f"give 0 to {count - 1}"
         )
-    x = images[[spec.index]]
+    x = _image(spec, device)
     if spec.vectors > x.numel():
         raise InputError(
             f"--vectors: {spec.vectors} is more than the {x.numel()} values of an image of "
             f"{spec.data}; give at most {x.numel()}"
         )
-    x = x.to(single_device(device).device)
-    models = _open(spec, x, network)
-    content = {"study": "harmonics"} | spec.model_dump(mode="json")
-    content |= {
-        f"{flag}_digest": model_digest(checkpoint) for flag, checkpoint in models.items()
-    } | {"data_digest": images.digest}
-    with run_folder(content, out) as (folder, report):
-        finished = folder / "result.json"
-        if finished.exists():
-            with suppress(ValidationError):  # of an earlier version: measure again
-                return Done(folder, Result.model_validate(runs.read_json(finished)))
-        environment.start(folder, device=device, workers=1, trials=1)
-        with environment.timed(folder):
-            bases = [_bases(spec, checkpoint, x, report) for checkpoint in models.values()]
-            name = images.names[spec.index]
-            return Done(folder, _write(folder, spec, x, name, bases))
-
-
-def _open(spec: Spec, x: Tensor, network: Factory | None) -> dict[str, Checkpoint]:
-    """The models, by their flag, each of them tried at every noise level, on the image's device."""
-    strings = {"model": spec.model, "against": spec.against}
     opened = {}
-    for flag, string in strings.items():
-        if string is None:
-            continue
-        opened[flag] = load(string, network=network)
+    for flag, model in spec.models.items():
+        opened[flag] = open_model(model, network)
         for sigma in spec.levels:
-            y = x + sigma * noise(x, spec.seed)
-            try:
-                linearise(opened[flag].on(x.device), y, sigma).symmetric(y.flatten(1))
-            except Exception as error:  # whatever a function of the user's own may raise
-                kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-                raise InputError(
-                    f"--{flag}: {string}: cannot be taken apart at an image of {spec.data}, "
-                    f"{tuple(x.shape[1:])}, with noise of sigma {sigma:g}: {kind}{one_line(error)}"
-                ) from None
-    return opened
+            _try(spec, flag, opened[flag], x, sigma)
+    return {f"{flag}_digest": model_digest(checkpoint) for flag, checkpoint in opened.items()}
 
 
-def _bases(spec: Spec, checkpoint: Checkpoint, x: Tensor, report: Any) -> dict[float, Basis]:
-    denoiser, found = checkpoint.on(x.device), {}
-    for step, sigma in enumerate(spec.levels, 1):
-        found[sigma] = measure(
-            denoiser,
+def _image(spec: Spec, device: str = "cpu") -> Tensor:
+    """The clean image, (1, C, H, W)."""
+    return open_images(spec.data)[[spec.index]].to(single_device(device).device)
+
+
+def _try(spec: Spec, flag: str, model: Checkpoint, x: Tensor, sigma: float) -> None:
+    y = x + sigma * noise(x, spec.seed)
+    try:
+        linearise(model.on(x.device), y, sigma).symmetric(y.flatten(1))
+    except Exception as error:  # whatever a function of the user's own may raise
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise InputError(
+            f"--{flag}: {spec.models[flag]}: cannot be taken apart at an image of {spec.data}, "
+            f"{tuple(x.shape[1:])}, with noise of sigma {sigma:g}: {kind}{one_line(error)}"
+        ) from None
+
+
+def tasks(spec: Spec, report: Report) -> list[Task]:
+    """Every model at every noise level."""
+    return [Task(model, sigma) for sigma in spec.levels for model in range(len(spec.models))]
+
+
+def work(spec: Spec, task: Task, report: Report) -> Arrays:
+    """The basis of a model at a noise level."""
+
+    def compute() -> Arrays:
+        x, model = _image(spec, task.device), list(spec.models.values())[task.model]
+        basis = measure(
+            open_model(model, task.custom).on(x.device),
             x,
-            sigma,
+            task.sigma,
             k=spec.vectors,
             fitted=(spec.first, spec.last),
             draws=spec.draws,
             seed=spec.seed,
         )
-        report("noise levels", {"step": step, "steps": len(spec.levels)})
-    return found
+        done = spec.levels.index(task.sigma) + 1
+        report("noise levels", {"step": done, "steps": len(spec.levels)})
+        return _arrays(basis)
+
+    key = {"version": VERSION, "sigma": task.sigma}
+    return remembered(task.folder / "trials", task.name, key, compute)
 
 
-def _write(
-    folder: Path, spec: Spec, x: Tensor, name: str, bases: Sequence[dict[float, Basis]]
-) -> Result:
-    strings = [spec.model, *([spec.against] if spec.against else [])]
-    names = spec.names or [_label(string) for string in strings]
+def _arrays(basis: Basis) -> Arrays:
+    """A basis as arrays, its numbers as the bytes of their JSON."""
+    found = {
+        "denoised": basis.denoised,
+        "eigenvectors": basis.vectors,
+        "eigenvalues": basis.shrinkage.factors,
+        "coefficients_clean": basis.shrinkage.clean,
+        "coefficients_noisy": basis.shrinkage.noisy,
+        "coefficients_denoised": basis.shrinkage.denoised,
+    }
+    numbers = np.frombuffer(basis.level.model_dump_json().encode(), np.uint8)
+    return {name: value.cpu().numpy() for name, value in found.items()} | {"level": numbers}
+
+
+def summarise(spec: Spec, done: Sequence[tuple[Task, Arrays]]) -> Summary[Result] | None:
+    """What models keep at each noise level, once that of the pictures is done."""
+    bases = [
+        {task.sigma: arrays for task, arrays in done if task.model == model}
+        for model in range(len(spec.models))
+    ]
+    if spec.sigma not in bases[0]:
+        return None
+    x = _image(spec)
+    names = spec.names or [_label(model) for model in spec.models.values()]
     models = [
-        Model(name=label, levels=[basis.level for basis in levels.values()])
-        for label, levels in zip(names, bases, strict=True)
+        Model(name=name, levels=[_numbers(basis) for basis in of.values()])
+        for name, of in zip(names, bases, strict=True)
     ]
     found = _agreement(spec, bases) if len(bases) == 2 else []
     result = Result(
         verdict=_verdict(spec, models, found, x.numel()),
         source=spec.data,
         index=spec.index,
-        image=name,
+        image=open_images(spec.data).names[spec.index],
         shape=tuple(x.shape[1:]),
         sigma=spec.sigma,
         models=models,
         agreement=found,
         fixed=[
             fixed
-            for model, levels in zip(models, bases, strict=True)
-            for fixed in _fixed(spec, model.name, levels[spec.sigma].vectors, x.shape[1:])
+            for model, of in zip(models, bases, strict=True)
+            for fixed in _fixed(spec, model.name, _vectors(of[spec.sigma]), x.shape[1:])
         ],
     )
-    arrays = {
-        name: np.ascontiguousarray(value.cpu().numpy(), dtype=np.float32)
-        for name, value in _arrays(spec, x, bases).items()
-    }
-    runs.write_atomic(
-        folder / "arrays.safetensors", lambda path: path.write_bytes(serialise(arrays))
-    )
-    runs.write_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
-    return result
+    arrays = {"clean": x[0].numpy(), "noisy": (x + spec.sigma * noise(x, spec.seed))[0].numpy()}
+    for i, of in enumerate(bases):
+        own = {name: value for name, value in of[spec.sigma].items() if name != "level"}
+        own["eigenvectors"] = own["eigenvectors"].reshape(-1, *x.shape[1:])
+        own["eigenvalues"] = np.stack([basis["eigenvalues"] for basis in of.values()])
+        arrays |= {f"model{i}/{name}": value for name, value in own.items()}
+    return Summary(result, {name: value.astype(np.float32) for name, value in arrays.items()})
+
+
+def _numbers(basis: Arrays) -> Level:
+    return Level.model_validate_json(basis["level"].tobytes())
+
+
+def _vectors(basis: Arrays) -> Tensor:
+    return torch.from_numpy(basis["eigenvectors"])
 
 
 def _label(model: str) -> str:
-    """The last part of a path that tells models apart; a model that is no path as it is."""
+    """The last part of a path that tells models apart; any other model as it is."""
     path = Path(model)
     if not path.exists():
         return model
     return path.resolve().parent.name if path.name == WEIGHTS else path.name
 
 
-def _arrays(spec: Spec, x: Tensor, bases: Sequence[dict[float, Basis]]) -> dict[str, Tensor]:
-    """Pictures, spectra, eigenvectors and coefficients: ``model0/...`` and ``model1/...``."""
-    arrays = {"clean": x[0], "noisy": (x + spec.sigma * noise(x, spec.seed))[0]}
-    for i, levels in enumerate(bases):
-        main = levels[spec.sigma]
-        own = {
-            "denoised": main.denoised,
-            "eigenvectors": main.vectors.view(-1, *x.shape[1:]),
-            "coefficients_clean": main.shrinkage.clean,
-            "coefficients_noisy": main.shrinkage.noisy,
-            "coefficients_denoised": main.shrinkage.denoised,
-        }
-        spectra = torch.stack([basis.shrinkage.factors for basis in levels.values()])
-        own["eigenvalues"] = spectra  # a row for each noise level
-        arrays |= {f"model{i}/{name}": value for name, value in own.items()}
-    return arrays
-
-
-def _agreement(spec: Spec, bases: Sequence[dict[float, Basis]]) -> list[Agreement]:
+def _agreement(spec: Spec, bases: Sequence[dict[float, Arrays]]) -> list[Agreement]:
     """Of the top 1, 2, 4, ... eigenvectors of two models at every noise level."""
     found = []
-    for sigma in spec.levels:
+    for sigma in bases[0]:
         for count in _dimensions(spec):
-            one, other = (levels[sigma].vectors[:count] for levels in bases)
+            one, other = (_vectors(levels[sigma])[:count] for levels in bases)
             angles = harmonics.agreement(one, other)
             found.append(
                 Agreement(sigma=sigma, dimensions=count, shared=angles.shared, chance=angles.chance)
@@ -308,4 +327,54 @@ def _verdict(spec: Spec, models: list[Model], found: list[Agreement], d: int) ->
     )
 
 
-STUDY = of_old("harmonics", Spec, lambda *a, **k: run(*a, **k), ("device",))
+def _memory(spec: Spec) -> tuple[budget.Cost, int]:
+    """What the Jacobian takes where it is formed, or bytes of the Krylov space where it is not."""
+    d = math.prod(open_images(spec.data).shape)
+    dense = d <= DENSE
+    krylov = 0 if dense else _KRYLOV * d * min(d, _PRODUCTS * spec.vectors)
+    return budget.Cost(0, 0, 0, entries=d**2 if dense else 0), krylov
+
+
+def refuse(spec: Spec, device: str, workers: int) -> None:
+    """Refuse images for whose Jacobian or Krylov space the memory does not suffice."""
+    cost, krylov = _memory(spec)
+    available, side = budget.available_memory(device), max(open_images(spec.data).shape[1:])
+    eigenvectors = budget.Demand(f"{spec.vectors} eigenvectors", available, 0, krylov, 2)
+    budget.require_memory(cost, side, device, workers, "data: size", before=(eigenvectors,))
+
+
+def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
+    """From the time of a product with the Jacobian, and how many a basis takes."""
+    if not left:
+        return NOTHING
+    x, (cost, krylov) = _image(spec, how.device), _memory(spec)
+    d = x.numel()
+    around = linearise(open_model(spec.model, None).on(x.device), x, spec.sigma)
+    rows = x.new_ones(max(1, min(_TIMED, 2**17 // d)), d)
+    around.symmetric(rows)  # the first one prepares the others
+    product = core_seconds(lambda: around.symmetric(rows)) / (2 * len(rows))
+    products = 3 * _PRODUCTS * spec.vectors + _OTHERS if krylov else d
+    decomposed = 0.0 if krylov else _DECOMPOSED * d**3
+    work = left * ((products + _DRAWN * spec.draws) * product + decomposed)
+    return Estimate(
+        what=counted(left, "Jacobian"),
+        seconds=by_the_clock(left, work, how),
+        memory=budget.PROCESS + cost.total + krylov,
+        disk=8 * left * d * (spec.vectors + 4),
+    )
+
+
+STUDY = Study(
+    name="harmonics",
+    spec=Spec,
+    count=lambda spec: len(spec.levels) * len(spec.models),
+    tasks=tasks,
+    work=work,
+    summarise=summarise,
+    estimate=estimate,
+    refuse=refuse,
+    reads=("data",),
+    check=check,
+    machine=("device",),
+)
+run = STUDY.run

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from twinscore.report import harmonics_figures, reading, style, transition_words
+from twinscore.report import eigenvectors, reading, style, transition_words
+from twinscore.report import harmonics as bases_report
 from twinscore.report.content import Viewer, figure
 from twinscore.report.pictures import sheet, strip
 from twinscore.report.reading import Run
@@ -255,14 +256,14 @@ def similarity(run: Run, theme: Theme) -> Figure:
 def harmonics(run: Run, theme: Theme) -> Figure | None:
     """A test image and its eigenvectors at an N that memorises and one that generalises."""
     within = bases(run)
-    return harmonics_figures.side_by_side(within, theme) if within else None
+    return eigenvectors.side_by_side(within, theme) if within else None
 
 
 @figure(
     "Shrinkage factors",
     lambda run: (
         "Eigenvalues at that image for several noise levels. The broken lines bound what "
-        f"counts as kept and as removed. {bases(run).kept()}"
+        f"counts as kept and as removed. {bases_report.kept(bases(run))}"
     ),
     lambda run: (
         f"Eigenvalues against rank on logarithmic axes for {ends(run)}, one curve a noise level."
@@ -271,7 +272,7 @@ def harmonics(run: Run, theme: Theme) -> Figure | None:
 def spectrum(run: Run, theme: Theme) -> Figure | None:
     """The eigenvalues of both."""
     within = bases(run)
-    return harmonics_figures.spectrum(within, theme) if within else None
+    return bases_report.spectrum.draw(within, theme) if within else None
 
 
 @figure(

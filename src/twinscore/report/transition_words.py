@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from twinscore.report import harmonics_data
+from twinscore.report import reading
 from twinscore.report.content import Cell, Content, Part, Table
-from twinscore.report.harmonics_data import Harmonics
 from twinscore.report.reading import Run
 from twinscore.results.base import Interval
 from twinscore.results.transition import Data, Level, Median, Result
@@ -31,10 +30,10 @@ def sampled(run: Run) -> list[Level]:
     return [x for x in run.result.levels if f"n{x.n:05d}/twin_similarity" in run.arrays]
 
 
-def bases(run: Run) -> Harmonics | None:
+def bases(run: Run) -> Run | None:
     """The run within, of the bases at both ends."""
     section = run.result.harmonics
-    return harmonics_data.load(run.folder / section.folder) if section else None
+    return reading.read(run.folder / section.folder) if section else None
 
 
 def ends(run: Run) -> str:

@@ -13,7 +13,6 @@ from pkgutil import iter_modules
 def studies() -> dict[str, str]:
     """Name and purpose of every study, in alphabetical order; imports none of them."""
     found = {
-        "harmonics": "show the basis in which a denoiser shrinks an image",
         "mixture": "solve score models of two modes exactly: early stopping, capacity, modes shift",
     }  # until all are declared
     for module in iter_modules(__path__):
