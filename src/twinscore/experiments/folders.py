@@ -1,10 +1,15 @@
 """How every study holds its run folder: made, locked, claimed for one spec, with its log."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialise
 
 from twinscore import runs
 from twinscore.progress import Reporter
@@ -45,3 +50,11 @@ def run_folder(
     with runs.locked(folder), Reporter(folder / "log.txt") as report:
         runs.claim(folder, content, extendable=extendable)
         yield folder, report
+
+
+def kept(path: Path, compute: Callable[[], Mapping[str, Any]]) -> dict[str, NDArray]:
+    """Read the arrays of a safetensors file, or compute them and store them there."""
+    if not path.exists():
+        arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
+        runs.write_atomic(path, lambda temporary: temporary.write_bytes(serialise(arrays)))
+    return load_file(path)

@@ -8,8 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
-from safetensors.numpy import save as serialise
 from torch import nn
 
 from twinscore import images as image_sets
@@ -19,6 +17,7 @@ from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments.drawing import SamplingSpec, draw
+from twinscore.experiments.folders import kept
 from twinscore.images import ImageSet
 from twinscore.runs import (
     SCHEMA_VERSION,
@@ -26,7 +25,6 @@ from twinscore.runs import (
     digest,
     locked,
     make_folder,
-    write_atomic,
     write_json,
 )
 from twinscore.training import TrainingSpec, fit, single_device
@@ -257,11 +255,7 @@ def remembered(
 
     They lie beside the trial's weights, as ``<what>-<hash of key>.safetensors``.
     """
-    path = trial.path / f"{what}-{digest(key)[:8]}.safetensors"
-    if not path.exists():
-        arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
-        write_atomic(path, lambda temporary: temporary.write_bytes(serialise(arrays)))
-    return load_file(path)
+    return kept(trial.path / f"{what}-{digest(key)[:8]}.safetensors", compute)
 
 
 def measure(
