@@ -113,7 +113,8 @@ class Study(Generic[S, T, R]):
     extendable : tuple of str
         Lists of the spec that may grow.
     machine : tuple of str
-        Which of ``device`` and ``workers`` the command has as options.
+        Which of ``device`` and ``workers`` the command has as options; without ``device``, all is
+        done by the processor.
     """
 
     name: str
@@ -173,6 +174,7 @@ class Study(Generic[S, T, R]):
         TrainingError
             If a loss is not finite.
         """
+        device = device if "device" in self.machine else "cpu"
         workers = 1 if network else workers
         content = self._content(spec, device, workers, network)
         with run_folder(content, out, extendable=self.extendable) as (folder, report):
@@ -197,6 +199,7 @@ class Study(Generic[S, T, R]):
         InputError
             As :meth:`run`.
         """
+        device = device if "device" in self.machine else "cpu"
         content = self._content(spec, device, workers, None)
         folder = out or runs.default_folder(content)
         how = environment.settings(folder, device=device, workers=workers, trials=self.count(spec))
