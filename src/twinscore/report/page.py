@@ -113,9 +113,7 @@ def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[
 def shows_images(study: str) -> bool:
     """Whether the report of a study has figures that show images."""
     module = import_module(f"twinscore.report.{study}")
-    return (hasattr(module, "FIGURES") and study != "mixture") or any(
-        d.images for d in _drawings(module).values()
-    )
+    return hasattr(module, "FIGURES") or any(d.images for d in _drawings(module).values())
 
 
 def _of_old(study: ModuleType, run: Run) -> Any:

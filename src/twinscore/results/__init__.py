@@ -18,7 +18,6 @@ def studies() -> dict[str, str]:
         "harmonics": "show the basis in which a denoiser shrinks an image",
         "restore": "restore a picture from part of its pixels, or other measurements",
         "regularity": "train on C-alpha images: does the error fall at the optimal rate?",
-        "mixture": "solve score models of two modes exactly: early stopping, capacity, modes shift",
         "clusters": "train twins on near and on far clusters: which generalise worse?",
     }  # until all are declared
     for module in iter_modules(__path__):
