@@ -10,13 +10,16 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from twinscore.cli import main
+from twinscore.environment import Execution
 from twinscore.errors import InputError
-from twinscore.experiments import mixture
-from twinscore.experiments.mixture import assembly, shift, sweep
-from twinscore.experiments.mixture.results import Number
+from twinscore.experiments import budget, mixture
+from twinscore.experiments.folders import Done
+from twinscore.experiments.mixture import cost, replicates, shift, summary, sweep
 from twinscore.experiments.mixture.spec import ShiftSpec, Spec, TwinsSpec
-from twinscore.report import mixture as pages
-from twinscore.report import mixture_figures, style
+from twinscore.report import mixture as drawings
+from twinscore.report import mixture_axes, page, reading, style
+from twinscore.results.base import Interval
+from twinscore.results.mixture import Along, Varied
 from twinscore.theory.densities import Learned
 from twinscore.theory.targets import gaussian_mixture, two_modes
 
@@ -33,9 +36,11 @@ SMALL = Spec(
     twins=TwinsSpec(width=16, count=3, replicates=2),
 )
 
+FIGURES = ("training", "rates", "terms", "capacity", "shift", "dynamics", "modes", "twins")
+
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> mixture.Done:
+def finished(tmp_path_factory) -> Done:
     return mixture.run(SMALL, tmp_path_factory.mktemp("mixture") / "run", workers=1)
 
 
@@ -66,18 +71,72 @@ def test_the_folder_holds_the_run(finished):
 
 def test_a_second_run_measures_nothing_and_finds_the_same(finished, monkeypatch):
     before = (finished.folder / "result.json").read_bytes()
-    missing = finished.folder / "trials" / f"twins-v{mixture.MEASURES_VERSION}-r001.safetensors"
+    missing = finished.folder / "trials" / f"twins-v{replicates.MEASURES_VERSION}-r001.safetensors"
     missing.unlink()
     asked = []
-    real = mixture._MEASURES["twins"]
+    real = replicates.MEASURES["twins"]
     monkeypatch.setitem(
-        mixture._MEASURES, "twins", lambda *args: asked.append(args[-1]) or real(*args)
+        replicates.MEASURES, "twins", lambda *args: asked.append(args[-1]) or real(*args)
     )
     for part in ("sweep", "shift"):
-        monkeypatch.setitem(mixture._MEASURES, part, lambda *args: pytest.fail("measured again"))
+        monkeypatch.setitem(replicates.MEASURES, part, lambda *args: pytest.fail("measured again"))
     mixture.run(SMALL, finished.folder, workers=1)
     assert asked == [1]
     assert (finished.folder / "result.json").read_bytes() == before
+
+
+def test_whole_replicates_give_a_result_before_the_others_are_done(tmp_path, monkeypatch):
+    spec = SMALL.model_copy(update={"replicates": 3})
+    real = replicates.MEASURES["sweep"]
+
+    def stopped_at_the_third(spec, name, replicate):
+        if replicate == 2:
+            raise KeyboardInterrupt
+        return real(spec, name, replicate)
+
+    monkeypatch.setitem(replicates.MEASURES, "sweep", stopped_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        mixture.run(spec, tmp_path / "run", workers=1)
+    run = reading.read(tmp_path / "run")
+    assert (run.result.complete, run.result.missing) == (False, ["replicate 2"])
+    assert run.result.stops
+    assert tuple(page.figures(run.folder)) == FIGURES
+
+
+def test_one_replicate_gives_no_result():
+    tasks = replicates.tasks(SMALL, print)
+    assert summary.summarise(SMALL, [(task, {}) for task in tasks if task.replicate == 0]) is None
+
+
+def test_what_is_fitted_along_is_read_as_it_is_written():
+    for varied, held, said in (
+        (Varied.BOTH, None, "m = n"),
+        (Varied.UP_TO_M, 64, "n <= m, at m = 64"),
+        (Varied.M, 16, "m, at n = 16"),
+    ):
+        assert str(Along(varied, held)) == said
+        assert Along.of(said) == Along(varied, held)
+
+
+def test_features_that_do_not_fit_the_memory_are_refused_with_those_that_do(monkeypatch):
+    monkeypatch.setattr(budget, "available_memory", lambda device: 10**9)
+    cost.refuse(SMALL, "cpu", 2)
+    spec = SMALL.model_copy(update={"widths": (8, 4096)})
+    with pytest.raises(
+        InputError, match=r"widths: 4096 needs about 1\.[34] GB .*; \d+ features fit$"
+    ):
+        cost.refuse(spec, "cpu", 1)
+    twins = SMALL.model_copy(update={"twins": TwinsSpec(width=4096)})
+    with pytest.raises(InputError, match=r"twins\.width: 4096 .*fewer --workers"):
+        cost.refuse(twins, "cpu", 3)
+
+
+def test_the_estimate_counts_the_files_to_the_byte_but_for_their_headers(finished):
+    count = mixture.STUDY.count(SMALL)
+    found = cost.estimate(SMALL, count, Execution("cpu", 1, 1))
+    written = [path.stat().st_size for path in (finished.folder / "trials").iterdir()]
+    assert found.what == f"{count} replicates" == f"{len(written)} replicates"
+    assert 0 < sum(written) - found.disk < 1200 * count
 
 
 def test_a_folder_of_another_spec_is_refused(finished):
@@ -86,10 +145,10 @@ def test_a_folder_of_another_spec_is_refused(finished):
 
 
 def test_the_report_draws_every_figure_with_a_caption(finished):
-    drawn = pages.figures(finished.folder)
-    content = pages.content(finished.folder)
-    assert tuple(drawn) == pages.FIGURES
-    assert set(content.captions) == set(pages.FIGURES)
+    drawn = page.figures(finished.folder)
+    content = drawings.content(reading.read(finished.folder))
+    assert tuple(drawn) == FIGURES
+    assert all(getattr(drawings, name).title for name in FIGURES)
     assert content.verdict == finished.result.verdict
     assert style.png(drawn["rates"]).startswith(b"\x89PNG")
 
@@ -98,14 +157,14 @@ def test_ticks_of_many_sizes_are_evenly_spaced():
     sizes = [16, 32, 64, 128, 256, 512, 1024, 2048]
     axes = Figure().subplots()
     axes.plot(sizes, sizes)
-    mixture_figures._counted(axes, sizes)
+    mixture_axes.counted(axes, sizes)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["16", "64", "256", "1,024"]
 
 
 def test_minima_at_an_end_of_the_range_are_drawn_hollow():
     axes = Figure(facecolor="white").subplots()
-    numbers = [Number(value=v, low=v, high=v) for v in (3.0, 2.0, 1.0)]
-    mixture_figures._bars(axes, [1, 2, 3], numbers, "red", "o", "", [False, True, False])
+    numbers = [Interval(value=v, low=v, high=v) for v in (3.0, 2.0, 1.0)]
+    mixture_axes.error_bars(axes, [1, 2, 3], numbers, "red", "o", "", [False, True, False])
     hollow = axes.lines[-1]
     assert hollow.get_xdata().tolist() == [1, 3]
     assert to_hex(hollow.get_markerfacecolor()) == to_hex("white")
@@ -124,10 +183,10 @@ def test_a_run_without_any_result_still_has_a_page(tmp_path):
     )
     done = mixture.run(spec, tmp_path / "run", workers=1)
     assert done.result.failed == done.result.densities
-    drawn = pages.figures(done.folder)
+    drawn = page.figures(done.folder)
     said = [text.get_text() for axes in drawn["training"].axes for text in axes.texts]
     assert said == ["no result"]
-    content = pages.content(done.folder)
+    content = drawings.content(reading.read(done.folder))
     assert content.verdict.startswith("too few minima")
     # far modes of p_T, each as wide as pi: KL is half the squared distance less log 2
     about = "modes at -100 and 100: the reverse process starts KL(p_T || pi) = 11 nats"
@@ -194,7 +253,7 @@ def two_and_one(mu, wide):
 
 def test_a_single_hump_is_not_two_modes():
     mass, rise, target_mass, target_rise = shift.near_modes(two_and_one(3.0, 2.7), 3.0)
-    assert (mass[0] / target_mass > assembly.HALF).all()  # by mass alone it would be
+    assert (mass[0] / target_mass > summary.HALF).all()  # by mass alone it would be
     assert (rise[0] <= 0).all()
     np.testing.assert_allclose(rise[1], target_rise)
     # log of the height of a mode, nearly that of one Gaussian, over the height of two at 0
@@ -205,7 +264,7 @@ def test_modes_that_the_target_itself_blends_are_never_learned():
     *_, target_rise = shift.near_modes(two_and_one(1.0, 1.0), 1.0)
     part = shifted_part(3) | {"target_rise": np.tile(target_rise, (2, 1))}
     spec = SMALL.model_copy(update={"tau_count": 3, "tau_last": 100.0})
-    assert [s.learned_at for s in assembly._shifted(spec, 1.0, 0.5, part)] == [None, None]
+    assert [s.learned_at for s in summary._shifted(spec, 1.0, 0.5, part)] == [None, None]
 
 
 def test_the_shift_tells_approximation_from_training():
@@ -233,14 +292,14 @@ def shifted_part(times):
 
 def test_a_mode_of_a_density_without_a_result_is_not_there():
     there = np.array([[False, True, True], [True, True, True], [False, False, True]])
-    found = assembly._learned_at(there, np.array([1.0, 2.0, 4.0]))
+    found = summary._learned_at(there, np.array([1.0, 2.0, 4.0]))
     assert (found.median, found.first, found.last) == (2.0, 1.0, 4.0)
     part = shifted_part(3)
     part["converged"][:, :, 0] = False
     spec = SMALL.model_copy(update={"tau_count": 3, "tau_last": 100.0})
-    for shifted in assembly._shifted(spec, 3.0, 0.5, part):
+    for shifted in summary._shifted(spec, 3.0, 0.5, part):
         assert [at.first for at in shifted.learned_at] == pytest.approx([10.0, 10.0])
-    assert np.isnan(assembly._shares(part)[:, :, 0]).all()
+    assert np.isnan(summary._shares(part)[:, :, 0]).all()
 
 
 @pytest.mark.parametrize(
@@ -285,7 +344,7 @@ def test_shipped_specs_are_valid(name, capsys):
 
 
 def test_the_command_prints_verdict_table_and_page(finished, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(mixture, "run", lambda *args, **kwargs: finished)
+    monkeypatch.setattr(type(mixture.STUDY), "run", lambda *args, **kwargs: finished)
     monkeypatch.setattr(
         "twinscore.report.page.write", lambda folder, images: Path(folder) / "report.html"
     )

@@ -5,8 +5,9 @@ import pytest
 
 from twinscore.analysis.statistics import mean_interval
 from twinscore.experiments.mixture import fits
-from twinscore.experiments.mixture.results import Exponent, Number
 from twinscore.experiments.mixture.spec import ShiftSpec, Spec
+from twinscore.results.base import Interval
+from twinscore.results.mixture import Along, Exponent, Varied
 
 SMALL = Spec(sizes=(16, 64, 256), widths=(8, 16, 32), tau_count=6)
 
@@ -63,7 +64,7 @@ def test_minima_at_an_end_of_the_range_enter_no_exponent():
     for inside, used in ((True, 3), (False, 0)):
         found = {(n, 8): at(kl, inside) for n, kl in zip(spec.sizes, kls, strict=True)}
         found[None, 8] = at(0.0, False)
-        fit = [e for e in fits.exponents(spec, "mixture", found) if e.along == "n, at m = 8"]
+        fit = [e for e in fits.exponents(spec, "mixture", found) if e.along == Along(Varied.N, 8)]
         assert [e.settings for e in fit] == [used, used]
 
 
@@ -74,7 +75,7 @@ def test_the_theory_is_asked_at_the_settings_that_were_fitted():
     for last, predicted in ((True, (0.2, 0.0)), (False, (0.2, 0.2))):
         found = {(n, 16): fits.Minimum(1.0, flat, 1 / n, flat / n, n < 64 or last) for n in sizes}
         found[None, 16] = fits.Minimum(1.0, flat, 0.0, 0 * flat, False)
-        fit = [e for e in fits.exponents(spec, "mixture", found) if e.along == "n, at m = 16"]
+        fit = [e for e in fits.exponents(spec, "mixture", found) if e.along == Along(Varied.N, 16)]
         assert [e.settings for e in fit] == [3 + last] * 2
         assert fit[0].predicted == predicted
         assert fit[1].predicted == tuple(-value for value in predicted)
@@ -86,8 +87,8 @@ def bound_terms(spec):
     replicates = np.ones((3, 1, 1, 1))
     return {
         "sampling": replicates * (m * t) ** 1.5 / (m * n),
-        "training": replicates[0] * 1 / (m * t)[0],
-        "approximation": replicates[0, 0] / m[0, :, 0] ** 2,
+        "training": replicates[:, 0] / (m * t)[0],
+        "approximation": replicates[:, 0, 0] / m[0, :, 0] ** 2,
     }
 
 
@@ -152,7 +153,7 @@ def test_an_upper_bound_is_not_contradicted_by_what_falls_faster(low, high, kind
         target="mixture",
         quantity="KL_min",
         along="m = n",
-        measured=Number(value=(low + high) / 2, low=low, high=high),
+        measured=Interval(value=(low + high) / 2, low=low, high=high),
         predicted=(-0.4, -0.4),
         kind=kind,
         settings=4,

@@ -239,7 +239,7 @@ def test_the_estimate_is_printed_and_nothing_written(study, tmp_path, finished, 
 
 
 def test_the_report_leaves_images_out_when_asked(study, copied):
-    drawings = page._drawings(page._study(reading.read(copied)))
+    drawings = page._drawings(study)
     showing = {name for name, drawing in drawings.items() if drawing.images}
     text = page.write(copied).read_text()
     drawn = set(re.findall(r'<figure id="(\w+)">', text))

@@ -55,13 +55,17 @@ def run_folder(
 def remembered(
     folder: Path, what: str, key: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
 ) -> dict[str, NDArray]:
-    """Read the arrays that ``compute`` gave before under this ``key``, or compute and store them.
+    """Read the arrays that ``compute`` gave before under this ``key``, or compute and keep them.
 
     They lie in ``<folder>/<what>-<hash of key>.safetensors``.
     """
-    path = folder / f"{what}-{runs.digest(key)[:8]}.safetensors"
+    return kept(folder / f"{what}-{runs.digest(key)[:8]}.safetensors", compute)
+
+
+def kept(path: Path, compute: Callable[[], Mapping[str, Any]]) -> dict[str, NDArray]:
+    """Read the arrays of a safetensors file, or compute them and keep them there."""
     if not path.exists():
         arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
-        runs.make_folder(folder)
+        runs.make_folder(path.parent)
         runs.write_atomic(path, lambda temporary: temporary.write_bytes(serialise(arrays)))
     return load_file(path)

@@ -348,10 +348,3 @@ def write_images(folder: Path, images: ImageSet, columns: Mapping[str, Iterable[
     """Write ``images.csv``: index, name and content of each image, and what it is in the run."""
     rows = zip(range(len(images)), images.names, images.digests, *columns.values(), strict=True)
     runs.write_text(folder / "images.csv", csv_text(["index", "name", "sha256", *columns], rows))
-
-
-def of_old(name: str, spec: type, run: Callable[..., Done], machine: tuple[str, ...]) -> Any:
-    """Until every study is declared: what the command line needs of one that is not."""
-    from types import SimpleNamespace
-
-    return SimpleNamespace(name=name, spec=spec, run=run, machine=machine)

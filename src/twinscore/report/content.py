@@ -1,7 +1,7 @@
 """What a study hands to the page: sentences, a table, figures with captions, viewers of images."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -129,11 +129,9 @@ class Content:
     verdict: str
     facts: tuple[tuple[str, str], ...]
     table: Table | None = None
-    captions: Mapping[str, Caption] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
-    viewers: Mapping[str, Viewer] = field(default_factory=dict)
     holding: str = HOLDS
 
 

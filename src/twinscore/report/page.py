@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,7 +19,6 @@ from twinscore.report import reading, style
 from twinscore.report.content import HOLDS_NOT, Content, Drawing
 from twinscore.report.pictures import data_uri
 from twinscore.report.reading import Run
-from twinscore.results import studies
 from twinscore.runs import write_atomic, write_text
 
 
@@ -50,13 +48,11 @@ def write(folder: Path, *, images: bool = True) -> Path:
         files is damaged or the report cannot be written.
     """
     run = reading.read(folder, images=images)
-    study = _study(run)
-    if hasattr(study, "FIGURES"):
-        study = _of_old(study, run)
-    content = study.content(run) if run.result is not None else _unfinished(run)
+    study = import_module(f"twinscore.report.{run.study}")
+    content = study.content(run) if run.result else _unfinished(run)
     for part in content.parts:
         write(run.folder / part.folder, images=images)
-    drawings = _drawings(study)
+    drawings = _drawings(run.study)
     light, dark = _figures(run, drawings, "light"), _figures(run, drawings, "dark")
     viewers = {
         name: viewer
@@ -107,54 +103,18 @@ def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[
         As :func:`write`.
     """
     run = reading.read(folder, images=images)
-    return _figures(run, _drawings(_study(run)), theme)
+    return _figures(run, _drawings(run.study), theme)
 
 
 def shows_images(study: str) -> bool:
     """Whether the report of a study has figures that show images."""
+    return any(drawing.images for drawing in _drawings(study).values())
+
+
+def _drawings(study: str) -> dict[str, Drawing]:
+    """The figures that its module declares, in their order there."""
     module = import_module(f"twinscore.report.{study}")
-    return (hasattr(module, "FIGURES") and study != "mixture") or any(
-        d.images for d in _drawings(module).values()
-    )
-
-
-def _of_old(study: ModuleType, run: Run) -> Any:
-    """Until every study is declared: the same from functions of a folder."""
-    from types import SimpleNamespace
-
-    content = study.content(run.folder, images=run.images)
-    drawn = {
-        style.THEMES[theme]: study.figures(run.folder, images=run.images, theme=theme)
-        for theme in ("light", "dark")
-    }
-    new = SimpleNamespace(content=lambda run: content)
-    for name in study.FIGURES:
-        caption = content.captions.get(name)
-        viewer = content.viewers.get(name)
-        words = (caption.title, caption.text, caption.alt) if caption else ("", "", "")
-        drawing = Drawing(
-            name,
-            lambda run, look, name=name: drawn[look].get(name),
-            *words,
-            viewer=(lambda run, viewer=viewer: viewer) if viewer else None,
-            early=True,
-        )
-        setattr(new, name, drawing)
-    return new
-
-
-def _study(run: Run) -> ModuleType:
-    try:
-        return import_module(f"twinscore.report.{run.study}")
-    except ModuleNotFoundError:
-        raise InputError(
-            f"{run.folder / 'result.json'}: unknown study {run.study!r}; "
-            f"this twinscore reports on: {', '.join(studies())}"
-        ) from None
-
-
-def _drawings(study: ModuleType) -> dict[str, Drawing]:
-    found = [value for value in vars(study).values() if isinstance(value, Drawing)]
+    found = [value for value in vars(module).values() if isinstance(value, Drawing)]
     return {drawing.name: drawing for drawing in found}
 
 
@@ -181,8 +141,6 @@ def _unfinished(run: Run) -> Content:
 
 def _missing(run: Run) -> Iterator[str]:
     """What the run lacks, in words."""
-    if isinstance(run.result, dict):  # of a study that is not declared yet
-        return
     if run.result:
         yield from run.result.missing
     else:

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from twinscore.errors import InputError
+from twinscore.results import studies
 from twinscore.runs import check_schema, read_json
-
-Result = TypeVar("Result", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -109,51 +108,22 @@ def read(folder: Path, *, images: bool = True) -> Run:
 
 
 def _typed(folder: Path, study: str, result: dict[str, Any]) -> Any:
-    try:
-        module = import_module(f"twinscore.results.{study}")
-    except ModuleNotFoundError:  # until all are declared
-        return result
+    """The content of ``result.json`` as the study's type; None where there is none."""
+    if study not in studies():
+        raise InputError(
+            f"{folder / 'result.json'}: unknown study {study!r}; "
+            f"this twinscore reports on: {', '.join(studies())}"
+        )
     if not result:
         return None
     try:
-        return module.Result.model_validate(result)
+        return import_module(f"twinscore.results.{study}").Result.model_validate(result)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise InputError(
             f"{folder / 'result.json'}: {field}: {first['msg']}; "
             f"run twinscore {study} again with a new --out"
-        ) from None
-
-
-def result_of(run: Run, model: type[Result]) -> Result:
-    """Read what the report of a study needs of ``result.json``.
-
-    Parameters
-    ----------
-    run
-        The run.
-    model
-        Pydantic model of those fields.
-
-    Returns
-    -------
-    model
-        An instance.
-
-    Raises
-    ------
-    InputError
-        If a field is missing or of another kind; names the first one.
-    """
-    try:
-        return model.model_validate(run.result)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{run.folder / 'result.json'}: {field}: {first['msg']}; "
-            f"run twinscore {run.study} again with a new --out"
         ) from None
 
 

@@ -12,9 +12,7 @@ from pkgutil import iter_modules
 @cache
 def studies() -> dict[str, str]:
     """Name and purpose of every study, in alphabetical order; imports none of them."""
-    found = {
-        "mixture": "solve score models of two modes exactly: early stopping, capacity, modes shift",
-    }  # until all are declared
+    found = {}
     for module in iter_modules(__path__):
         if module.name != "base":
             path = Path(__path__[0]) / f"{module.name}.py"

@@ -1,4 +1,4 @@
-"""train twins of several networks and image sizes: what does the critical N depend on?"""
+"""Train twins of several networks and image sizes: what does the critical N depend on?"""
 
 from typing import Literal
 

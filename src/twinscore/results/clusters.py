@@ -1,4 +1,4 @@
-"""train twins on near and on far clusters: which generalise worse?"""
+"""Train twins on near and on far clusters: which generalise worse?"""
 
 from typing import Literal
 

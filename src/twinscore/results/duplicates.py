@@ -1,4 +1,4 @@
-"""find images that repeat others of their set, or of another"""
+"""Find images that repeat others of their set, or of another."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""show the basis in which a denoiser shrinks an image"""
+"""Show the basis in which a denoiser shrinks an image."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""train on C-alpha images: does the error fall at the optimal rate?"""
+"""Train on C-alpha images: does the error fall at the optimal rate?"""
 
 from itertools import pairwise
 from typing import Literal

@@ -1,4 +1,4 @@
-"""restore a picture from part of its pixels, or other measurements"""
+"""Restore a picture from part of its pixels, or other measurements."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""train twins at several sizes: where does memorising end?"""
+"""Train twins at several sizes: where does memorising end?"""
 
 from typing import Generic, Literal, TypeVar
 

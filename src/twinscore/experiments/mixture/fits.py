@@ -2,19 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from twinscore.analysis.statistics import LEVEL
-from twinscore.experiments.mixture.results import Exponent, Number, Stop
 from twinscore.experiments.mixture.spec import Spec
 from twinscore.experiments.mixture.sweep import Measured
+from twinscore.results.base import Interval
+from twinscore.results.mixture import DIAGONAL, Along, Exponent, Stop, TargetName, Term, Varied
 
 ENOUGH = 0.8
 """Share of replicates that must have reached their tolerance for a training time to count."""
 LEAST_SETTINGS = 3
+LARGEST = 709.0
+"""Logarithm of the largest end of an interval; what is larger is not a number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +68,19 @@ def reach(value: NDArray[np.float64], without: NDArray[np.float64]) -> NDArray[n
     return float(stdtrit(count - 1, (1 + LEVEL) / 2)) * error
 
 
-def number(value: float, without: NDArray[np.float64]) -> Number:
+def number(value: float, without: NDArray[np.float64]) -> Interval:
     """A statistic with its interval, given its values without each replicate (R,)."""
     half = float(reach(np.asarray(value), without))
-    return Number(value=float(value), low=float(value) - half, high=float(value) + half)
+    return Interval(value=float(value), low=float(value) - half, high=float(value) + half)
 
 
-def positive(value: float, without: NDArray[np.float64]) -> Number:
+def positive(value: float, without: NDArray[np.float64]) -> Interval:
     """The same of a positive quantity, by its logarithm; in its own units where one is not."""
     if min(value, without.min()) <= 0:
         return number(value, without)
     found = number(np.log(value), np.log(without))
-    return Number(value=float(value), low=float(np.exp(found.low)), high=float(np.exp(found.high)))
+    low, high = found.low, min(found.high, LARGEST)
+    return Interval(value=float(value), low=float(np.exp(low)), high=float(np.exp(high)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,13 +121,13 @@ def _bottom(values: NDArray[np.float64], times: NDArray[np.float64]) -> float:
     return float(np.exp((x0 + x1) / 2 - left * (x2 - x0) / 2 / (right - left)))
 
 
-def _within(spec: Spec, tau: Number) -> Number:
+def _within(spec: Spec, tau: Interval) -> Interval:
     """An interval of training times, cut at the ends of the range."""
     low, high = np.clip([tau.low, tau.high], spec.tau_first, spec.tau_last)
-    return Number(value=tau.value, low=float(low), high=float(high))
+    return Interval(value=tau.value, low=float(low), high=float(high))
 
 
-def stops(spec: Spec, name: str, measured: Measured) -> tuple[list[Stop], dict]:
+def stops(spec: Spec, name: TargetName, measured: Measured) -> tuple[list[Stop], dict]:
     """Best stopping of every n and m of a target, and the minima behind them by (n, m)."""
     found, out = {}, []
     for j, m in enumerate(spec.widths):
@@ -152,90 +157,96 @@ def stops(spec: Spec, name: str, measured: Measured) -> tuple[list[Stop], dict]:
     return out, found
 
 
-@dataclass(frozen=True)
-class _Path:
-    """Settings (n, m) along which a power law is fitted, and against which of the two."""
-
-    along: str
-    settings: list[tuple[int, int]]
-    axis: int
+Pairs = list[tuple[int, int]]
+"""Settings (n, m)."""
 
 
-def exponents(spec: Spec, name: str, found: dict) -> list[Exponent]:
+def exponents(spec: Spec, name: TargetName, found: dict) -> list[Exponent]:
     """Power laws of the best stopping time and of the least KL above its floor.
 
     Along m = n; along n up to the largest m; at each m along n; at each n along m.
     """
     sizes, widths, most = spec.sizes, spec.widths, spec.widths[-1]
-    paths = [_Path("m = n", [(n, n) for n in sizes], 0)]
-    paths += [_Path(f"n <= m, at m = {most}", [(n, most) for n in sizes if n <= most], 0)]
-    paths += [_Path(f"n, at m = {m}", [(n, m) for n in sizes], 0) for m in widths]
-    paths += [_Path(f"m, at n = {n}", [(n, m) for m in widths], 1) for n in sizes]
+    paths: list[tuple[Along, Pairs]] = [
+        (DIAGONAL, [(n, n) for n in sizes]),
+        (Along(Varied.UP_TO_M, most), [(n, most) for n in sizes if n <= most]),
+        *((Along(Varied.N, m), [(n, m) for n in sizes]) for m in widths),
+        *((Along(Varied.M, n), [(n, m) for m in widths]) for n in sizes),
+    ]
     fitted = []
-    for path in paths:
-        known = [(n, m) for n, m in path.settings if (n, m) in found and (None, m) in found]
-        fitted += [_stopping(name, path, known, found), _least(name, path, known, found)]
+    for along, pairs in paths:
+        fitted += [_stopping(name, along, pairs, found), _least(name, along, pairs, found)]
     return fitted
 
 
-def _predicted(path: _Path, used: list[tuple[int, int]]) -> tuple[float, float]:
+def _predicted(along: Along, used: Pairs) -> tuple[float, float]:
     """Exponent of tau_es in the settings used, which is minus that of KL_min (STUDIES section 6).
 
     Along m = n, and along n while m is no smaller, 2/5: there ``n^(-2/5)`` outweighs ``m^(-4/5)``.
     The bound's own minimum at fixed m or n: ``tau = (m n)^(1/5)`` while n is below m^(3/2); beyond,
     ``tau = m^(1/2)``.
     """
-    if path.along.startswith(("m = n", "n <= m")):
+    if along.varied in (Varied.BOTH, Varied.UP_TO_M):
         return 0.4, 0.4
     few = [n < m**1.5 for n, m in used]
-    later = 0.0 if path.axis == 0 else 0.5
+    later = 0.5 if along.varied is Varied.M else 0.0
     return (0.2 if any(few) else later), (0.2 if all(few) else later)
 
 
-def _stopping(name: str, path: _Path, known: list[tuple[int, int]], found: dict) -> Exponent:
-    used = [s for s in known if found[s].inside]
+def _grown(along: Along, used: Pairs) -> list[int]:
+    """What the fit is against: m along m, else n."""
+    return [m if along.varied is Varied.M else n for n, m in used]
+
+
+def _inside(pairs: Pairs, found: dict) -> Pairs:
+    """Settings whose minimum lies inside, where that of infinitely many samples is known too."""
+    known = [(n, m) for n, m in pairs if (n, m) in found and (None, m) in found]
+    return [pair for pair in known if found[pair].inside]
+
+
+def _stopping(name: TargetName, along: Along, pairs: Pairs, found: dict) -> Exponent:
+    used = _inside(pairs, found)
     enough = len(used) >= LEAST_SETTINGS
     measured = None
     if enough:
-        logs = np.log([found[s].tau * s[1] for s in used])
-        without = np.log(np.stack([found[s].taus * s[1] for s in used], axis=1))
-        measured = slope([s[path.axis] for s in used], logs, without)
+        logs = np.log([found[n, m].tau * m for n, m in used])
+        without = np.log(np.stack([found[n, m].taus * m for n, m in used], axis=1))
+        measured = slope(_grown(along, used), logs, without)
     return Exponent(
         target=name,
         quantity="tau_es",
-        along=path.along,
+        along=along,
         measured=measured,
-        predicted=_predicted(path, used if enough else path.settings),
+        predicted=_predicted(along, used if enough else pairs),
         kind="equal",
         settings=len(used),
     )
 
 
-def _least(name: str, path: _Path, known: list[tuple[int, int]], found: dict) -> Exponent:
+def _least(name: TargetName, along: Along, pairs: Pairs, found: dict) -> Exponent:
     used, values, without = [], [], []
-    for n, m in known:
-        if not found[n, m].inside:
-            continue
+    for n, m in _inside(pairs, found):
         above, others = (found[n, m].kl - found[None, m].kl), found[n, m].kls - found[None, m].kls
         if number(above, others).low > 0 and others.min() > 0:
             used.append((n, m))
             values.append(np.log(above))
             without.append(np.log(others))
-    enough = len(used) >= LEAST_SETTINGS
-    x = [s[path.axis] for s in used]
-    low, high = _predicted(path, used if enough else path.settings)
+    enough, measured = len(used) >= LEAST_SETTINGS, None
+    if enough:
+        measured = slope(_grown(along, used), np.array(values), np.stack(without, axis=1))
+    low, high = _predicted(along, used if enough else pairs)
     return Exponent(
         target=name,
         quantity="KL_min",
-        along=path.along,
-        measured=slope(x, np.array(values), np.stack(without, axis=1)) if enough else None,
+        along=along,
+        measured=measured,
         predicted=(-low, -high),
         kind="at most",
         settings=len(used),
     )
 
 
-def slope(x: Sequence[float], logs: NDArray[np.float64], without: NDArray[np.float64]) -> Number:
+def slope(x: Sequence[float], logs: NDArray[np.float64], without: NDArray[np.float64]) -> Interval:
     """Least-squares exponent of values at x, from their logarithms (S,); without each (R, S).
 
     The interval holds what differs between replicates, not how far the values are from a power law.
@@ -246,7 +257,7 @@ def slope(x: Sequence[float], logs: NDArray[np.float64], without: NDArray[np.flo
     return number(float(logs @ share), without @ share)
 
 
-def terms(spec: Spec, name: str, measured: Measured) -> list[Exponent]:
+def terms(spec: Spec, name: TargetName, measured: Measured) -> list[Term]:
     """Power laws of each term of the bound: of sampling, of training and of approximation.
 
     ``tau^4/(m n) + tau^3/m^2`` bounds sampling. Along m it is taken in two ways: at the same
@@ -290,7 +301,7 @@ def _at_time(
     )
 
 
-def distances(spec: Spec, measured: Mapping[float, Measured]) -> list[Exponent]:
+def distances(spec: Spec, measured: Mapping[float, Measured]) -> list[Term]:
     """Power laws in mu of two modes of equal weights, given the arrays of each mu.
 
     The theory bounds KL by a polynomial in mu, and what no training removes by ``mu^2/m``.
@@ -321,14 +332,14 @@ def shift_minimum(spec: Spec, part: Measured, row: int) -> Minimum | None:
     return minimum(curves, spec.times)
 
 
-def _least_along_mu(along: str, mus: list[float], minima: list[Minimum | None]) -> Exponent:
+def _least_along_mu(along: str, mus: list[float], minima: list[Minimum | None]) -> Term:
     used = [(mu, best) for mu, best in zip(mus, minima, strict=True) if best and best.kls.min() > 0]
     measured = None
     if len(used) >= LEAST_SETTINGS:
         logs = np.log([best.kl for _, best in used])
         without = np.log(np.stack([best.kls for _, best in used], axis=1))
         measured = slope([mu for mu, _ in used], logs, without)
-    return Exponent(
+    return Term(
         target="shift",
         quantity="least KL",
         along=along,
@@ -340,19 +351,19 @@ def _least_along_mu(along: str, mus: list[float], minima: list[Minimum | None]) 
 
 
 def _term(
-    target: str,
-    quantity: str,
+    target: TargetName | Literal["shift"],
+    quantity: Literal["sampling", "training", "approximation"],
     along: str,
     x: Sequence[float],
     values: NDArray[np.float64],
     bound: tuple[float, float] | None,
-) -> Exponent:
+) -> Term:
     """Power law of values (R, S) at S settings x, which the theory bounds from above."""
     fit = None
     if len(x) >= LEAST_SETTINGS and (values > 0).all():
         curve = means(values, np.ones(values.shape, dtype=bool))
         fit = slope(x, np.log(curve.value), np.log(curve.without))
-    return Exponent(
+    return Term(
         target=target,
         quantity=quantity,
         along=along,

@@ -6,13 +6,13 @@ from numpy.typing import NDArray
 from twinscore import runs
 from twinscore.experiments.mixture.spec import Spec, forward, resolving_grid
 from twinscore.experiments.mixture.sweep import (
-    Arrays,
     densities,
     kl,
     population_loss,
     sampled_loss,
     score_error,
 )
+from twinscore.experiments.study import Arrays
 from twinscore.theory.densities import Learned
 from twinscore.theory.gradient_flow import gradient_flow
 from twinscore.theory.random_features import random_features

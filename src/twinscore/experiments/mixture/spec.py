@@ -4,8 +4,10 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from twinscore.results.base import Frozen
+from twinscore.results.mixture import TargetName
 from twinscore.theory.coordinates import Grid, standard_grid
 from twinscore.theory.nodes import TimeRule, time_rule
 from twinscore.theory.processes import Process, ramp, variance_preserving
@@ -23,11 +25,7 @@ EDGE = 4.0
 """Half the support of the bounded target; its standard deviation is 1.45."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ShiftSpec(_Model):
+class ShiftSpec(Frozen):
     """Modes far apart, and modes of unequal weights."""
 
     distances: tuple[float, ...] = (1.0, 3.0, 6.0, 10.0, 15.0)
@@ -83,7 +81,7 @@ class ShiftSpec(_Model):
         return equal + [(mu, weight) for mu in self.watched for weight in self.weights]
 
 
-class TwinsSpec(_Model):
+class TwinsSpec(Frozen):
     """Two training sets, two models: when do they agree?"""
 
     width: int = Field(default=128, ge=1, le=MOST_FEATURES)
@@ -94,12 +92,12 @@ class TwinsSpec(_Model):
     """Independent pairs."""
 
 
-class Spec(_Model):
+class Spec(Frozen):
     """Early stopping, capacity and modes shift of random-feature score models, solved exactly."""
 
     mu: float = Field(default=3.0, gt=0, le=FARTHEST)
     """The target has two Gaussian modes of variance 1 at -mu and mu."""
-    targets: tuple[Literal["mixture", "bounded"], ...] = ("mixture", "bounded")
+    targets: tuple[TargetName, ...] = ("mixture", "bounded")
     """Targets of the sweep: that mixture; a raised cosine on [-4, 4], of compact support."""
     sizes: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
     """Numbers of training samples n."""
@@ -137,7 +135,7 @@ class Spec(_Model):
 
     @field_validator("targets")
     @classmethod
-    def _targets(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+    def _targets(cls, values: tuple[TargetName, ...]) -> tuple[TargetName, ...]:
         if not values:
             raise ValueError("give one or more targets: mixture, bounded")
         return tuple(dict.fromkeys(values))

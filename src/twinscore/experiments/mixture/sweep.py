@@ -13,6 +13,8 @@ from twinscore.experiments.mixture.spec import (
     raised_cosine,
     resolving_grid,
 )
+from twinscore.experiments.study import Arrays
+from twinscore.results.mixture import TargetName
 from twinscore.theory.coordinates import Grid
 from twinscore.theory.densities import Learned
 from twinscore.theory.fokker_planck import reverse_sde
@@ -22,10 +24,8 @@ from twinscore.theory.random_features import RandomFeatures, random_features
 from twinscore.theory.score_matching import QuadraticLoss, quadratic_losses
 from twinscore.theory.targets import Target, two_modes
 
-Arrays = dict[str, NDArray]
 
-
-def measure(spec: Spec, name: str, replicate: int) -> Arrays:
+def measure(spec: Spec, name: TargetName, replicate: int) -> Arrays:
     """One replicate of the sweep of a target.
 
     Parameters
@@ -33,7 +33,7 @@ def measure(spec: Spec, name: str, replicate: int) -> Arrays:
     spec : Spec
         Sizes, widths and training times.
     name : str
-        ``mixture`` or ``bounded``.
+        Of the target.
     replicate : int
         Its number, of which samples and features depend.
 
@@ -68,7 +68,7 @@ def measure(spec: Spec, name: str, replicate: int) -> Arrays:
     return out | {"approximation": out["approximation"][:, 0]}
 
 
-def target_of(spec: Spec, name: str) -> Target:
+def target_of(spec: Spec, name: TargetName) -> Target:
     """The target of that name."""
     return two_modes(spec.mu) if name == "mixture" else raised_cosine()
 

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from twinscore import runs
 from twinscore.experiments.mixture.spec import Spec, forward, likelihood_rule, resolving_grid
-from twinscore.experiments.mixture.sweep import Arrays, densities, kl
+from twinscore.experiments.mixture.sweep import densities, kl
+from twinscore.experiments.study import Arrays
 from twinscore.theory.densities import Learned
 from twinscore.theory.gradient_flow import gradient_flow
 from twinscore.theory.nodes import TimeRule, empirical_nodes, population_nodes

@@ -1,21 +1,21 @@
-"""The study's result, and the curves its figures draw, from the arrays of all replicates."""
+"""What follows from the replicates: the result, the curves its figures draw, and its tables."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twinscore.experiments.intervals import columns, numbers
 from twinscore.experiments.mixture import fits, sweep
-from twinscore.experiments.mixture.results import (
-    Exponent,
-    Learned,
-    Number,
-    Result,
-    Shifted,
-    Stop,
-    Twin,
-)
+from twinscore.experiments.mixture.replicates import Condition, Task, conditions
 from twinscore.experiments.mixture.spec import Spec, forward, resolving_grid
-from twinscore.experiments.mixture.sweep import Arrays, Measured
+from twinscore.experiments.mixture.sweep import Measured
 from twinscore.experiments.mixture.twins import times as twin_times
+from twinscore.experiments.study import Arrays, Summary, csv_text
+from twinscore.results.base import Frozen, Interval
+from twinscore.results.mixture import DIAGONAL, Exponent, Learned, Result, Shifted, Stop, Twin
 from twinscore.theory.bounds import score_matching_bound
 from twinscore.theory.targets import Target, two_modes
 
@@ -23,27 +23,20 @@ HALF = 0.5
 """Share of a mode's mass below which the mode counts as lost."""
 MOST_START = 0.5
 """Share of the least KL above which ``KL(p_T || pi)`` is worth a word."""
+LEAST_REPLICATES = 2
+"""Of every condition: intervals are over replicates."""
 
 
-def assemble(spec: Spec, measured: dict[str, Measured]) -> tuple[Result, Arrays]:
-    """Fit everything.
-
-    Parameters
-    ----------
-    spec : Spec
-        The study.
-    measured : dict
-        Arrays with replicates along the first axis, by part and condition.
-
-    Returns
-    -------
-    Result, dict of str to array
-        What ``result.json`` and ``arrays.safetensors`` hold.
-    """
+def summarise(spec: Spec, done: Sequence[tuple[Task, Arrays]]) -> Summary[Result] | None:
+    """Fit everything; None while a condition has fewer than two replicates."""
+    counts = Counter(task.condition for task, _ in done)
+    if any(counts[condition] < LEAST_REPLICATES for condition in conditions(spec)):
+        return None
+    measured = _stacked(done)
     stops, exponents, terms = [], [], []
     arrays: Arrays = {"times": spec.times, "twin_times": twin_times(spec)}
     for name in spec.targets:
-        part = measured[f"sweep-{name}"]
+        part = measured["sweep", (name,)]
         found, minima = fits.stops(spec, name, part)
         stops += found
         exponents += fits.exponents(spec, name, minima)
@@ -51,12 +44,14 @@ def assemble(spec: Spec, measured: dict[str, Measured]) -> tuple[Result, Arrays]
         arrays |= _sweep_arrays(spec, name, part)
     shifted = []
     for mu, lighter in spec.shift.conditions:
-        part = measured[f"shift-{mu}-{lighter}"]
+        part = measured["shift", (mu, lighter)]
         shifted += _shifted(spec, mu, lighter, part)
         arrays |= _shift_arrays(spec, mu, lighter, part)
-    equal = {mu: measured[f"shift-{mu}-{HALF}"] for mu in spec.shift.distances}
-    terms += fits.distances(spec, equal)
-    arrays |= _twin_arrays(spec, measured["twins"])
+    terms += fits.distances(
+        spec, {mu: measured["shift", (mu, HALF)] for mu in spec.shift.distances}
+    )
+    twins = measured["twins", ()]
+    arrays |= _twin_arrays(twins)
     prior = {name: _prior(spec, sweep.target_of(spec, name), spec.rate) for name in spec.targets}
     cautions = _cautions(spec, prior, stops, shifted)
     converged = [part["converged"] for part in measured.values()]
@@ -70,9 +65,20 @@ def assemble(spec: Spec, measured: dict[str, Measured]) -> tuple[Result, Arrays]
         exponents=exponents,
         terms=terms,
         shifted=shifted,
-        twins=_twins(spec, measured["twins"]),
+        twins=_twins(spec, twins),
     )
-    return result, arrays
+    return Summary(result, arrays, {"levels.csv": _levels(result), "shift.csv": _shift(result)})
+
+
+def _stacked(done: Sequence[tuple[Task, Arrays]]) -> dict[Condition, Measured]:
+    """Arrays of each condition, replicates along the first axis."""
+    found = defaultdict(list)
+    for task, arrays in done:
+        found[task.condition].append(arrays)
+    return {
+        condition: {name: np.stack([arrays[name] for arrays in each]) for name in each[0]}
+        for condition, each in found.items()
+    }
 
 
 def _prior(spec: Spec, target: Target, rate: float) -> float:
@@ -117,7 +123,7 @@ def _banded(curve: fits.Means) -> NDArray[np.float64]:
         return np.stack([curve.value, curve.value / factor, curve.value * factor])
 
 
-def _number(values: NDArray[np.float64]) -> Number:
+def _number(values: NDArray[np.float64]) -> Interval:
     """Mean of positive values (R,) of all replicates."""
     curve = fits.means(values, np.ones(values.shape, dtype=bool))
     return fits.positive(float(curve.value), curve.without)
@@ -208,7 +214,7 @@ def _learned_at(there: NDArray[np.bool_], times: NDArray[np.float64]) -> Learned
     )
 
 
-def _twin_arrays(spec: Spec, part: Measured) -> Arrays:
+def _twin_arrays(part: Measured) -> Arrays:
     out = {
         f"twins/{key}": _everywhere(part[key]) for key in ("variance", "variance_shared", "error")
     }
@@ -227,7 +233,7 @@ def _twins(spec: Spec, part: Measured) -> list[Twin]:
             continue
         best = int(np.nanargmin(curves.value[i]))
 
-        def at(key: str, k: int, row: int = i) -> Number:
+        def at(key: str, k: int, row: int = i) -> Interval:
             curve = everywhere[key]
             return fits.positive(curve.value[row, k], curve.without[:, row, k])
 
@@ -257,7 +263,7 @@ def _verdict(
         f"[{e.measured.low:.2f}, {e.measured.high:.2f}]"
         f" (theory {e.predicted[0]:+.1f}: {e.answer})"
         for e in exponents
-        if e.target == name and e.along == "m = n" and e.measured
+        if e.target == name and e.along == DIAGONAL and e.measured
     ]
     one = [s for s in stops if s.target == name and s.n == spec.sizes[0]][-1:]
     text = " and ".join(said) + " along m = n" if said else "too few minima for an exponent"
@@ -273,3 +279,38 @@ def _verdict(
             f"with infinitely many samples to {far[1].kl.value:.2g}"
         )
     return "; ".join([text, *cautions]) + "."
+
+
+def _levels(result: Result) -> str:
+    """Best stopping for every target, n and m, as CSV; n is empty for infinitely many."""
+    names = ("tau", "kl", "floor")
+    header = ["target", "n", "m", *columns(names), "last", "inside", "left_out"]
+    rows = [
+        [s.target, s.n, s.m, *_values(s, names), _text(s.last), int(s.inside), s.left_out]
+        for s in result.stops
+    ]
+    return csv_text(header, rows)
+
+
+def _shift(result: Result) -> str:
+    """What each mixture cost and when its modes are there, as CSV; n is empty for infinitely many.
+
+    ``left_at`` and ``right_at`` are medians over replicates, empty for a mode that is lost.
+    """
+    names = ("kl", "approximation", "training")
+    header = ["mu", "lighter", "n", "tau", *columns(names), "prior", "left_at", "right_at"]
+    rows: list[list[Any]] = []
+    for s in result.shifted:
+        times = [_text(at and at.median) for at in s.learned_at or (None, None)]
+        rows.append(
+            [s.mu, s.lighter, s.n, _text(s.tau), *_values(s, names), _text(s.prior), *times]
+        )
+    return csv_text(header, rows)
+
+
+def _values(row: Frozen, names: Iterable[str]) -> list[str]:
+    return [_text(value) for name in names for value in numbers(getattr(row, name))]
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
