@@ -10,9 +10,9 @@ import yaml
 from twinscore import cli, environment
 from twinscore.denoisers import NetworkSpec
 from twinscore.experiments import comparison, eigenbasis, extremes, harmonics, transition
-from twinscore.experiments.drawing import SamplingSpec
 from twinscore.report import page, reading, style, transition_words
 from twinscore.report.content import HOLDS, HOLDS_NOT
+from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingSpec
 
 SPEC = transition.Spec(

@@ -17,9 +17,9 @@ from twinscore import environment, images, runs
 from twinscore.denoisers import NetworkSpec, load
 from twinscore.errors import InputError
 from twinscore.experiments import budget, transition
-from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.transition import Result, Spec
 from twinscore.report import page, style
+from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingError, TrainingSpec
 
 SIGMAS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0]

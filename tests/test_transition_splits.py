@@ -11,9 +11,9 @@ from twinscore.cli import main
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
 from twinscore.experiments import transition
-from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.transition import Spec
 from twinscore.report import reading, transition_words
+from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingSpec
 
 SPEC = Spec(

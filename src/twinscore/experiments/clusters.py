@@ -19,7 +19,6 @@ from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments import twins
-from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.estimates import Needs, of_trainings, refuse_trainings, sampling_needs
 from twinscore.experiments.folders import remembered
 from twinscore.experiments.intervals import of_values
@@ -30,6 +29,7 @@ from twinscore.images import Clusters, ImageSet, Pair
 from twinscore.results.base import Frozen
 from twinscore.results.clusters import Curve, Data, Dynamics, Measured, Result, Side
 from twinscore.runs import derive_seed
+from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingSpec, history
 from twinscore.training.fit import HISTORY
 from twinscore.training.history import SIGMAS

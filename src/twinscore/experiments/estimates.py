@@ -16,7 +16,7 @@ from twinscore.denoisers import NetworkSpec, build
 from twinscore.environment import Execution, on_cpu
 from twinscore.execution import torch_threads
 from twinscore.experiments import budget
-from twinscore.experiments.drawing import evaluations
+from twinscore.sampling.spec import evaluations
 from twinscore.training import TrainingSpec, fit, single_device
 from twinscore.training.fit import SHOWN
 from twinscore.training.history import SIGMAS

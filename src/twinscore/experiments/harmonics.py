@@ -15,12 +15,11 @@ from torch import Tensor
 from twinscore.analysis import harmonics
 from twinscore.analysis.jacobian import linearise
 from twinscore.denoisers import Checkpoint
-from twinscore.denoisers.checkpoint import WEIGHTS
+from twinscore.denoisers.checkpoint import WEIGHTS, model_digest
 from twinscore.environment import Execution
 from twinscore.errors import InputError, one_line
 from twinscore.execution import Report
 from twinscore.experiments import budget
-from twinscore.experiments.drawing import model_digest
 from twinscore.experiments.eigenbasis import DENSE, Basis, measure, noise
 from twinscore.experiments.estimates import NOTHING, Estimate, by_the_clock, core_seconds, counted
 from twinscore.experiments.folders import remembered

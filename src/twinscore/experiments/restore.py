@@ -14,11 +14,11 @@ from torch import Tensor
 
 from twinscore import runs
 from twinscore.denoisers import Checkpoint, denoise, psnr
+from twinscore.denoisers.checkpoint import model_digest, sized
 from twinscore.environment import Execution
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments import budget
-from twinscore.experiments.drawing import SamplingSpec, evaluations, model_digest, sized
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds, counted
 from twinscore.experiments.single import Whole, of_one
 from twinscore.experiments.study import Arrays, Summary
@@ -28,6 +28,7 @@ from twinscore.results.base import Frozen
 from twinscore.results.restore import Result, Score
 from twinscore.sampling import (
     Operator,
+    SamplingSpec,
     Solves,
     completed,
     conditioned,
@@ -38,6 +39,7 @@ from twinscore.sampling import (
     projected,
     reverse_diffusion,
 )
+from twinscore.sampling.spec import evaluations
 from twinscore.training import single_device
 
 RUNAWAY = 10.0

@@ -15,7 +15,6 @@ from twinscore import runs
 from twinscore.denoisers import NetworkSpec
 from twinscore.execution import Report
 from twinscore.experiments import budget, comparison, splits, twins
-from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.estimates import Needs, sampling_needs
 from twinscore.experiments.extremes import add_harmonics
 from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, write_images
@@ -23,6 +22,7 @@ from twinscore.experiments.trials import Trial, distinct, open_images
 from twinscore.images import ImageSet, Twins
 from twinscore.results.base import Frozen
 from twinscore.results.transition import Data, Level, Result
+from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingSpec
 
 

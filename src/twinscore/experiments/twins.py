@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from twinscore.analysis.denoising import psnr_table
 from twinscore.denoisers import Checkpoint
 from twinscore.execution import Report
-from twinscore.experiments.drawing import draw
 from twinscore.experiments.trials import Trial, open_images
 from twinscore.runs import derive_seed
+from twinscore.sampling.samples import draw
 from twinscore.training import single_device
 from twinscore.training.history import SIGMAS
 
