@@ -14,7 +14,7 @@ from twinscore import images as image_sets
 from twinscore import runs
 from twinscore.denoisers import NetworkSpec
 from twinscore.execution import Report
-from twinscore.experiments import budget, comparison, splits, twins
+from twinscore.experiments import comparison, splits, twins
 from twinscore.experiments.estimates import Needs, sampling_needs
 from twinscore.experiments.extremes import add_harmonics
 from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, write_images
@@ -23,7 +23,7 @@ from twinscore.images import ImageSet, Twins
 from twinscore.results.base import Frozen
 from twinscore.results.transition import Data, Level, Result
 from twinscore.sampling import SamplingSpec
-from twinscore.training import TrainingSpec
+from twinscore.training import TrainingSpec, memory
 
 
 class Spec(Frozen):
@@ -221,7 +221,7 @@ def needs(spec: Spec) -> Needs:
     held = (2 * spec.replicates + 3) * max(spec.sizes) * image
     return replace(
         need,
-        before=(budget.Demand("the comparison", budget.available_memory("cpu"), 0, held, 2),),
+        before=(memory.Demand("the comparison", memory.available_memory("cpu"), 0, held, 2),),
         stored=need.stored + 2 * spec.samples * image / spec.replicates,
     )
 
