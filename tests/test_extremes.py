@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from twinscore import cli, environment
+from twinscore.analysis import eigenbasis
 from twinscore.denoisers import NetworkSpec
-from twinscore.experiments import comparison, eigenbasis, extremes, harmonics, transition
+from twinscore.experiments import comparison, extremes, harmonics, transition
 from twinscore.report import page, reading, style, transition_words
 from twinscore.report.content import HOLDS, HOLDS_NOT
 from twinscore.sampling import SamplingSpec

@@ -11,11 +11,11 @@ import torch
 from safetensors.numpy import load_file
 
 from twinscore import cli, images
-from twinscore.analysis import jacobian
+from twinscore.analysis import eigenbasis, jacobian
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, save
 from twinscore.denoisers.closed_form import Empirical
 from twinscore.errors import InputError
-from twinscore.experiments import eigenbasis, harmonics
+from twinscore.experiments import harmonics
 from twinscore.report import eigenvectors, page, reading, style
 from twinscore.report import harmonics as report
 from twinscore.training import memory

@@ -12,14 +12,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from twinscore.analysis import harmonics
+from twinscore.analysis import subspaces
+from twinscore.analysis.eigenbasis import DENSE, Basis, measure, noise
 from twinscore.analysis.jacobian import linearise
 from twinscore.denoisers import Checkpoint
 from twinscore.denoisers.checkpoint import WEIGHTS, model_digest
 from twinscore.environment import Execution
 from twinscore.errors import InputError, one_line
 from twinscore.execution import Report
-from twinscore.experiments.eigenbasis import DENSE, Basis, measure, noise
 from twinscore.experiments.estimates import NOTHING, Estimate, by_the_clock, core_seconds, counted
 from twinscore.experiments.folders import remembered
 from twinscore.experiments.study import Arrays, Study, Summary
@@ -269,7 +269,7 @@ def _agreement(spec: Spec, bases: Sequence[dict[float, Arrays]]) -> list[Agreeme
     for sigma in bases[0]:
         for count in _dimensions(spec):
             one, other = (_vectors(levels[sigma])[:count] for levels in bases)
-            angles = harmonics.agreement(one, other)
+            angles = subspaces.agreement(one, other)
             found.append(
                 Agreement(sigma=sigma, dimensions=count, shared=angles.shared, chance=angles.chance)
             )
@@ -282,16 +282,16 @@ def _fixed(spec: Spec, model: str, vectors: Tensor, shape: torch.Size) -> list[F
     noise = torch.randn(vectors.shape, generator=generator, dtype=torch.float64)
     random = torch.linalg.qr(noise.T).Q.T
     images = vectors.view(-1, *shape)
-    bases = {"cosines": harmonics.dct(images)}
+    bases = {"cosines": subspaces.dct(images)}
     with suppress(ValueError):  # odd or short sides
-        bases["wavelets"] = harmonics.wavelet(images)
+        bases["wavelets"] = subspaces.wavelet(images)
     return [
         Fixed(
             model=model,
             basis=name,
             dimensions=count,
-            shared=harmonics.agreement_with_basis(coefficients[:count]).shared,
-            chance=harmonics.agreement_with_basis(random[:count]).shared,
+            shared=subspaces.agreement_with_basis(coefficients[:count]).shared,
+            chance=subspaces.agreement_with_basis(random[:count]).shared,
         )
         for name, coefficients in bases.items()
         for count in _dimensions(spec)
