@@ -16,11 +16,11 @@ from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
 from twinscore.experiments import clusters
 from twinscore.experiments.clusters import Spec
-from twinscore.experiments.likelihood import LikelihoodSpec
 from twinscore.images import ImageSet, from_pixels
 from twinscore.report import page, style
 from twinscore.results.clusters import Result
 from twinscore.sampling import SamplingSpec
+from twinscore.sampling.bits import LikelihoodSpec
 from twinscore.training import TrainingSpec, memory
 
 MEASURED = {
