@@ -13,7 +13,8 @@ import argparse
 import numpy as np
 
 from twinscore.denoisers import load
-from twinscore.experiments.drawing import SamplingSpec, draw
+from twinscore.sampling import SamplingSpec
+from twinscore.sampling.samples import draw
 
 SAMPLERS = {
     "dpm, 20 steps": SamplingSpec(),

@@ -18,7 +18,8 @@ from safetensors.numpy import load_file
 from twinscore import images, runs
 from twinscore.denoisers import load
 from twinscore.experiments import comparison
-from twinscore.experiments.drawing import SamplingSpec, draw
+from twinscore.sampling import SamplingSpec
+from twinscore.sampling.samples import draw
 
 SAMPLERS = {
     "standard": SamplingSpec(),

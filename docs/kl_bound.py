@@ -13,9 +13,9 @@ from torch import Tensor
 
 from twinscore.analysis.levels import LevelIntegral
 from twinscore.analysis.optimality import (
-    Drawn,
     Gaps,
     KLBound,
+    LazyImages,
     gaps,
     kl_bound,
     kl_bound_between_twins,
@@ -76,7 +76,7 @@ def row(name: str, found: LevelIntegral) -> None:
     print(f"| {name} | {value} | {found.quadrature_error:.1g} | {len(found.sigmas)} |", flush=True)
 
 
-def print_gaps(name: str, denoiser: Denoiser, best: Denoiser, images: Drawn) -> None:
+def print_gaps(name: str, denoiser: Denoiser, best: Denoiser, images: LazyImages) -> None:
     found = gaps(denoiser, best, images, LEVELS, seed=SEED)
     for k, sigma in enumerate(LEVELS):
         cells = [
@@ -86,7 +86,7 @@ def print_gaps(name: str, denoiser: Denoiser, best: Denoiser, images: Drawn) -> 
         print(f"| {name} | {sigma:g} | {' | '.join(cells)} |", flush=True)
 
 
-def print_twins(twins: list[Denoiser], best: Denoiser, images: Drawn) -> None:
+def print_twins(twins: list[Denoiser], best: Denoiser, images: LazyImages) -> None:
     split = twin_errors(twins, images, LEVELS, seed=SEED)
     least = gaps(best, lambda y, sigma: torch.zeros_like(y), images, LEVELS, seed=SEED)
     for k, sigma in enumerate(LEVELS):
@@ -134,7 +134,7 @@ def draw_figure(path: Path, bounds: dict[str, KLBound]) -> None:
 def main() -> None:
     law = mixture_law(SIZE, COMPONENTS, seed=SEED)
     best = optimal(law)
-    images = Drawn(lambda indices: mixture(indices, law, seed=SEED)[0], IMAGES)
+    images = LazyImages(lambda indices: mixture(indices, law, seed=SEED)[0], IMAGES)
     networks = {f"UNet, {steps} steps": trained(law, steps, 0) for steps in STEPS}
     denoisers = networks | {"Gaussian of the same moments": moments(law)}
     bounds = {

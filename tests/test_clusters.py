@@ -14,14 +14,14 @@ from twinscore import environment, images
 from twinscore.analysis.statistics import mean_interval
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
-from twinscore.experiments import budget, clusters
+from twinscore.experiments import clusters
 from twinscore.experiments.clusters import Spec
-from twinscore.experiments.drawing import SamplingSpec
-from twinscore.experiments.likelihood import LikelihoodSpec
 from twinscore.images import ImageSet, from_pixels
 from twinscore.report import page, style
 from twinscore.results.clusters import Result
-from twinscore.training import TrainingSpec
+from twinscore.sampling import SamplingSpec
+from twinscore.sampling.bits import LikelihoodSpec
+from twinscore.training import TrainingSpec, memory
 
 MEASURED = {
     *("gap", "test_psnr", "twin_similarity", "memorised_fraction", "elsewhere"),
@@ -265,7 +265,7 @@ def test_what_is_left_is_estimated_and_what_does_not_fit_is_refused(
 ):
     said = (finished.folder / "log.txt").read_text()
     assert said.index("estimate: 8 networks: about") < said.index("step 1 of 12")
-    monkeypatch.setattr(budget, "available_memory", lambda device: 40 * 64**2)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 40 * 64**2)
     with pytest.raises(InputError, match=r"data: size 8 needs about .* for 1 covariance .* fits"):
         clusters.run(TINY, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()

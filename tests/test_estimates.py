@@ -8,8 +8,8 @@ import torch
 from twinscore import environment
 from twinscore.denoisers import NetworkSpec
 from twinscore.environment import Execution
-from twinscore.experiments import budget, estimates
-from twinscore.training import TrainingSpec
+from twinscore.experiments import estimates
+from twinscore.training import TrainingSpec, memory, timing
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
 
@@ -34,11 +34,11 @@ def clock(monkeypatch):
                 now[0] += WARM_UP * (step == 1) + OVERHEAD + seconds * spec.batch
                 on_step(step, None)
 
-        monkeypatch.setattr(estimates, "fit", fit)
+        monkeypatch.setattr(timing, "fit", fit)
         return trained
 
-    monkeypatch.setattr(estimates.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(estimates, "single_device", lambda name: None)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing, "single_device", lambda name: None)
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
     monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
     return ticking
@@ -46,7 +46,7 @@ def clock(monkeypatch):
 
 def seconds_of(batch, device="cpu", threads=1):
     training = TrainingSpec(steps=1000, batch=batch, evaluations=3)
-    return estimates.training_seconds(NETWORK, training, SHAPE, device, threads=threads)
+    return timing.training_seconds(NETWORK, training, SHAPE, device, threads=threads)
 
 
 def steps_of(batch):
@@ -81,7 +81,7 @@ def test_threads_are_those_of_a_worker(clock, device, factor):
 
 def test_slow_steps_are_few(clock, monkeypatch):
     made = []
-    monkeypatch.setattr(estimates.statistics, "median", lambda laps: made.extend(laps) or 1.0)
+    monkeypatch.setattr(timing.statistics, "median", lambda laps: made.extend(laps) or 1.0)
     clock(1.0)
     seconds_of(8)
     assert made == pytest.approx([8 + OVERHEAD])
@@ -90,7 +90,7 @@ def test_slow_steps_are_few(clock, monkeypatch):
 def test_a_real_training_is_timed_with_its_average():
     """Whatever the machine is busy with: more than nothing, and steps count."""
     for training in (TrainingSpec(batch=2), TrainingSpec(batch=2, ema=0.9, clip=1.0)):
-        found = estimates.training_seconds(NETWORK, training, (3, 8, 8), "cpu", threads=1)
+        found = timing.training_seconds(NETWORK, training, (3, 8, 8), "cpu", threads=1)
         assert 0 < found / training.steps < 60
 
 
@@ -144,10 +144,10 @@ def test_trainings_count_what_is_measured_and_kept(clock, monkeypatch):
     def estimate(left, **more):
         return estimates.of_trainings(lambda spec: estimates.Needs(SHAPE, **more), spec, left, how)
 
-    plain, cost = estimate(4), budget.cost(NETWORK, 8, SHAPE)
+    plain, cost = estimate(4), memory.cost(NETWORK, 8, SHAPE)
     each = (OVERHEAD + 0.008) * steps_of(8)
     assert plain.seconds == pytest.approx(2 * each)
-    assert plain.memory == 2 * (budget.PROCESS + cost.total)
+    assert plain.memory == 2 * (memory.PROCESS + cost.total)
     assert plain.disk == 4 * cost.parameters + 2 * cost.weights
     assert estimate(4, passes=8000).seconds == pytest.approx(2 * each * 4 / 3)
     assert estimate(4, seconds=lambda device: 7.0).seconds == pytest.approx(2 * (each + 7))

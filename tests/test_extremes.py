@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from twinscore import cli, environment
+from twinscore.analysis import eigenbasis
 from twinscore.denoisers import NetworkSpec
-from twinscore.experiments import comparison, eigenbasis, extremes, harmonics, transition
-from twinscore.experiments.drawing import SamplingSpec
-from twinscore.report import page, reading, style, transition_words
+from twinscore.experiments import comparison, extremes, harmonics, transition
+from twinscore.report import page, reading, style, transition_content
 from twinscore.report.content import HOLDS, HOLDS_NOT
+from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingSpec
 
 SPEC = transition.Spec(
@@ -123,4 +124,4 @@ def test_a_run_without_both_ends_has_none(tmp_path):
     assert done.result.harmonics is None
     assert not (tmp_path / "harmonics").exists()
     assert "spectrum" not in page.figures(tmp_path)
-    assert transition_words.content(reading.read(tmp_path)).parts == ()
+    assert transition_content.content(reading.read(tmp_path)).parts == ()

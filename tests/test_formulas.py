@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from twinscore import sampling
-from twinscore.analysis.harmonics import shrinkage
+from twinscore.analysis.eigenbasis import shrinkage
 from twinscore.analysis.jacobian import full, linearise, symmetric_eigenpairs
 from twinscore.analysis.slopes import slope
 from twinscore.analysis.sure import risk

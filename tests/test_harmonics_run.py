@@ -11,13 +11,14 @@ import torch
 from safetensors.numpy import load_file
 
 from twinscore import cli, images
-from twinscore.analysis import jacobian
+from twinscore.analysis import eigenbasis, jacobian
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, save
 from twinscore.denoisers.closed_form import Empirical
 from twinscore.errors import InputError
-from twinscore.experiments import budget, eigenbasis, harmonics
+from twinscore.experiments import harmonics
 from twinscore.report import eigenvectors, page, reading, style
 from twinscore.report import harmonics as report
+from twinscore.training import memory
 
 SMALL = NetworkSpec(width=4, levels=1)
 BASES = ("cosines", "wavelets")
@@ -372,7 +373,7 @@ def test_the_estimate_grows_with_what_is_left(pair, models, tmp_path, monkeypatc
 
 def test_too_large_an_image_is_refused(monkeypatch, tmp_path):
     spec = harmonics.Spec(model="threshold:cosines", data="digits,size=48", vectors=40)
-    monkeypatch.setattr(budget, "available_memory", lambda device: 4 * 10**6)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 4 * 10**6)
     with pytest.raises(InputError, match=r"data: size 48 needs about .* for 40 eigenvectors .*16"):
         harmonics.run(spec, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()

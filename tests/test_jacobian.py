@@ -192,7 +192,7 @@ def test_a_product_that_fails_its_test_falls_to_autograd():
 
 @pytest.mark.parametrize("kind", [UNet, BFCNN])
 def test_networks_without_additive_terms_equal_their_own_linearisation(kind):
-    from twinscore.analysis.harmonics import homogeneity
+    from twinscore.analysis.eigenbasis import homogeneity
 
     made, y = network(kind, width=4), normal(2, 1, 9, 8)
     assert (homogeneity(linearise(made, y)) <= 1e-14).all()  # rounding over some 20 layers

@@ -9,8 +9,8 @@ from twinscore.denoisers.closed_form.empirical import Empirical
 from twinscore.denoisers.closed_form.gaussian import Gaussian
 from twinscore.denoisers.closed_form.mixture import GaussianMixture
 from twinscore.denoisers.layers import generator_of
-from twinscore.experiments.likelihood import LikelihoodSpec, bits_per_dimension
 from twinscore.runs import derive_seed
+from twinscore.sampling.bits import LikelihoodSpec, bits_per_dimension
 
 EXACT = LikelihoodSpec(probes=None)
 

@@ -9,11 +9,11 @@ from PIL import Image
 
 from twinscore import cli, images
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, fitted, load, save
+from twinscore.denoisers.checkpoint import model_digest, sized
 from twinscore.denoisers.layers import generator_of
 from twinscore.denoisers.shrinkage import Bandlets, Cosines, Thresholding, Wavelets, hard, soft
 from twinscore.errors import InputError
 from twinscore.experiments import harmonics
-from twinscore.experiments.drawing import model_digest, sized
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
 

@@ -15,7 +15,7 @@ from twinscore.analysis import tangent
 from twinscore.denoisers import Checkpoint, NetworkSpec
 from twinscore.denoisers.closed_form import Disc, disc_tangent
 from twinscore.errors import InputError
-from twinscore.experiments import budget, manifold, study
+from twinscore.experiments import manifold, study
 from twinscore.experiments.folders import Done
 from twinscore.experiments.manifold import Spec
 from twinscore.images.synthetic import discs
@@ -23,7 +23,7 @@ from twinscore.report import manifold as drawn
 from twinscore.report import page, reading, style
 from twinscore.report.content import HOLDS_NOT, HOLDS_SYNTHETIC
 from twinscore.results.base import Interval
-from twinscore.training import TrainingSpec
+from twinscore.training import TrainingSpec, memory
 
 SPEC = Spec(
     size=8,
@@ -259,10 +259,10 @@ def test_the_estimate_is_said_before_training(finished):
 
 def test_memory_that_does_not_suffice_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     large = SPEC.model_copy(update={"size": 80, "radius": None, "exact": 0})
-    monkeypatch.setattr(budget, "available_memory", lambda device: 10**9)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10**9)
     with pytest.raises(InputError, match=r"^size: 80 needs about 2\.0 GB .* size 64 fits$"):
         manifold.run(large, tmp_path / "run", device="cpu", workers=1)
-    monkeypatch.setattr(budget, "available_memory", lambda device: 10**4)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10**4)
     with pytest.raises(InputError, match=r"training\.batch"):
         manifold.run(SPEC, tmp_path / "run", device="cpu", workers=1)
     assert list(tmp_path.iterdir()) == []

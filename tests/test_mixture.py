@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from twinscore.cli import main
 from twinscore.environment import Execution
 from twinscore.errors import InputError
-from twinscore.experiments import budget, mixture
+from twinscore.experiments import mixture
 from twinscore.experiments.folders import Done
 from twinscore.experiments.mixture import cost, replicates, shift, summary, sweep
 from twinscore.experiments.mixture.spec import ShiftSpec, Spec, TwinsSpec
@@ -22,6 +22,7 @@ from twinscore.results.base import Interval
 from twinscore.results.mixture import Along, Varied
 from twinscore.theory.densities import Learned
 from twinscore.theory.targets import gaussian_mixture, two_modes
+from twinscore.training import memory
 
 SMALL = Spec(
     sizes=(16, 64, 256),
@@ -119,7 +120,7 @@ def test_what_is_fitted_along_is_read_as_it_is_written():
 
 
 def test_features_that_do_not_fit_the_memory_are_refused_with_those_that_do(monkeypatch):
-    monkeypatch.setattr(budget, "available_memory", lambda device: 10**9)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10**9)
     cost.refuse(SMALL, "cpu", 2)
     spec = SMALL.model_copy(update={"widths": (8, 4096)})
     with pytest.raises(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from twinscore.analysis.levels import integrate_levels
 from twinscore.analysis.optimality import (
-    Drawn,
+    LazyImages,
     gaps,
     kl_bound,
     kl_bound_between_twins,
@@ -198,7 +198,7 @@ def test_images_may_be_drawn_and_batches_do_not_matter():
     x = normal(50, (1, 2, 2))
     p, q = random_gaussian(0, (1, 2, 2)), random_gaussian(3, (1, 2, 2))
     whole = kl_bound(q, p, x, **ENDS)
-    drawn = Drawn(lambda indices: x[list(indices)], 50)
+    drawn = LazyImages(lambda indices: x[list(indices)], 50)
     parts = kl_bound(q, p, drawn, **ENDS, batch=7)
     # rounding of products of other sizes
     np.testing.assert_allclose(parts.gaps, whole.gaps, rtol=1e-12)

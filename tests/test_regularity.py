@@ -15,13 +15,13 @@ from twinscore.analysis.slopes import fitted_slope, slope
 from twinscore.denoisers import NetworkSpec
 from twinscore.denoisers.closed_form import StationaryGaussian
 from twinscore.errors import InputError
-from twinscore.experiments import budget, estimates, regularity
+from twinscore.experiments import estimates, regularity
 from twinscore.experiments.regularity import METHODS, STUDY, Spec
 from twinscore.images import load
 from twinscore.images.synthetic import field_law, mixture
 from twinscore.report import content, page, style
 from twinscore.results.regularity import Result
-from twinscore.training import TrainingSpec
+from twinscore.training import TrainingSpec, memory
 
 SPEC = Spec(
     alphas=(3.0, 1.0),
@@ -113,7 +113,7 @@ def test_asymmetry_is_that_of_the_whole_difference(upper, asymmetry):
 
 def test_memory_of_a_training_is_counted_as_torch_keeps_it():
     network = NetworkSpec(kind="bf_cnn", width=8, layers=3)
-    small, large = (budget.cost(network, batch, (1, 16, 16), held=7) for batch in (4, 8))
+    small, large = (memory.cost(network, batch, (1, 16, 16), held=7) for batch in (4, 8))
     maps = 4 * 4 * 16 * 16  # bytes of a batch's map of one channel
     # Inputs of the three convolutions, and input and output of the one norm: 1, 8, 8, 8 and 8
     # channels, of which an output is the next input.
@@ -321,7 +321,7 @@ def test_shipped_specs_are_read(name, stated, capsys):
 def test_a_spec_that_does_not_fit_memory_is_refused_with_the_size_that_fits(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(budget, "available_memory", lambda device: 2 * 10**9)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 2 * 10**9)
     out = tmp_path / "run"
     words = ["regularity", "--spec", "paper-c-alpha", "--out", str(out), "--device", "cpu"]
     assert cli.main(words) == 2
@@ -330,10 +330,10 @@ def test_a_spec_that_does_not_fit_memory_is_refused_with_the_size_that_fits(
     fits = int(line.split("size ")[-1].split(" fits")[0])
     assert not out.exists()
     network, shape = NetworkSpec(), (1, fits, fits)
-    needed = budget.cost(network, 512, shape, held=100_000, jacobians=1)
-    budget.require_memory(needed, fits, "cpu", 1)
+    needed = memory.cost(network, 512, shape, held=100_000, jacobians=1)
+    memory.require_memory(needed, fits, "cpu", 1)
     with pytest.raises(InputError):
-        budget.require_memory(needed, fits, "cpu", 3)
+        memory.require_memory(needed, fits, "cpu", 3)
 
 
 def test_a_jacobian_that_does_not_fit_memory_is_refused(tmp_path, capsys, monkeypatch):
@@ -342,7 +342,7 @@ def test_a_jacobian_that_does_not_fit_memory_is_refused(tmp_path, capsys, monkey
     words = ["regularity", "--size", "512", "--training.batch", "1", "--workers", "1"]
     words += ["--network.width", "1", "--network.levels", "1", "--out", str(out)]
     for free, hint in ((2 * 10**9, "size 80 fits"), (10**6, "no size fits")):
-        monkeypatch.setattr(budget, "available_memory", lambda device, free=free: free)
+        monkeypatch.setattr(memory, "available_memory", lambda device, free=free: free)
         assert cli.main([*words, "--device", "cpu"]) == 2
         [line] = capsys.readouterr().err.splitlines()
         assert line.split("; ")[1].startswith(hint), line
@@ -351,14 +351,14 @@ def test_a_jacobian_that_does_not_fit_memory_is_refused(tmp_path, capsys, monkey
 
 
 def test_a_jacobian_is_formed_on_the_device_and_decomposed_on_the_host(monkeypatch):
-    needed = budget.Cost(weights=0, activations=1, images=0, entries=32**4)
+    needed = memory.Cost(weights=0, activations=1, images=0, entries=32**4)
     for scarce, free in (("cuda", 4 * 32**4), ("cpu", 44 * 32**4)):
-        memory = {"cuda": 10**12, "cpu": 10**12} | {scarce: free}
-        monkeypatch.setattr(budget, "available_memory", memory.get)
-        budget.require_memory(needed, 32, "cuda", 1)
-        memory[scarce] -= 1
+        there = {"cuda": 10**12, "cpu": 10**12} | {scarce: free}
+        monkeypatch.setattr(memory, "available_memory", there.get)
+        memory.require_memory(needed, 32, "cuda", 1)
+        there[scarce] -= 1
         with pytest.raises(InputError, match=r"1 Jacobian and .* size 24 fits$"):
-            budget.require_memory(needed, 32, "cuda", 1)
+            memory.require_memory(needed, 32, "cuda", 1)
 
 
 def test_only_a_processor_is_shared_out_among_workers_and_threads(monkeypatch):

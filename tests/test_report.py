@@ -19,11 +19,11 @@ from safetensors.numpy import load_file, save_file
 from twinscore import environment
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
-from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.transition import Spec, run
 from twinscore.report import page, pictures, reading, style, transition
 from twinscore.report.content import HOLDS, HOLDS_NOT
 from twinscore.runs import write_json
+from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingSpec
 
 SPEC = Spec(

@@ -11,10 +11,10 @@ from safetensors.numpy import load_file
 from twinscore import cli
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
 from twinscore.errors import InputError
-from twinscore.experiments import budget, restore
+from twinscore.experiments import restore
 from twinscore.images import load, picture
 from twinscore.sampling import probability_flow
-from twinscore.training import TrainingSpec, fit, single_device
+from twinscore.training import TrainingSpec, fit, memory, single_device
 
 SMALL = NetworkSpec(width=4, levels=1)
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_restored_is_one_line(model, digit, tmp_path, fields, say
 
 
 def test_random_images_that_do_not_fit_the_memory_are_refused(model, digit, tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "available_memory", lambda device: 10**6)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10**6)
     spec = spec_of(model, digit, task="compressive_sensing", size=64)
     with pytest.raises(InputError, match=r"size: 64 needs about .* GB for random images .*size 16"):
         restore.run(spec, tmp_path / "run")

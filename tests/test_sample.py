@@ -10,16 +10,10 @@ from pydantic import ValidationError
 
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
 from twinscore.errors import InputError
-from twinscore.experiments import drawing, sample
-from twinscore.experiments.drawing import (
-    QUALITIES,
-    SamplingSpec,
-    batch_for,
-    draw,
-    draw_batch,
-    evaluations,
-)
-from twinscore.sampling import noise
+from twinscore.experiments import sample
+from twinscore.sampling import SamplingSpec, noise, samples
+from twinscore.sampling.samples import batch_for, draw, draw_batch
+from twinscore.sampling.spec import QUALITIES, evaluations
 
 SMALL = NetworkSpec(width=3, levels=1)
 SHAPE = (1, 6, 6)
@@ -108,7 +102,7 @@ def test_paths_that_are_lost_are_black_and_counted(checkpoint, monkeypatch):
         out[1] = torch.nan
         return out
 
-    monkeypatch.setattr(drawing.sampling, "probability_flow", diverging)
+    monkeypatch.setattr(samples, "probability_flow", diverging)
     x, lost = draw_batch(checkpoint, np.arange(3), SamplingSpec(), size=3)
     assert lost == 1
     assert (x[1] == 0).all()

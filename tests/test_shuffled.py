@@ -13,12 +13,12 @@ from twinscore.denoisers import NetworkSpec
 from twinscore.denoisers.closed_form import Gaussian
 from twinscore.denoisers.layers import generator_of
 from twinscore.errors import InputError
-from twinscore.experiments import budget, shuffled
+from twinscore.experiments import shuffled
 from twinscore.images import load
 from twinscore.images.synthetic import pixel_shuffle
 from twinscore.report import page
 from twinscore.report.content import HOLDS_NOT, HOLDS_TEST
-from twinscore.training import TrainingSpec
+from twinscore.training import TrainingSpec, memory
 from twinscore.training.history import SIGMAS
 
 SPEC = shuffled.Spec(
@@ -124,12 +124,12 @@ def test_moments_are_summed_in_chunks(monkeypatch):
 
 def test_a_control_that_does_not_fit_is_refused_with_the_size_that_does(monkeypatch):
     """Of 10 MB, six matrices of float64 leave 456 pixels: 21.4 a side."""
-    monkeypatch.setattr(budget, "available_memory", lambda device: 10**7)
-    nothing = budget.Cost(weights=0, activations=0, images=0)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10**7)
+    nothing = memory.Cost(weights=0, activations=0, images=0)
 
     def require(*shape):
         before = [shuffled.demand(shape)]
-        budget.require_memory(nothing, shape[1], "cpu", 1, "data: size", before=before)
+        memory.require_memory(nothing, shape[1], "cpu", 1, "data: size", before=before)
 
     with pytest.raises(InputError, match=r"^data: size 32 needs .* the control .* size 16 fits$"):
         require(1, 32, 32)
@@ -140,19 +140,19 @@ def test_a_control_that_does_not_fit_is_refused_with_the_size_that_does(monkeypa
 
 def test_the_size_that_is_proposed_suits_the_control_and_the_trainings(monkeypatch):
     """The control alone would do with 48 pixels a side, the trainings with 24."""
-    monkeypatch.setattr(budget, "available_memory", lambda device: 48 * 52**4)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 48 * 52**4)
     side, pixels = 64, 48 * 52**4 // 30**2
-    cost = budget.Cost(weights=0, activations=side**2 * pixels, images=0)
+    cost = memory.Cost(weights=0, activations=side**2 * pixels, images=0)
     before = [shuffled.demand((1, side, side))]
     with pytest.raises(InputError, match=r"for the control .* size 24 fits$"):
-        budget.require_memory(cost, side, "cpu", 1, before=before)
-    fitting = budget.Cost(weights=0, activations=24**2 * pixels, images=0)
+        memory.require_memory(cost, side, "cpu", 1, before=before)
+    fitting = memory.Cost(weights=0, activations=24**2 * pixels, images=0)
     before = [shuffled.demand((1, 24, 24))]
-    budget.require_memory(fitting, 24, "cpu", 1, before=before)
+    memory.require_memory(fitting, 24, "cpu", 1, before=before)
 
 
 def test_trainings_that_do_not_fit_are_refused_beforehand(tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "available_memory", lambda device: 10**6)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10**6)
     spec = SPEC.model_copy(update={"training": TrainingSpec(batch=512)})
     with pytest.raises(InputError, match=r"^data: size 8 needs about .* smaller training\.batch$"):
         shuffled.run(spec, tmp_path / "run", device="cpu", workers=1)

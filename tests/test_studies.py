@@ -13,10 +13,10 @@ from sklearn.datasets import load_digits
 
 from twinscore import cli, environment
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
-from twinscore.experiments import budget
 from twinscore.report import page, reading
 from twinscore.report.content import HOLDS_NOT
 from twinscore.results import studies
+from twinscore.training import memory
 
 NET = ("--network.width", "2", "--network.levels", "1")
 STEPS = ("--training.steps", "4", "--training.batch", "4", "--training.evaluations", "1")
@@ -220,7 +220,7 @@ def test_another_spec_does_not_touch_the_folder(study, finished, copied, twinsco
 
 
 def test_what_does_not_fit_the_memory_is_refused(study, tmp_path, twinscore, monkeypatch):
-    monkeypatch.setattr(budget, "available_memory", lambda device: 1000)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
     code, said, errors = twinscore(study, tmp_path / "run")
     assert (code, said) == (2, "")
     assert re.fullmatch(r"twinscore: .*GB.*\n", errors)

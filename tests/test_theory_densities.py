@@ -7,7 +7,7 @@ from twinscore.theory.bounds import score_matching_bound
 from twinscore.theory.coordinates import reverse_times, standard_grid
 from twinscore.theory.densities import divergences, integrated_score
 from twinscore.theory.fokker_planck import reverse_sde
-from twinscore.theory.likelihood import kl_estimate, log_likelihood
+from twinscore.theory.kl_estimate import kl_estimate, log_likelihood
 from twinscore.theory.probability_flow import probability_flow
 from twinscore.theory.processes import ramp, variance_exploding, variance_preserving
 from twinscore.theory.targets import empirical, gaussian_mixture, prior, two_modes, uniform

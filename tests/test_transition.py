@@ -16,11 +16,11 @@ from torch import nn
 from twinscore import environment, images, runs
 from twinscore.denoisers import NetworkSpec, load
 from twinscore.errors import InputError
-from twinscore.experiments import budget, transition
-from twinscore.experiments.drawing import SamplingSpec
+from twinscore.experiments import transition
 from twinscore.experiments.transition import Result, Spec
 from twinscore.report import page, style
-from twinscore.training import TrainingError, TrainingSpec
+from twinscore.sampling import SamplingSpec
+from twinscore.training import TrainingError, TrainingSpec, memory
 
 SIGMAS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0]
 SPEC = Spec(
@@ -302,7 +302,7 @@ def test_a_run_leaves_threads_and_random_state_alone(finished, folder):
 
 def test_twins_that_cannot_be_compared_in_memory_are_refused(tmp_path, monkeypatch):
     """Both sets of 500 images of 64 pixels, float32, and three copies of one: 640 kB."""
-    monkeypatch.setattr(budget, "available_memory", lambda device: 630_000)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 630_000)
     spec = SMALL.model_copy(update={"sizes": (2, 500)})
     with pytest.raises(InputError, match=r"^data: size 8 needs about 0.0 GB for the comparison"):
         transition.run(spec, tmp_path / "run", device="cpu")

@@ -11,9 +11,9 @@ from twinscore.cli import main
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
 from twinscore.experiments import transition
-from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.transition import Spec
-from twinscore.report import reading, transition_words
+from twinscore.report import reading, transition_content
+from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingSpec
 
 SPEC = Spec(
@@ -46,7 +46,7 @@ def trials(folder):
 
 
 def split_words(folder):
-    return dict(transition_words.content(reading.read(folder)).facts).get("Split")
+    return dict(transition_content.content(reading.read(folder)).facts).get("Split")
 
 
 def test_the_run_records_its_split_as_rule_and_as_lists(finished):

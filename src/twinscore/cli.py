@@ -28,7 +28,7 @@ def commands() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Writing:
+class WriteOptions:
     """Options of a command that writes something; none of them is part of a hash."""
 
     out: Path | None = None
@@ -38,7 +38,7 @@ class Writing:
 
 
 @dataclass(frozen=True)
-class Single(Writing):
+class NetworkOptions(WriteOptions):
     """Options of a command that runs one network."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -46,7 +46,7 @@ class Single(Writing):
 
 
 @dataclass(frozen=True)
-class Drawing:
+class ReportOptions:
     """Draw the report of a run folder; an unfinished run is drawn as far as it goes."""
 
     run_folder: Path
@@ -135,7 +135,7 @@ def _print_spec(spec: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Study(Writing):
+class StudyOptions(WriteOptions):
     """Options of every study."""
 
     estimate: bool = False
@@ -148,7 +148,7 @@ def _study(command: str, *words: str) -> None:
 
     study = import_module(f"twinscore.experiments.{command}").STUDY
     optional = (*study.machine, *(["no_images"] if page.shows_images(command) else []))
-    options = parse(words, _with(Study, optional), study.spec, command)
+    options = parse(words, _with(StudyOptions, optional), study.spec, command)
     if options.print_spec:
         return _print_spec(options.spec)
     where = {name: getattr(options, name) for name in study.machine}
@@ -174,7 +174,7 @@ def _with(base: type, names: Sequence[str]) -> type:
 def _prepare(words: list[str]) -> None:
     from twinscore.experiments import prepare
 
-    options = parse(words, Writing, prepare.Spec, "prepare")
+    options = parse(words, WriteOptions, prepare.Spec, "prepare")
     if options.print_spec:
         return _print_spec(options.spec)
     result = prepare.run(options.spec, options.out)
@@ -185,7 +185,7 @@ def _prepare(words: list[str]) -> None:
 def _train(words: list[str]) -> None:
     from twinscore.experiments import train
 
-    options = parse(words, _with(Study, ["device"]), train.Spec, "train")
+    options = parse(words, _with(StudyOptions, ["device"]), train.Spec, "train")
     if options.print_spec:
         return _print_spec(options.spec)
     if options.estimate:
@@ -198,7 +198,7 @@ def _train(words: list[str]) -> None:
 def _sample(words: list[str]) -> None:
     from twinscore.experiments import sample
 
-    options = parse(words, Single, sample.Spec, "sample")
+    options = parse(words, NetworkOptions, sample.Spec, "sample")
     if options.print_spec:
         return _print_spec(options.spec)
     result = sample.run(options.spec, options.out, device=options.device)
@@ -211,5 +211,5 @@ def _sample(words: list[str]) -> None:
 def _report(words: list[str]) -> None:
     from twinscore.report import page
 
-    options = parse(words, Drawing, None, "report")
+    options = parse(words, ReportOptions, None, "report")
     print(f"report: {page.write(options.run_folder, images=not options.no_images)}")

@@ -25,7 +25,7 @@ _SHARE = 0.1
 
 
 class Images(Protocol):
-    """Clean images by slice, (n, C, H, W): a tensor, an ImageSet, or :class:`Drawn`."""
+    """Clean images by slice, (n, C, H, W): a tensor, an ImageSet, or :class:`LazyImages`."""
 
     def __len__(self) -> int: ...
 
@@ -33,7 +33,7 @@ class Images(Protocol):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class LazyImages:
     """Images made only when they are needed.
 
     Attributes

@@ -3,9 +3,10 @@
 The file is one safetensors file that says how to rebuild its network.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import nn
 
-from twinscore.denoisers.base import Denoiser
+from twinscore.denoisers.base import Denoiser, check
 from twinscore.denoisers.spec import NetworkSpec, build
-from twinscore.errors import InputError
+from twinscore.errors import InputError, one_line
 from twinscore.runs import write_atomic
 
 WEIGHTS = "weights.safetensors"
@@ -62,6 +63,43 @@ class Checkpoint:
         if isinstance(self.denoiser, nn.Module):
             return self.denoiser.to(device)
         return self.denoiser
+
+
+def model_digest(checkpoint: Checkpoint) -> str:
+    """Sha256 (hex) of a model's weights and of what else it computes from, wherever they lie."""
+    found = hashlib.sha256(checkpoint.content.encode())
+    if isinstance(checkpoint.denoiser, nn.Module):
+        for name, value in checkpoint.denoiser.state_dict().items():
+            found.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+            found.update(value.cpu().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+@torch.no_grad()
+def sized(checkpoint: Checkpoint, side: int | None) -> Checkpoint:
+    """The same model for images of ``side`` x ``side``; None keeps the size that it knows.
+
+    Raises
+    ------
+    InputError
+        If the model does not know its images' channels, or their size and none is given; or if it
+        cannot denoise images of that size.
+    """
+    channels, height, width = checkpoint.shape
+    if channels is None:
+        raise InputError(
+            "--model: does not say how many channels its images have; give a function that returns "
+            "Checkpoint(denoiser, shape, mean) (docs/models.md)"
+        )
+    if side is None and (height is None or width is None):
+        raise InputError("--size: not given, and the model does not say how large its images are")
+    if side is None or (height, width) == (side, side):
+        return checkpoint
+    try:
+        check(checkpoint.denoiser, torch.zeros(1, channels, side, side), 1.0)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"--size: {side} does not suit the model: {one_line(error)}") from None
+    return replace(checkpoint, shape=(channels, side, side))
 
 
 def save(path: Path, checkpoint: Checkpoint, network: NetworkSpec | str) -> None:

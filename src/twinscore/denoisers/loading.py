@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from twinscore.denoisers import checkpoint, fitted, published, thresholds
+from twinscore.denoisers import checkpoint, fitted, named_thresholds, published
 from twinscore.denoisers.adapters import level_per_image
 from twinscore.denoisers.checkpoint import Checkpoint
 from twinscore.errors import InputError
@@ -34,7 +34,7 @@ def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None
         denoiser, or a :class:`Checkpoint` that also gives the images' shape and mean;
         ``gaussian:SOURCE`` and ``empirical:SOURCE``, the closed forms of the images of a source
         (:func:`twinscore.images.load`); ``threshold:BASIS``, a shrinkage estimator
-        (:func:`twinscore.denoisers.thresholds.thresholding`).
+        (:func:`twinscore.denoisers.named_thresholds.thresholding`).
     network : callable, optional
         For weights of a network of the user's own: the factory that made it, ``network(channels)``.
 
@@ -74,7 +74,7 @@ _KINDS: dict[str, Callable[[str], Checkpoint]] = {
     "lcv": _published,
     "gaussian": fitted.gaussian,
     "empirical": fitted.empirical,
-    "threshold": thresholds.thresholding,
+    "threshold": named_thresholds.thresholding,
 }
 
 

@@ -19,17 +19,17 @@ from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments import twins
-from twinscore.experiments.drawing import SamplingSpec
 from twinscore.experiments.estimates import Needs, of_trainings, refuse_trainings, sampling_needs
 from twinscore.experiments.folders import remembered
 from twinscore.experiments.intervals import of_values
-from twinscore.experiments.likelihood import LikelihoodSpec, bits_of
 from twinscore.experiments.study import Arrays, Study, Summary, write_images
 from twinscore.experiments.trials import Trial, distinct, open_images, train
 from twinscore.images import Clusters, ImageSet, Pair
 from twinscore.results.base import Frozen
 from twinscore.results.clusters import Curve, Data, Dynamics, Measured, Result, Side
 from twinscore.runs import derive_seed
+from twinscore.sampling import SamplingSpec
+from twinscore.sampling.bits import LikelihoodSpec
 from twinscore.training import TrainingSpec, history
 from twinscore.training.fit import HISTORY
 from twinscore.training.history import SIGMAS
@@ -198,12 +198,12 @@ def record(spec: Spec, tasks: Sequence[Trial], folder: Path) -> None:
 
 
 def work(spec: Spec, trial: Trial, report: Report) -> Arrays:
-    """Train a network and measure it: what :mod:`twins` and :func:`bits_of` give, each kept."""
+    """Train a network and measure it: PSNR, samples and bits of :mod:`twins`, each kept."""
     model = train(trial, report)
     report(trial.name, {"text": "trained; measuring"})
     compute = partial(twins.measure, spec, trial, model, report)
     measures = remembered(trial.path, "measures", twins.key(spec, trial), compute)
-    return measures | bits_of(trial, model, spec.likelihood)
+    return measures | twins.bits_of(trial, model, spec.likelihood)
 
 
 def summarise(spec: Spec, done: Sequence[Outcome]) -> Summary[Result] | None:

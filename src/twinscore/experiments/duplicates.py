@@ -11,7 +11,6 @@ from pydantic import Field
 from twinscore import images as image_sets
 from twinscore.environment import Execution
 from twinscore.execution import Report
-from twinscore.experiments import budget
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds, counted
 from twinscore.experiments.single import Whole, of_one
 from twinscore.experiments.study import Arrays, Summary, csv_text
@@ -19,6 +18,7 @@ from twinscore.experiments.trials import open_images
 from twinscore.images import ImageSet
 from twinscore.results.base import Frozen
 from twinscore.results.duplicates import Count, Data, Pair, Result
+from twinscore.training import memory
 
 LADDER = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 SHOWN = {"identical": 6, "closest": 18, "borderline": 18}
@@ -180,7 +180,7 @@ def _memory(spec: Spec) -> tuple[int, int]:
 def refuse(spec: Spec, device: str) -> None:
     """Refuse to compare at a size at which the images do not fit the memory."""
     images, _, side = _opened(spec)
-    budget.require(f"comparing {counted(len(images), 'image')}", device, *_memory(spec), side)
+    memory.require(f"comparing {counted(len(images), 'image')}", device, *_memory(spec), side)
 
 
 def estimate(spec: Spec, how: Execution) -> Estimate:
@@ -197,7 +197,7 @@ def estimate(spec: Spec, how: Execution) -> Estimate:
     return Estimate(
         what=counted(count, "image"),
         seconds=by_the_clock(1, work, how),
-        memory=budget.PROCESS + sum(_memory(spec)),
+        memory=memory.PROCESS + sum(_memory(spec)),
         disk=4 * shown + _ROW * count,
     )
 

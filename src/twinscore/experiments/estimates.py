@@ -1,30 +1,19 @@
 """What is left of a run takes: time, memory and disk, before it is begun."""
 
-import contextlib
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
-import torch
-
 from twinscore import environment
-from twinscore.denoisers import NetworkSpec, build
 from twinscore.environment import Execution, on_cpu
 from twinscore.execution import torch_threads
-from twinscore.experiments import budget
-from twinscore.experiments.drawing import evaluations
-from twinscore.training import TrainingSpec, fit, single_device
-from twinscore.training.fit import SHOWN
+from twinscore.sampling.spec import evaluations
+from twinscore.training import memory
 from twinscore.training.history import SIGMAS
+from twinscore.training.timing import training_seconds
 
-_CROP = 2**16  # pixels of the part of a batch that a CPU is timed with
-_LONG = 1.0  # seconds of a step that a CPU is not asked to make whole
-_STEPS, _COUNTED = 12, 8  # made, and of these counted, the last ones
-_PATIENCE = 3.0  # seconds after the first step until no further one is made
 _UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -84,15 +73,15 @@ class Needs:
     held: int = 0
     jacobians: int = 0
     matrix: str = "Jacobian"
-    before: tuple[budget.Demand, ...] = ()
+    before: tuple[memory.Demand, ...] = ()
     passes: float = 0.0
     stored: float = 0.0
     seconds: Callable[[str], float] = lambda device: 0.0
     field: str = "size:"
 
-    def cost(self, spec: Any) -> budget.Cost:
+    def cost(self, spec: Any) -> memory.Cost:
         """Memory of one training of a spec with ``network`` and ``training``."""
-        return budget.cost(
+        return memory.cost(
             spec.network,
             spec.training.batch,
             self.shape,
@@ -124,10 +113,10 @@ def alone(spec: Any) -> Sequence[Any]:
 def refuse_trainings(
     needs: Callable[[Any], Needs], spec: Any, device: str, workers: int, *, cells: Cells = alone
 ) -> None:
-    """Refuse trials that do not fit the memory; see :func:`budget.require_memory`."""
+    """Refuse trials that do not fit the memory; see :func:`memory.require_memory`."""
     for cell in cells(spec):
         need = needs(cell)
-        budget.require_memory(
+        memory.require_memory(
             need.cost(cell),
             max(need.shape[1:]),
             device,
@@ -144,7 +133,7 @@ def of_trainings(
     """Estimate ``left`` trials from a few real steps of training; takes some seconds itself."""
     if not left:
         return NOTHING
-    work = memory = disk = 0.0
+    work = most = disk = 0.0
     at_once, parts = min(how.workers, left), cells(spec)
     for cell in parts:
         need, training = needs(cell), cell.training
@@ -152,9 +141,9 @@ def of_trainings(
         each = training_seconds(cell.network, training, need.shape, how.device, threads=how.threads)
         image = each / (training.steps * training.batch) / 3
         work += number * (each + need.passes * image + need.seconds(how.device))
-        memory = max(memory, at_once * (budget.PROCESS + cost.total))
+        most = max(most, at_once * (memory.PROCESS + cost.total))
         disk += number * (cost.parameters + need.stored) + at_once * cost.weights / len(parts)
-    return Estimate(counted(left, "network"), by_the_clock(left, work, how), memory, disk)
+    return Estimate(counted(left, "network"), by_the_clock(left, work, how), most, disk)
 
 
 def by_the_clock(tasks: int, work: float, how: Execution) -> float:
@@ -196,82 +185,3 @@ def core_seconds(call: Callable[[], object]) -> float:
         started = time.perf_counter()
         call()
         return time.perf_counter() - started
-
-
-def training_seconds(
-    network: NetworkSpec,
-    training: TrainingSpec,
-    shape: tuple[int, int, int],
-    device: str,
-    *,
-    threads: int,
-) -> float:
-    """Time of one training, from a few of its steps, in seconds of one core or of the device.
-
-    The steps are those of :func:`~twinscore.training.fit`, with noise, optimiser and average of the
-    weights, on images of random pixels. Reading or making images is not counted, nor is what
-    workers side by side cost each other.
-
-    Parameters
-    ----------
-    network, training : NetworkSpec, TrainingSpec
-        What is trained, and how.
-    shape : tuple of int
-        (C, H, W).
-    device : str
-        Where. An accelerator is timed with the whole batch; a CPU, where a step would take long,
-        with part of it.
-    threads : int
-        Threads of a CPU that each training uses.
-
-    Returns
-    -------
-    float
-        For a CPU the time times ``threads``. An evaluation is counted as so many images forward,
-        a third of a step each. Takes some seconds itself.
-    """
-    batch = training.batch
-    part = min(batch, max(1, _CROP // (shape[1] * shape[2]))) if on_cpu(device) else batch
-    with torch_threads(threads):
-        step = _step_seconds(network, training, shape, device, part) * batch / part
-        if part < batch and step < _LONG:
-            step = _step_seconds(network, training, shape, device, batch)
-    if not on_cpu(device):
-        torch.accelerator.empty_cache()  # it is the workers' now
-    evaluation = 2 * SHOWN * len(SIGMAS) / (3 * batch)
-    seconds = step * (training.steps + training.evaluations * evaluation)
-    return seconds * threads if on_cpu(device) else seconds
-
-
-class _Timed(Exception):  # noqa: N818
-    """Ends a training whose steps have been timed."""
-
-
-def _step_seconds(
-    network: NetworkSpec,
-    training: TrainingSpec,
-    shape: tuple[int, int, int],
-    device: str,
-    batch: int,
-) -> float:
-    """Median time of the steps after the first, at a learning rate that moves no weights."""
-    ends: list[float] = []
-
-    def lap(step: int, row: dict[str, float] | None) -> None:
-        if not on_cpu(device):
-            torch.accelerator.synchronize()
-        ends.append(time.perf_counter())
-        if step > 1 and (step == _STEPS or ends[-1] - ends[0] > _PATIENCE):
-            raise _Timed
-
-    x = torch.rand(SHOWN, *shape, generator=torch.Generator().manual_seed(0))
-    changes = {"steps": 2 * _STEPS, "batch": batch, "evaluations": 1, "learning_rate": 1e-12}
-    with contextlib.suppress(_Timed):
-        fit(
-            build(network, shape[0], seed=0),
-            x,
-            training.model_copy(update=changes),
-            fabric=single_device(device),
-            on_step=lap,
-        )
-    return statistics.median(after - before for before, after in pairwise(ends[-_COUNTED - 1 :]))

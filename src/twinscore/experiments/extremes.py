@@ -23,7 +23,7 @@ def add_harmonics(spec: Any, trials: Sequence[Trial], result: Result) -> Result:
     -------
     Result
         With its section ``harmonics`` where both ends were reached, else as it is. Cost: see
-        :func:`twinscore.experiments.eigenbasis.measure`, at four noise levels for two networks.
+        :func:`twinscore.analysis.eigenbasis.measure`, at four noise levels for two networks.
     """
     memorising = [level.n for level in result.levels if level.verdict == "memorises"]
     generalising = [level.n for level in result.levels if level.verdict == "generalises"]

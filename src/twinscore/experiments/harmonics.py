@@ -12,16 +12,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from twinscore.analysis import harmonics
+from twinscore.analysis import subspaces
+from twinscore.analysis.eigenbasis import DENSE, Basis, measure, noise
 from twinscore.analysis.jacobian import linearise
 from twinscore.denoisers import Checkpoint
-from twinscore.denoisers.checkpoint import WEIGHTS
+from twinscore.denoisers.checkpoint import WEIGHTS, model_digest
 from twinscore.environment import Execution
 from twinscore.errors import InputError, one_line
 from twinscore.execution import Report
-from twinscore.experiments import budget
-from twinscore.experiments.drawing import model_digest
-from twinscore.experiments.eigenbasis import DENSE, Basis, measure, noise
 from twinscore.experiments.estimates import NOTHING, Estimate, by_the_clock, core_seconds, counted
 from twinscore.experiments.folders import remembered
 from twinscore.experiments.study import Arrays, Study, Summary
@@ -29,7 +27,7 @@ from twinscore.experiments.trials import Factory, open_images, open_model
 from twinscore.results.base import Frozen
 from twinscore.results.harmonics import Agreement, Fixed, Level, Model, Result
 from twinscore.runs import derive_seed
-from twinscore.training import single_device
+from twinscore.training import memory, single_device
 
 VERSION = 1
 """Raised when the same spec gives other numbers, or they are kept in another form."""
@@ -271,7 +269,7 @@ def _agreement(spec: Spec, bases: Sequence[dict[float, Arrays]]) -> list[Agreeme
     for sigma in bases[0]:
         for count in _dimensions(spec):
             one, other = (_vectors(levels[sigma])[:count] for levels in bases)
-            angles = harmonics.agreement(one, other)
+            angles = subspaces.agreement(one, other)
             found.append(
                 Agreement(sigma=sigma, dimensions=count, shared=angles.shared, chance=angles.chance)
             )
@@ -284,16 +282,16 @@ def _fixed(spec: Spec, model: str, vectors: Tensor, shape: torch.Size) -> list[F
     noise = torch.randn(vectors.shape, generator=generator, dtype=torch.float64)
     random = torch.linalg.qr(noise.T).Q.T
     images = vectors.view(-1, *shape)
-    bases = {"cosines": harmonics.dct(images)}
+    bases = {"cosines": subspaces.dct(images)}
     with suppress(ValueError):  # odd or short sides
-        bases["wavelets"] = harmonics.wavelet(images)
+        bases["wavelets"] = subspaces.wavelet(images)
     return [
         Fixed(
             model=model,
             basis=name,
             dimensions=count,
-            shared=harmonics.agreement_with_basis(coefficients[:count]).shared,
-            chance=harmonics.agreement_with_basis(random[:count]).shared,
+            shared=subspaces.agreement_with_basis(coefficients[:count]).shared,
+            chance=subspaces.agreement_with_basis(random[:count]).shared,
         )
         for name, coefficients in bases.items()
         for count in _dimensions(spec)
@@ -327,20 +325,20 @@ def _verdict(spec: Spec, models: list[Model], found: list[Agreement], d: int) ->
     )
 
 
-def _memory(spec: Spec) -> tuple[budget.Cost, int]:
+def _memory(spec: Spec) -> tuple[memory.Cost, int]:
     """What the Jacobian takes where it is formed, or bytes of the Krylov space where it is not."""
     d = math.prod(open_images(spec.data).shape)
     dense = d <= DENSE
     krylov = 0 if dense else _KRYLOV * d * min(d, _PRODUCTS * spec.vectors)
-    return budget.Cost(0, 0, 0, entries=d**2 if dense else 0), krylov
+    return memory.Cost(0, 0, 0, entries=d**2 if dense else 0), krylov
 
 
 def refuse(spec: Spec, device: str, workers: int) -> None:
     """Refuse images for whose Jacobian or Krylov space the memory does not suffice."""
     cost, krylov = _memory(spec)
-    available, side = budget.available_memory(device), max(open_images(spec.data).shape[1:])
-    eigenvectors = budget.Demand(f"{spec.vectors} eigenvectors", available, 0, krylov, 2)
-    budget.require_memory(cost, side, device, workers, "data: size", before=(eigenvectors,))
+    available, side = memory.available_memory(device), max(open_images(spec.data).shape[1:])
+    eigenvectors = memory.Demand(f"{spec.vectors} eigenvectors", available, 0, krylov, 2)
+    memory.require_memory(cost, side, device, workers, "data: size", before=(eigenvectors,))
 
 
 def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
@@ -359,7 +357,7 @@ def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     return Estimate(
         what=counted(left, "Jacobian"),
         seconds=by_the_clock(left, work, how),
-        memory=budget.PROCESS + cost.total + krylov,
+        memory=memory.PROCESS + cost.total + krylov,
         disk=8 * left * d * (spec.vectors + 4),
     )
 

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from twinscore import runs
 from twinscore.denoisers import Checkpoint, denoise, psnr
+from twinscore.denoisers.checkpoint import model_digest, sized
 from twinscore.environment import Execution
 from twinscore.errors import InputError
 from twinscore.execution import Report
-from twinscore.experiments import budget
-from twinscore.experiments.drawing import SamplingSpec, evaluations, model_digest, sized
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds, counted
 from twinscore.experiments.single import Whole, of_one
 from twinscore.experiments.study import Arrays, Summary
@@ -28,6 +27,7 @@ from twinscore.results.base import Frozen
 from twinscore.results.restore import Result, Score
 from twinscore.sampling import (
     Operator,
+    SamplingSpec,
     Solves,
     completed,
     conditioned,
@@ -38,7 +38,8 @@ from twinscore.sampling import (
     projected,
     reverse_diffusion,
 )
-from twinscore.training import single_device
+from twinscore.sampling.spec import evaluations
+from twinscore.training import memory, single_device
 
 RUNAWAY = 10.0
 """Distance from the mean, image units, at which a sample has run away."""
@@ -141,7 +142,7 @@ class _Restored:
 
 
 def _operator(spec: Spec, shape: tuple[int, int, int]) -> Operator:
-    budget.require("random images", "cpu", 0, _matrix(spec, shape), shape[1], power=4)
+    memory.require("random images", "cpu", 0, _matrix(spec, shape), shape[1], power=4)
     try:
         if spec.task == "inpainting":
             return operators.inpainting(_all_but_a_square(shape, spec.fraction))
@@ -271,7 +272,7 @@ def _memory(spec: Spec, device: str) -> tuple[int, int]:
     denoiser, counts = checkpoint.on(x.device), []
     for count in (1, 2):
         y = x.expand(count, -1, -1, -1).clone().requires_grad_(spec.rule == "conditioned")
-        sizes = budget.saved(lambda y=y: denoise(denoiser, y, spec.sigma_max))
+        sizes = memory.saved(lambda y=y: denoise(denoiser, y, spec.sigma_max))
         largest = max(sizes, default=0)
         counts.append(sum(sizes) + largest if spec.rule == "conditioned" else _HELD * largest)
     each = max(0, counts[1] - counts[0])
@@ -281,7 +282,7 @@ def _memory(spec: Spec, device: str) -> tuple[int, int]:
 def refuse(spec: Spec, device: str) -> None:
     """Refuse samples that do not fit the memory together."""
     side = _opened(spec)[1].shape[1]
-    budget.require(f"{spec.samples} samples at a time", device, *_memory(spec, device), side)
+    memory.require(f"{spec.samples} samples at a time", device, *_memory(spec, device), side)
 
 
 def estimate(spec: Spec, how: Execution) -> Estimate:
@@ -298,7 +299,7 @@ def estimate(spec: Spec, how: Execution) -> Estimate:
     return Estimate(
         what=counted(spec.samples, "sample"),
         seconds=by_the_clock(1, _evaluations(spec) * core_seconds(evaluate), how),
-        memory=budget.PROCESS + _matrix(spec, original.shape) + sum(_memory(spec, how.device)),
+        memory=memory.PROCESS + _matrix(spec, original.shape) + sum(_memory(spec, how.device)),
         disk=8 * original.numel() * (spec.samples + 4),
     )
 

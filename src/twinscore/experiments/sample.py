@@ -15,15 +15,11 @@ from torch import Tensor
 
 from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load
+from twinscore.denoisers.checkpoint import model_digest, sized
 from twinscore.errors import InputError
-from twinscore.experiments.drawing import (
-    SamplingSpec,
-    batch_for,
-    draw_batch,
-    model_digest,
-    sized,
-)
 from twinscore.progress import Reporter
+from twinscore.sampling import SamplingSpec
+from twinscore.sampling.samples import batch_for, draw_batch
 from twinscore.training import single_device
 
 __all__ = ["Result", "Spec", "run"]

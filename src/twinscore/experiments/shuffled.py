@@ -22,7 +22,6 @@ from twinscore.denoisers.closed_form import Gaussian
 from twinscore.denoisers.fitted import covariance
 from twinscore.errors import InputError
 from twinscore.execution import Report
-from twinscore.experiments import budget
 from twinscore.experiments.estimates import Needs
 from twinscore.experiments.intervals import columns, numbers, of_replicates, psnr
 from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials
@@ -33,7 +32,7 @@ from twinscore.images.synthetic import PixelShuffle, pixel_shuffle
 from twinscore.results.base import Frozen
 from twinscore.results.shuffled import Level, Result
 from twinscore.runs import derive_seed
-from twinscore.training import TrainingSpec, single_device
+from twinscore.training import TrainingSpec, memory, single_device
 from twinscore.training.history import SIGMAS
 
 EXAMPLES = 8
@@ -181,10 +180,10 @@ def control(spec: Spec, training: NDArray, test: NDArray) -> float:
     return float(np.abs(10 * np.log10(shuffled / plain)).max())
 
 
-def demand(shape: tuple[int, int, int]) -> budget.Demand:
+def demand(shape: tuple[int, int, int]) -> memory.Demand:
     """Memory of the control for images (C, H, W)."""
     matrices = _SQUARES * 8 * math.prod(shape) ** 2
-    return budget.Demand("the control", budget.available_memory("cpu"), 0, matrices, 4)
+    return memory.Demand("the control", memory.available_memory("cpu"), 0, matrices, 4)
 
 
 def moments(images: ImageSet, indices: NDArray, order: PixelShuffle) -> tuple[Tensor, Tensor]:

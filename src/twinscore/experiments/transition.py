@@ -14,8 +14,7 @@ from twinscore import images as image_sets
 from twinscore import runs
 from twinscore.denoisers import NetworkSpec
 from twinscore.execution import Report
-from twinscore.experiments import budget, comparison, splits, twins
-from twinscore.experiments.drawing import SamplingSpec
+from twinscore.experiments import chosen_split, comparison, twins
 from twinscore.experiments.estimates import Needs, sampling_needs
 from twinscore.experiments.extremes import add_harmonics
 from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, write_images
@@ -23,7 +22,8 @@ from twinscore.experiments.trials import Trial, distinct, open_images
 from twinscore.images import ImageSet, Twins
 from twinscore.results.base import Frozen
 from twinscore.results.transition import Data, Level, Result
-from twinscore.training import TrainingSpec
+from twinscore.sampling import SamplingSpec
+from twinscore.training import TrainingSpec, memory
 
 
 class Spec(Frozen):
@@ -87,9 +87,9 @@ class Spec(Frozen):
 def check_split(spec: Spec, *_: Any) -> Mapping[str, Any]:
     """Refuse sizes that the images do not grant; lists belong to the run as their content."""
     images, keep = _images(spec)
-    lists = splits.listed(spec, images, keep)
+    lists = chosen_split.listed(spec, images, keep)
     for replicate in range(spec.replicates):
-        splits.twins(spec, images, keep, lists, max(spec.sizes), replicate)
+        chosen_split.twins(spec, images, keep, lists, max(spec.sizes), replicate)
     if lists is None:
         return {}
     return {"split_digest": runs.digest({k: v.tolist() for k, v in vars(lists).items()})}
@@ -103,11 +103,11 @@ def _images(spec: Spec) -> tuple[ImageSet, np.ndarray]:
 def trials(spec: Spec, report: Report) -> list[Trial]:
     """Twins of every replicate at every size."""
     images, keep = _images(spec)
-    lists, mean = splits.listed(spec, images, keep), tuple(images.take(keep).mean())
+    lists, mean = chosen_split.listed(spec, images, keep), tuple(images.take(keep).mean())
     found = []
     for n in spec.sizes:
         for replicate in range(spec.replicates):
-            split = splits.twins(spec, images, keep, lists, n, replicate)
+            split = chosen_split.twins(spec, images, keep, lists, n, replicate)
             for twin in "ab":
                 trial = Trial.of(
                     spec,
@@ -221,7 +221,7 @@ def needs(spec: Spec) -> Needs:
     held = (2 * spec.replicates + 3) * max(spec.sizes) * image
     return replace(
         need,
-        before=(budget.Demand("the comparison", budget.available_memory("cpu"), 0, held, 2),),
+        before=(memory.Demand("the comparison", memory.available_memory("cpu"), 0, held, 2),),
         stored=need.stored + 2 * spec.samples * image / spec.replicates,
     )
 

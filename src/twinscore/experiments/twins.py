@@ -1,4 +1,4 @@
-"""What is measured on twins: PSNR of training and test images, and samples from shared noise.
+"""What is measured on twins: PSNR and likelihood of images, and samples from shared noise.
 
 Of a study whose spec has ``seed``, ``samples``, ``sampling`` and ``training``.
 """
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from twinscore.analysis.denoising import psnr_table
 from twinscore.denoisers import Checkpoint
 from twinscore.execution import Report
-from twinscore.experiments.drawing import draw
+from twinscore.experiments.folders import remembered
 from twinscore.experiments.trials import Trial, open_images
 from twinscore.runs import derive_seed
+from twinscore.sampling.bits import LikelihoodSpec, bits_per_dimension
+from twinscore.sampling.samples import draw
 from twinscore.training import single_device
 from twinscore.training.history import SIGMAS
 
@@ -55,3 +57,37 @@ def measure(spec: Any, trial: Trial, model: Checkpoint, report: Report) -> dict[
     }
     samples, unfinished = draw(model, noise_seeds(spec), spec.sampling, batch=batch, device=device)
     return curves | {"samples": samples, "unfinished": np.array([unfinished])}
+
+
+def bits_of(trial: Trial, model: Checkpoint, spec: LikelihoodSpec) -> dict[str, NDArray]:
+    """Bits per dimension of the first images of a trial, or what was computed; stored beside it.
+
+    Returns
+    -------
+    dict
+        ``bits/train`` and ``bits/test``, (L,) each; nothing if ``spec`` leaves them out.
+    """
+    if not spec.images:
+        return {}
+    trained = trial.training.sigma_max
+    parts = {"train": trial.indices[: spec.images], "test": trial.test[: spec.images]}
+    key = spec.model_dump() | {"sigma_max": spec.highest(trained)}
+    key |= {name: rows.tolist() for name, rows in parts.items()}
+
+    def compute() -> dict[str, NDArray]:
+        images, device = open_images(trial.source), single_device(trial.device).device
+        return {
+            name: bits_per_dimension(
+                model.on(device),
+                images[rows].to(device),
+                images[trial.indices],
+                spec,
+                trained=trained,
+                seed=derive_seed(trial.seed, "likelihood", trial.replicate),
+                batch=trial.training.batch,
+            )
+            for name, rows in parts.items()
+        }
+
+    found = remembered(trial.path, "likelihood", key, compute)
+    return {f"bits/{name}": values for name, values in found.items()}

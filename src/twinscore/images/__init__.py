@@ -4,10 +4,10 @@ from twinscore.images.clustering import Clusters, Pair, cluster, extreme_pairs
 from twinscore.images.duplicates import Duplicates, near_duplicates
 from twinscore.images.files import picture
 from twinscore.images.imageset import ImageSet, LazyPixels, from_pixels
+from twinscore.images.name_lists import read_names, write_names
 from twinscore.images.sources import load, parse
-from twinscore.images.split_lists import read_names, write_names
 from twinscore.images.split_rules import BY, By, resolve
-from twinscore.images.splits import Twins, held_out, largest_n, twins
+from twinscore.images.twin_subsets import Twins, held_out, largest_n, twins
 
 __all__ = [
     "BY",

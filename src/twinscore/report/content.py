@@ -61,7 +61,7 @@ class Viewer:
     beside: bool = False
 
 
-Words = str | Callable[[Run], str]
+Text = str | Callable[[Run], str]
 """A text, or what makes it from a run."""
 
 
@@ -87,20 +87,20 @@ class Drawing:
 
     name: str
     draw: Callable[[Run, Theme], Figure | None]
-    title: Words
-    text: Words
-    alt: Words
+    title: Text
+    text: Text
+    alt: Text
     images: bool = False
     viewer: Callable[[Run], Viewer | None] | None = None
     early: bool = False
 
     def caption(self, run: Run) -> Caption:
         """The words, of this run."""
-        words = (self.title, self.text, self.alt)
-        return Caption(*(part if isinstance(part, str) else part(run) for part in words))
+        texts = (self.title, self.text, self.alt)
+        return Caption(*(part if isinstance(part, str) else part(run) for part in texts))
 
 
-def figure(title: Words, text: Words, alt: Words, **options: Any) -> Callable[..., Drawing]:
+def figure(title: Text, text: Text, alt: Text, **options: Any) -> Callable[..., Drawing]:
     """Make a function that draws one figure a :class:`Drawing` of its module, with its name."""
 
     def declare(draw: Callable[[Run, Theme], Figure | None]) -> Drawing:

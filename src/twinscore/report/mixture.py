@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from twinscore.report import mixture_words, style
+from twinscore.report import mixture_content, style
 from twinscore.report.content import figure
 from twinscore.report.mixture_axes import (
     above_floor,
@@ -33,7 +33,7 @@ MARKS = ("o", "s", "^", "D", "v", "P")
 APART = 1.07
 """Factor between series that would hide each other."""
 
-content = mixture_words.content
+content = mixture_content.content
 
 
 @figure(

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from twinscore.report import eigenvectors, reading, style, transition_words
+from twinscore.report import eigenvectors, reading, style, transition_content
 from twinscore.report import harmonics as bases_report
 from twinscore.report.content import Viewer, figure
 from twinscore.report.pictures import sheet, strip
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
-from twinscore.report.transition_words import bases, ends, sampled, share, size
+from twinscore.report.transition_content import bases, ends, sampled, share, size
 from twinscore.results.base import Interval
 from twinscore.results.transition import Level, Median
 
@@ -30,7 +30,7 @@ MOST_SEEDS = 64
 MOST_PIXELS = 2**22
 DASHED, OF_B = (0, (4, 3)), (0, (3, 1.5))
 
-content = transition_words.content
+content = transition_content.content
 
 
 def _sizes(run: Run) -> str:

@@ -35,7 +35,7 @@ class Along:
         return self.varied if self.held is None else f"{self.varied}, at {other} = {self.held}"
 
     @classmethod
-    def of(cls, said: Self | str) -> Self:
+    def of(cls, text: Self | str) -> Self:
         """Read what ``str`` gave.
 
         Raises
@@ -43,9 +43,9 @@ class Along:
         ValueError
             For another text.
         """
-        if isinstance(said, cls):
-            return said
-        found = re.fullmatch(r"(.*?)(?:, at [nm] = (\d+))?", said)
+        if isinstance(text, cls):
+            return text
+        found = re.fullmatch(r"(.*?)(?:, at [nm] = (\d+))?", text)
         return cls(Varied(found[1]), found[2] and int(found[2]))
 
 

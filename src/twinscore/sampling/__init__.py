@@ -15,12 +15,14 @@ from twinscore.sampling.restoration import (
 )
 from twinscore.sampling.reverse_diffusion import reverse_diffusion
 from twinscore.sampling.solvers import Callback, dpm, euler, heun, noise_levels
+from twinscore.sampling.spec import SamplingSpec
 from twinscore.sampling.stochastic import ancestral, langevin_corrected
 
 __all__ = [
     "Callback",
     "Operator",
     "Sampler",
+    "SamplingSpec",
     "Solves",
     "ancestral",
     "completed",

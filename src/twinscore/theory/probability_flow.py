@@ -66,13 +66,13 @@ class _Velocity:
     """Velocity of the flow at one time, as cubic pieces, for B scores."""
 
     z: NDArray[np.float64]
-    pieces: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
 
     def __call__(self, at: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Velocity and divergence at points (B, n); linear beyond the ends."""
         inside = np.clip(at, self.z[0], self.z[-1])
         piece = np.clip(np.searchsorted(self.z, inside) - 1, 0, len(self.z) - 2)
-        a, b, c, d = self.pieces[:, piece, np.arange(len(at))[:, None]]
+        a, b, c, d = self.coefficients[:, piece, np.arange(len(at))[:, None]]
         u = inside - self.z[piece]
         slope = (3 * a * u + 2 * b) * u + c
         return ((a * u + b) * u + c) * u + d + slope * (at - inside), slope
@@ -96,7 +96,7 @@ def _carried(
         return _Velocity(nodes, CubicSpline(nodes, -rates[k] / 2 * pull, axis=1).c)
 
     before = velocity(0)
-    z = np.tile(grid.nodes(INTERVALS), (before.pieces.shape[2], 1))
+    z = np.tile(grid.nodes(INTERVALS), (before.coefficients.shape[2], 1))
     spread = np.zeros_like(z)
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(0, 2 * steps, 2):

@@ -11,16 +11,16 @@ reverse SDE* of f makes of ``N(mean, sigma_max^2)``. The probability flow of the
 farther away. Squared errors are summed over pixels here.
 """
 
-from twinscore.analysis.levels import Drawn, LevelIntegral
+from twinscore.analysis.levels import LazyImages, LevelIntegral
 from twinscore.analysis.optimality.bound import KLBound, kl_bound, kl_bound_between_twins
 from twinscore.analysis.optimality.gap import Estimates, Gaps, gaps
 from twinscore.analysis.optimality.twins import TwinErrors, twin_errors, variance_integral
 
 __all__ = [
-    "Drawn",
     "Estimates",
     "Gaps",
     "KLBound",
+    "LazyImages",
     "LevelIntegral",
     "TwinErrors",
     "gaps",

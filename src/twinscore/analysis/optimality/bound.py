@@ -70,7 +70,7 @@ def kl_bound(
         f and f*; sigma is passed.
     images : Images
         N clean images of the reference's density that neither was trained on: a tensor, an
-        ImageSet, or :class:`Drawn`.
+        ImageSet, or :class:`LazyImages`.
     sigma_min, sigma_max : float
         Ends, image units. The bound is for the density at ``sigma_min``: at 0 it is infinite
         unless the gap falls faster than ``sigma^2``.

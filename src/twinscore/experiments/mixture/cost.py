@@ -9,7 +9,6 @@ from threadpoolctl import threadpool_limits
 
 from twinscore.environment import Execution
 from twinscore.errors import InputError
-from twinscore.experiments import budget
 from twinscore.experiments.estimates import NOTHING, Estimate, by_the_clock, counted
 from twinscore.experiments.mixture import sweep
 from twinscore.experiments.mixture.replicates import Condition, conditions, count
@@ -19,6 +18,7 @@ from twinscore.theory.nodes import population_nodes
 from twinscore.theory.random_features import random_features
 from twinscore.theory.score_matching import quadratic_losses
 from twinscore.theory.targets import Target, two_modes
+from twinscore.training import memory
 
 _FLOAT = 8
 """Bytes of a number; all are float64."""
@@ -93,7 +93,7 @@ def refuse(spec: Spec, device: str, workers: int) -> None:
     InputError
         With the memory that is needed, what there is, and how many features fit.
     """
-    free = budget.available_memory("cpu")
+    free = memory.available_memory("cpu")
     for condition in conditions(spec):
         need = size(spec, condition)
         needed = workers * (need.growing + need.fixed)
@@ -119,7 +119,7 @@ def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     return Estimate(
         what=counted(left, "replicate"),
         seconds=by_the_clock(left, work, how),
-        memory=at_once * (budget.PROCESS + max(n.growing + n.fixed for n in needs.values())),
+        memory=at_once * (memory.PROCESS + max(n.growing + n.fixed for n in needs.values())),
         disk=share * sum(times * needs[c].stored for c, times in conditions(spec).items()),
     )
 

@@ -1,13 +1,21 @@
-"""What one denoiser does to one noisy image: its eigenbasis, and what follows from it."""
+"""What one denoiser does to one noisy image: its eigenbasis, and what follows from it.
+
+A denoiser with a symmetric Jacobian and ``f(y) = J(y) y`` shrinks the noisy image in the basis of
+its eigenvectors, ``f(y) = sum_k lambda_k <y, e_k> e_k`` ([GAHB] eq. 6).
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import scipy.stats
 import torch
 from torch import Tensor
 
-from twinscore.analysis import harmonics, jacobian
-from twinscore.analysis.jacobian import Eigenpairs, Linearisation
+from twinscore.analysis import jacobian
+from twinscore.analysis.jacobian import Eigenpairs, Estimate, Linearisation
+from twinscore.analysis.statistics import LEVEL
 from twinscore.analysis.sure import risk
 from twinscore.denoisers import Denoiser, psnr
 from twinscore.results.base import Interval
@@ -25,6 +33,44 @@ EXACT = 150.0
 
 
 @dataclass(frozen=True, eq=False)
+class Shrinkage:
+    """Where each coefficient goes: kept (factor near 1), shrunk, or removed (near 0).
+
+    Attributes
+    ----------
+    factors : Tensor
+        (k,) eigenvalues.
+    noisy, clean, denoised : Tensor
+        (k,) ``<y, e_k>``, ``<x, e_k>`` and ``<f(y), e_k>``. The last is ``factors * noisy`` where
+        the Jacobian is symmetric and the denoiser homogeneous.
+    """
+
+    factors: Tensor
+    noisy: Tensor
+    clean: Tensor
+    denoised: Tensor
+
+
+def shrinkage(pairs: Eigenpairs, linearisation: Linearisation, x: Tensor) -> Shrinkage:
+    """Shrinkage factors and coefficients in an orthonormal eigenbasis.
+
+    Of the symmetric part at one image, of the linearisation there, and of the clean image, (1, C,
+    H, W). ValueError if the eigenvectors are complex, or the images of another shape.
+    """
+    if pairs.vectors.is_complex():
+        raise ValueError("coefficients are taken in the eigenbasis of the symmetric part")
+    images = (linearisation.y, x, linearisation.value)
+    if any(image.numel() != pairs.vectors.shape[1] for image in images):
+        raise ValueError(
+            f"need one image of {pairs.vectors.shape[1]} values each; got "
+            f"{tuple(linearisation.y.shape)} and {tuple(x.shape)}"
+        )
+    return Shrinkage(
+        pairs.values, *(pairs.vectors @ image.flatten().to(pairs.vectors) for image in images)
+    )
+
+
+@dataclass(frozen=True, eq=False)
 class Basis:
     """A model at one noise level.
 
@@ -34,7 +80,7 @@ class Basis:
         Its numbers.
     denoised : Tensor
         f(y), (C, H, W).
-    shrinkage : harmonics.Shrinkage
+    shrinkage : Shrinkage
         Eigenvalues and coefficients: all of them up to ``DENSE`` values, else k.
     vectors : Tensor
         (k, d) eigenvectors of the largest eigenvalues, in rows, float64.
@@ -42,7 +88,7 @@ class Basis:
 
     level: Level
     denoised: Tensor
-    shrinkage: harmonics.Shrinkage
+    shrinkage: Shrinkage
     vectors: Tensor
 
 
@@ -86,15 +132,15 @@ def measure(
     around = jacobian.linearise(denoiser, x + sigma * z, sigma)
     spectrum = _dense if around.d <= DENSE else _sparse
     pairs, facts = spectrum(around, k, derive_seed(seed, "products"))
-    shrinkage = harmonics.shrinkage(pairs, around, x)
+    coefficients = shrinkage(pairs, around, x)
     kept, shrunk, removed = _shares(pairs, x - x.mean(), z)
     found = risk(denoiser, x.expand(draws, -1, -1, -1), sigma, seed=derive_seed(seed, "risk"))
-    eigenvalue_decay, coefficient_decay = _decays(shrinkage, fitted)
+    eigenvalue_decay, coefficient_decay = _decays(coefficients, fitted)
     level = Level(
         sigma=sigma,
         psnr_in=psnr(around.y, x).item(),
         psnr_out=min(psnr(around.value, x).item(), EXACT),
-        homogeneity=_finite(harmonics.homogeneity(around).item()),
+        homogeneity=_finite(homogeneity(around).item()),
         eigenvalues=len(pairs.values),
         kept=kept,
         shrunk=shrunk,
@@ -106,7 +152,79 @@ def measure(
         coefficient_decay=coefficient_decay,
         **facts,
     )
-    return Basis(level, around.value[0], shrinkage, pairs.vectors[:k])
+    return Basis(level, around.value[0], coefficients, pairs.vectors[:k])
+
+
+def homogeneity(linearisation: Linearisation) -> Tensor:
+    """Relative residual ``|f(y) - J(y) y| / |f(y)|`` of each image, (B,).
+
+    Rounding for bias-free networks in evaluation mode, which are homogeneous for positive scales;
+    0 where both sides are zero, infinite where ``f(y)`` alone is. Cost: one forward product.
+    """
+    gap = linearisation.push(linearisation.y[None])[0] - linearisation.value
+    norms = gap.flatten(1).norm(dim=1), linearisation.value.flatten(1).norm(dim=1)
+    return torch.where(norms[0] == 0, 0, norms[0] / norms[1])
+
+
+def decay(values: Tensor, first: int, last: int) -> Decay:
+    """Decay exponent of eigenvalues or of squared coefficients, by least squares on logarithms.
+
+    The interval is that of the regression of log value on log rank. It covers the scatter about the
+    line, assumed independent, and not the choice of the range.
+
+    Parameters
+    ----------
+    values : Tensor
+        (k,), in the order in which they are to decay; squares of coefficients, not coefficients.
+    first, last : int
+        Fitting range, ranks counted from 1, both included, at least three; state it beforehand.
+
+    Raises
+    ------
+    ValueError
+        If the range does not fit, or a value in it is not positive.
+    """
+    if not 1 <= first <= last - 2 <= len(values) - 2:
+        raise ValueError(f"need 3 ranks or more within 1..{len(values)}; got {first}..{last}")
+    fitted = values[first - 1 : last].double().cpu().numpy()
+    if not (fitted > 0).all():
+        raise ValueError(f"only positive values have a decay exponent; least is {fitted.min():.3g}")
+    ranks, logs = np.log(np.arange(first, last + 1)), np.log(fitted)
+    ranks, logs = ranks - ranks.mean(), logs - logs.mean()
+    exponent = -float(ranks @ logs / (ranks @ ranks))
+    scatter = np.sum((logs + exponent * ranks) ** 2) / (len(logs) - 2)
+    error = float(np.sqrt(scatter / (ranks @ ranks)))
+    reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, len(logs) - 2)) * error
+    return Decay(
+        exponent=exponent, low=exponent - reach, high=exponent + reach, first=first, last=last
+    )
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """Trace and effective rank of the Jacobian at one noise level."""
+
+    sigma: float
+    trace: Estimate
+    effective_rank: Estimate
+
+
+def against_noise_level(
+    denoiser: Denoiser, x: Tensor, sigmas: Sequence[float], *, products: int = 96, seed: int = 0
+) -> list[NoiseLevel]:
+    """Trace and effective rank at ``x + sigma z``, for every sigma (image units) with the same z.
+
+    For one clean image, (1, C, H, W), and ``products`` of each estimate; see
+    :func:`jacobian.trace_and_rank`. The seed is that of z and of the estimates. ValueError for a
+    noise level that is not positive, several images, or a denoiser that breaks the contract.
+    """
+    z = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
+    levels = []
+    for sigma in sigmas:
+        around = jacobian.linearise(denoiser, x + sigma * z, sigma)
+        found = jacobian.trace_and_rank(around, products=products, seed=seed + 1)
+        levels.append(NoiseLevel(sigma, *found))
+    return levels
 
 
 def noise(x: Tensor, seed: int) -> Tensor:
@@ -211,18 +329,14 @@ def _shares(pairs: Eigenpairs, x: Tensor, z: Tensor) -> tuple[Share, Share | Non
     return kept, shrunk, removed
 
 
-def _decays(
-    shrinkage: harmonics.Shrinkage, fitted: tuple[int, int]
-) -> tuple[Decay | None, Decay | None]:
+def _decays(shrinkage: Shrinkage, fitted: tuple[int, int]) -> tuple[Decay | None, Decay | None]:
     first, last = fitted
     last = min(last, int((shrinkage.factors > 0).sum()))
     if last < first + 2:
         return None, None
     fits = [shrinkage.factors, shrinkage.clean.square()]
     return tuple(
-        Decay(**vars(harmonics.decay(values, first, last)))
-        if (values[first - 1 : last] > 0).all()
-        else None
+        decay(values, first, last) if (values[first - 1 : last] > 0).all() else None
         for values in fits
     )
 

@@ -5,21 +5,20 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from twinscore import sampling
-from twinscore.denoisers import Checkpoint, Denoiser
+from twinscore.denoisers import Denoiser
 from twinscore.denoisers.closed_form.gaussian import Gaussian
-from twinscore.experiments.folders import remembered
-from twinscore.experiments.trials import Trial, open_images
-from twinscore.results.base import Frozen
 from twinscore.runs import derive_seed
-from twinscore.training import single_device
+from twinscore.sampling.likelihood import log_density
+from twinscore.sampling.noise import noise
 
 
-class LikelihoodSpec(Frozen):
+class LikelihoodSpec(BaseModel):
     """How the likelihood of images is computed, by the probability flow."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     images: int = Field(default=32, ge=0)
     """Training and test images, as many of each; 0 leaves the likelihood out."""
@@ -57,40 +56,6 @@ class LikelihoodSpec(Frozen):
     def passes(self, d: int) -> int:
         """Passes of the network that an image of ``d`` values takes."""
         return 4 * self.steps * (1 + (self.probes or d))
-
-
-def bits_of(trial: Trial, model: Checkpoint, spec: LikelihoodSpec) -> dict[str, NDArray]:
-    """Bits per dimension of the first images of a trial, or what was computed; stored beside it.
-
-    Returns
-    -------
-    dict
-        ``bits/train`` and ``bits/test``, (L,) each; nothing if ``spec`` leaves them out.
-    """
-    if not spec.images:
-        return {}
-    trained = trial.training.sigma_max
-    parts = {"train": trial.indices[: spec.images], "test": trial.test[: spec.images]}
-    key = spec.model_dump() | {"sigma_max": spec.highest(trained)}
-    key |= {name: rows.tolist() for name, rows in parts.items()}
-
-    def compute() -> dict[str, NDArray]:
-        images, device = open_images(trial.source), single_device(trial.device).device
-        return {
-            name: bits_per_dimension(
-                model.on(device),
-                images[rows].to(device),
-                images[trial.indices],
-                spec,
-                trained=trained,
-                seed=derive_seed(trial.seed, "likelihood", trial.replicate),
-                batch=trial.training.batch,
-            )
-            for name, rows in parts.items()
-        }
-
-    found = remembered(trial.path, "likelihood", key, compute)
-    return {f"bits/{name}": values for name, values in found.items()}
 
 
 def bits_per_dimension(
@@ -141,10 +106,10 @@ def bits_per_dimension(
     flat = training.flatten(1).double().cpu()
     prior = Gaussian.of(flat.mean(0).view(training.shape[1:]), torch.cov(flat.T))
     shape = tuple(images.shape[1:])
-    z = sampling.noise([derive_seed(seed, "noisy", i) for i in range(len(images))], shape)
+    z = noise([derive_seed(seed, "noisy", i) for i in range(len(images))], shape)
     y = images + spec.sigma_min * z.to(images)
     found = [
-        sampling.log_density(
+        log_density(
             denoiser,
             y[part],
             lambda end: prior.log_density(end, sigma_max),

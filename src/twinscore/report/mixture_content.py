@@ -1,4 +1,4 @@
-"""Words of the early-stopping study's page: facts, the table of exponents, and notes."""
+"""What the page of an early-stopping run says: facts, the table of exponents, and notes."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Log-likelihood of one score model in a few dimensions, and its divergence with an interval."""
+"""Log-likelihood of points under a score model of a few dimensions; KL estimated from samples."""
 
 from dataclasses import dataclass
 

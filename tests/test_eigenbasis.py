@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twinscore.analysis import harmonics
+from twinscore.analysis import eigenbasis, subspaces
 from twinscore.analysis.jacobian import eigenpairs, full, linearise, symmetric_eigenpairs
 from twinscore.denoisers import UNet
 from twinscore.denoisers.closed_form import Gaussian, GaussianMixture, StationaryGaussian
@@ -35,21 +35,21 @@ def test_denoised_coefficients_are_shrunk_noisy_ones():
     x = normal(1, *SHAPE, seed=1)
     around = linearise(denoiser, x + 0.5 * normal(1, *SHAPE, seed=2), 0.5)
     pairs = symmetric_eigenpairs(around, D)
-    found = harmonics.shrinkage(pairs, around, x)
+    found = eigenbasis.shrinkage(pairs, around, x)
     torch.testing.assert_close(found.denoised, found.factors * found.noisy)
     torch.testing.assert_close(found.clean, pairs.vectors @ x.flatten())
     torch.testing.assert_close(found.noisy.norm(), around.y.norm())
-    assert harmonics.homogeneity(around) < 1e-14
+    assert eigenbasis.homogeneity(around) < 1e-14
     with pytest.raises(ValueError, match="one image of 64 values"):
-        harmonics.shrinkage(pairs, around, x[..., 1:])
+        eigenbasis.shrinkage(pairs, around, x[..., 1:])
     with pytest.raises(ValueError, match="symmetric part"):
-        harmonics.shrinkage(eigenpairs(around, 3), around, x)
+        eigenbasis.shrinkage(eigenpairs(around, 3), around, x)
 
 
 def test_trace_and_rank_fall_as_noise_rises():
     denoiser = stationary()
     power = denoiser.power.flatten()
-    levels = harmonics.against_noise_level(
+    levels = eigenbasis.against_noise_level(
         denoiser, normal(1, *SHAPE), [0.5, 2.0, 8.0], products=192
     )
     for level in levels:
@@ -64,24 +64,24 @@ def test_trace_and_rank_fall_as_noise_rises():
 @given(exponent=st.floats(0.2, 4), scale=st.floats(1e-6, 1e6), first=st.integers(1, 50))
 def test_decay_of_a_power_law_is_its_exponent(exponent, scale, first):
     values = scale * torch.arange(1, 101).double() ** -exponent
-    found = harmonics.decay(values, first, 100)
+    found = eigenbasis.decay(values, first, 100)
     assert found.exponent == pytest.approx(exponent, rel=1e-6)
     assert found.high - found.low < 1e-5
 
 
 def test_equal_values_do_not_decay():
-    found = harmonics.decay(torch.full((9,), 0.3), 2, 9)
+    found = eigenbasis.decay(torch.full((9,), 0.3), 2, 9)
     assert (found.exponent, found.low, found.high) == (0, 0, 0)
 
 
 def test_a_denoiser_that_returns_zero_is_homogeneous():
     around = linearise(lambda y, sigma=None: y.relu(), -torch.ones(1, *SHAPE))
-    assert harmonics.homogeneity(around) == 0
+    assert eigenbasis.homogeneity(around) == 0
 
 
 def test_a_slope_at_an_estimate_of_zero_has_no_relative_residual():
     around = linearise(lambda y, sigma=None: y - y.detach(), torch.ones(1, *SHAPE))
-    assert harmonics.homogeneity(around) == math.inf
+    assert eigenbasis.homogeneity(around) == math.inf
 
 
 def test_eigenvectors_of_a_mixture_are_those_of_its_own_jacobian():
@@ -94,7 +94,7 @@ def test_eigenvectors_of_a_mixture_are_those_of_its_own_jacobian():
     pairs = symmetric_eigenpairs(linearise(mixture, y, sigma), k, tolerance=1e-10)
     values, vectors = torch.linalg.eigh(mixture.jacobian(y, sigma)[0])
     torch.testing.assert_close(pairs.values, values.flip(0)[:k], rtol=1e-9, atol=0)
-    parts = harmonics.agreement_by_eigenspace(pairs.vectors, values.flip(0), vectors.T.flip(0))
+    parts = subspaces.agreement_by_eigenspace(pairs.vectors, values.flip(0), vectors.T.flip(0))
     assert len(parts) == k  # all distinct
     # an eigenvector is off by residual over gap, its squared cosine by the square of that
     assert all(part.shared == pytest.approx(1, abs=1e-9) for part in parts)
@@ -104,7 +104,7 @@ def test_decay_interval_covers_the_exponent():
     k = torch.arange(1, 61).double()
     covered = 0
     for seed in range(200):
-        fit = harmonics.decay(k**-1.5 * torch.exp(0.3 * normal(60, seed=seed)), 5, 60)
+        fit = eigenbasis.decay(k**-1.5 * torch.exp(0.3 * normal(60, seed=seed)), 5, 60)
         covered += fit.low <= 1.5 <= fit.high
     # binomial(200, .95): 3 standard deviations are 9.2
     assert abs(covered - 190) <= 9.3
@@ -113,25 +113,25 @@ def test_decay_interval_covers_the_exponent():
 def test_decay_needs_a_range_and_positive_values():
     for first, last in ((0, 5), (4, 5), (8, 11)):
         with pytest.raises(ValueError, match=r"within 1\.\.10"):
-            harmonics.decay(torch.ones(10), first, last)
+            eigenbasis.decay(torch.ones(10), first, last)
     with pytest.raises(ValueError, match="positive values"):
-        harmonics.decay(torch.linspace(1, 0, 10), 1, 10)
+        eigenbasis.decay(torch.linspace(1, 0, 10), 1, 10)
 
 
 def test_principal_angles():
     q = torch.linalg.qr(normal(D, D)).Q.T
     angle = 0.3
     turned = math.cos(angle) * q[1:2] + math.sin(angle) * q[5:6]
-    found = harmonics.agreement(q[:2], torch.cat([3 * turned, turned + q[:1]]))
+    found = subspaces.agreement(q[:2], torch.cat([3 * turned, turned + q[:1]]))
     torch.testing.assert_close(found.cosines, torch.tensor([1, math.cos(angle)]).double())
     assert found.shared == pytest.approx((1 + math.cos(angle) ** 2) / 2)
-    assert harmonics.agreement(q[:4], q[2:9]).shared == pytest.approx(2 / 4)
-    random = [harmonics.agreement(normal(6, D, seed=s), q[:9]) for s in range(200)]
+    assert subspaces.agreement(q[:4], q[2:9]).shared == pytest.approx(2 / 4)
+    random = [subspaces.agreement(normal(6, D, seed=s), q[:9]) for s in range(200)]
     # shared is a mean of 6 squared cosines of expectation 9/64; 200 draws
     mean = sum(r.shared for r in random) / 200
     assert mean == pytest.approx(random[0].chance, abs=3 * 0.06 / math.sqrt(200))
     with pytest.raises(ValueError, match="need rows"):
-        harmonics.agreement(q[:2], q[:2, 1:])
+        subspaces.agreement(q[:2], q[:2, 1:])
 
 
 def test_degenerate_eigenspaces_agree_as_a_whole():
@@ -139,33 +139,33 @@ def test_degenerate_eigenspaces_agree_as_a_whole():
     around = linearise(denoiser, normal(1, *SHAPE), sigma)
     pairs = symmetric_eigenpairs(around, 22, tolerance=1e-9)
     values, vectors = torch.linalg.eigh(full(around))
-    parts = harmonics.agreement_by_eigenspace(pairs.vectors, values.flip(0), vectors.T.flip(0))
+    parts = subspaces.agreement_by_eigenspace(pairs.vectors, values.flip(0), vectors.T.flip(0))
     # an eigenspace is off by residual over gap
     assert all(part.shared == pytest.approx(1, abs=1e-9) for part in parts)
     assert [len(part.cosines) for part in parts] == [1, 4, 4, 4, 8, 1]
     with pytest.raises(ValueError, match="descending"):
-        harmonics.agreement_by_eigenspace(pairs.vectors, values, vectors.T)
+        subspaces.agreement_by_eigenspace(pairs.vectors, values, vectors.T)
 
 
-@pytest.mark.parametrize("transform", [harmonics.dct, harmonics.wavelet])
+@pytest.mark.parametrize("transform", [subspaces.dct, subspaces.wavelet])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 16, 12), (1, 40, 40)])
 def test_fixed_bases_are_orthonormal_and_agree_with_themselves(transform, shape):
     d = math.prod(shape)
     matrix = transform(torch.eye(d).double().view(d, *shape))
     torch.testing.assert_close(matrix @ matrix.T, torch.eye(d).double(), rtol=0, atol=1e-10)
     chosen = matrix.T[[0, 5, d // 2]].view(3, *shape)
-    own = harmonics.agreement_with_basis(transform(chosen))
+    own = subspaces.agreement_with_basis(transform(chosen))
     assert own.shared == pytest.approx(1)
-    other = harmonics.agreement_with_basis(transform(normal(3, *shape)))
+    other = subspaces.agreement_with_basis(transform(normal(3, *shape)))
     assert other.shared < 0.6
 
 
 def test_images_that_no_wavelet_fits_are_refused():
     for shape in ((1, 1, 7, 8), (1, 1, 2, 8)):
         with pytest.raises(ValueError, match="orthogonal wavelet"):
-            harmonics.wavelet(torch.zeros(shape))
+            subspaces.wavelet(torch.zeros(shape))
     with pytest.raises(ValueError, match=r"bior2\.2"):
-        harmonics.wavelet(torch.zeros(1, 1, 16, 16), name="bior2.2")
+        subspaces.wavelet(torch.zeros(1, 1, 16, 16), name="bior2.2")
 
 
 def test_twins_at_the_same_image():
@@ -175,6 +175,6 @@ def test_twins_at_the_same_image():
         for s in (0, 1)
     ]
     assert all(top.converged for top in tops)
-    apart = harmonics.agreement(tops[0].vectors, tops[1].vectors)
+    apart = subspaces.agreement(tops[0].vectors, tops[1].vectors)
     assert apart.shared < 0.9
-    assert harmonics.agreement(tops[0].vectors, tops[0].vectors).shared == pytest.approx(1)
+    assert subspaces.agreement(tops[0].vectors, tops[0].vectors).shared == pytest.approx(1)

@@ -1,0 +1,74 @@
+"""How samples are drawn from a denoiser: every choice that changes them."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+QUALITIES: dict[str, dict[str, Any]] = {
+    "draft": {"method": "flow", "solver": "dpm", "steps": 10},
+    "standard": {"method": "flow", "solver": "dpm", "steps": 20},
+    "exact": {"method": "flow", "solver": "dpm", "steps": 100},
+}
+"""What each quality means; chosen by measurement (docs/sampling.md)."""
+
+
+class SamplingSpec(BaseModel):
+    """How samples are drawn from a denoiser."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    quality: Literal["draft", "standard", "exact"] = "standard"
+    """Stands for a method, solver and steps; each of them, where given, goes before."""
+    method: Literal["flow", "ancestral", "langevin", "stochastic"] | None = None
+    """Deterministic probability flow; ancestral sampling; the flow with Langevin corrections; or
+    the stochastic reverse diffusion of the main study."""
+    solver: Literal["dpm", "heun", "euler"] | None = None
+    """flow: second order, one evaluation a step; second order, two; first order, one."""
+    steps: int | None = Field(default=None, ge=1)
+    """Noise levels (but not of the stochastic method, which chooses its own steps)."""
+    rho: float = Field(default=7.0, gt=0)
+    """Noise levels are evenly spaced in sigma^(1/rho)."""
+    sigma_max: float = Field(default=2.0, gt=0)
+    """Noise level at which sampling starts, image units. A bias-free network may start above the
+    levels it was trained on; one that is not should start at the largest of them."""
+    sigma_min: float = Field(default=0.01, gt=0)
+    """Noise level at which sampling ends, image units."""
+    h0: float = Field(default=0.01, gt=0, le=1)
+    """stochastic: first step size."""
+    beta: float = Field(default=0.1, gt=0, le=1)
+    """stochastic: 1 adds no noise, less adds more."""
+    max_steps: int = Field(default=2000, ge=1)
+    """stochastic: steps after which a path counts as not converged."""
+
+    @model_validator(mode="after")
+    def _levels(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}"
+            )
+        return self
+
+    @property
+    def resolved(self) -> "SamplingSpec":
+        """The same with method, solver and steps in place of the quality."""
+        preset = QUALITIES[self.quality]
+        return self.model_copy(
+            update={name: getattr(self, name) or value for name, value in preset.items()}
+        )
+
+
+def evaluations(spec: SamplingSpec) -> float:
+    """Evaluations of the denoiser that a sample takes.
+
+    Of the stochastic method as many as bring a noise level, which a step multiplies by
+    ``1 - beta h``, from the first to the last; a path that does not converge takes more.
+    """
+    spec = spec.resolved
+    if spec.method == "stochastic":
+        sigma, step = spec.sigma_max, 1
+        while sigma > spec.sigma_min and step < spec.max_steps:
+            sigma *= 1 - spec.beta * spec.h0 * step / (1 + spec.h0 * (step - 1))
+            step += 1
+        return step + 1.0
+    twice = spec.method == "langevin" or (spec.method == "flow" and spec.solver == "heun")
+    return 2.0 * spec.steps - 1 if twice else float(spec.steps)
