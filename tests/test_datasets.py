@@ -129,7 +129,7 @@ def test_what_is_unambiguous_is_read(tmp_path, content):
         (HEAD + b"1.jpg -1 1\n2.jpg 1 0\n", "line 4: '0' is neither 1 nor -1"),
         (HEAD + b"1.jpg -1 1\n2.jpg 11\n", "line 4: 1 values for 2 attributes"),
         (HEAD + b"1.jpg -1 1\n2.jpg\n", "line 4: 0 values for 2 attributes"),
-        (HEAD + b"1.jpg -1 1\n2.jpg 1 1\n2.jpg 1 -1\n", "line 5: '2.jpg' has another row before"),
+        (HEAD + b"1.jpg -1 1\n2.jpg 1 1\n2.jpg 1 -1\n", "line 5: '2.jpg' already has a row"),
         (HEAD + b"1.jpg -1 1\n", "no row for '2.jpg'"),
     ],
 )
