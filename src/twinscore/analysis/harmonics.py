@@ -61,7 +61,7 @@ def shrinkage(pairs: Eigenpairs, linearisation: Linearisation, x: Tensor) -> Shr
     """Shrinkage factors and coefficients in an orthonormal eigenbasis.
 
     Of the symmetric part at one image, of the linearisation there, and of the clean image, (1, C,
-    H, W). ValueError if the eigenvectors are complex, or the images of another shape.
+    H, W). ValueError if the eigenvectors are complex, or the images of the wrong shape.
     """
     if pairs.vectors.is_complex():
         raise ValueError("coefficients are taken in the eigenbasis of the symmetric part")
@@ -174,7 +174,7 @@ def agreement(a: Tensor, b: Tensor) -> Agreement:
     Rows, (k, d) and (l, d), are linearly independent; complex rows, as of the Jacobian itself, span
     complex subspaces. Take the top k eigenvectors of two denoisers, twins for instance, at the same
     image. Where eigenvalues k and k + 1 are equal, the top k are not defined: cut in a gap.
-    ValueError if the vectors are of different length, or more of them than that.
+    ValueError if the vectors differ in length, or there are more of them than numbers in each.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or max(len(a), len(b)) > a.shape[1]:
         raise ValueError(f"need rows (k, d) and (l, d); got {tuple(a.shape)} and {tuple(b.shape)}")
@@ -237,10 +237,10 @@ def agreement_with_basis(coefficients: Tensor) -> Agreement:
     """Agreement of a subspace with the best span of as many elements of a fixed basis.
 
     For orthonormal vectors ``e_i`` and an orthonormal basis ``b_j``, ``sum_i <e_i, b_j>^2`` is how
-    much of ``b_j`` lies in their span; the k elements with most are compared. Coefficients, (k, d),
-    are the vectors in that basis, ``dct(vectors)`` or ``wavelet(vectors)``. The ``chance``, k/d, is
-    that of a fixed choice; the best k of d elements are above it. ValueError if there are more
-    vectors than dimensions.
+    much of ``b_j`` lies in their span; the k elements with the largest sums are compared.
+    Coefficients, (k, d), are the vectors in that basis, ``dct(vectors)`` or ``wavelet(vectors)``.
+    The ``chance``, k/d, is that of a fixed choice; the best k of d elements are above it.
+    ValueError if there are more vectors than dimensions.
     """
     k, d = coefficients.shape
     chosen = coefficients.square().sum(0).topk(min(k, d)).indices
