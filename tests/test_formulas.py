@@ -1,4 +1,4 @@
-"""What docs/formulas.md states and no other test checks; and that whatever it cites exists."""
+"""What docs/formulas.md states and no other test checks; and that everything it cites exists."""
 
 import math
 import re
@@ -82,7 +82,7 @@ def test_the_start_costs_no_more_than_half_the_variance_over_that_of_the_noise()
 
 
 def test_sure_of_a_hard_threshold_misses_its_jumps():
-    """By ``2 sigma^2 T (p(T) + p(-T))`` a coefficient, p the density of the noisy one."""
+    """By ``2 sigma^2 T (p(T) + p(-T))`` per coefficient, p the density of the noisy one."""
     sigma, multiple, d = 0.3, 1.5, 16
     denoiser = Thresholding(Cosines(), multiple=multiple)
     found = risk(denoiser, torch.zeros(4000, 1, 4, 4).double(), sigma, probes=None)

@@ -43,7 +43,7 @@ def test_the_control_loses_nothing_but_rounding(done):
 
 
 def test_a_denoiser_that_knows_no_neighbours_is_equivariant():
-    """Independent pixels alike, whose shrinkage commutes with every permutation."""
+    """Independent pixels of one law, whose shrinkage commutes with every permutation."""
     covariance = 0.1 * torch.eye(16, dtype=torch.float64)
     denoiser = Gaussian.of(torch.full((1, 4, 4), 0.5, dtype=torch.float64), covariance)
     y = torch.randn(3, 1, 4, 4, generator=generator_of(0), dtype=torch.float64)
@@ -123,7 +123,7 @@ def test_moments_are_summed_in_chunks(monkeypatch):
 
 
 def test_a_control_that_does_not_fit_is_refused_with_the_size_that_does(monkeypatch):
-    """Of 10 MB, six matrices of float64 leave 456 pixels: 21.4 a side."""
+    """Of 10 MB, six matrices of float64 leave 456 pixels: 21.4 per side."""
     monkeypatch.setattr(budget, "available_memory", lambda device: 10**7)
     nothing = budget.Cost(weights=0, activations=0, images=0)
 
@@ -139,7 +139,7 @@ def test_a_control_that_does_not_fit_is_refused_with_the_size_that_does(monkeypa
 
 
 def test_the_size_that_is_proposed_suits_the_control_and_the_trainings(monkeypatch):
-    """The control alone would do with 48 pixels a side, the trainings with 24."""
+    """The control alone would do with 48 pixels per side, the trainings with 24."""
     monkeypatch.setattr(budget, "available_memory", lambda device: 48 * 52**4)
     side, pixels = 64, 48 * 52**4 // 30**2
     cost = budget.Cost(weights=0, activations=side**2 * pixels, images=0)

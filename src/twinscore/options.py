@@ -31,7 +31,7 @@ def parse(words: Sequence[str], options: type, spec_type: type | None, command: 
     words : sequence of str
         Words after the command.
     options : type
-        Dataclass of the options beside the spec; those without a default are given by position.
+        Dataclass of the options besides the spec; those without a default are given by position.
     spec_type : type or None
         Pydantic model of the study's spec.
     command : str
