@@ -160,7 +160,7 @@ def test_running_deviation_follows_the_published_momentum_rule():
 
 @pytest.mark.parametrize("layer", [Convolution, Upsample])
 def test_initial_weights_are_he_normal(layer):
-    """Variance 2 / fan-in: 9 inputs per pixel for the convolution, 1 for the stride-2 upsampling."""
+    """Variance 2 / fan-in: 9 inputs per pixel for the convolution, 1 for stride-2 upsampling."""
     c_in = 64
     weight = layer(c_in, 64, generator_of(3)).weight
     variance = 2 / (9 * c_in if layer is Convolution else c_in)

@@ -301,7 +301,7 @@ def test_the_log_density_is_the_exact_one():
 
 
 def test_random_probes_estimate_the_log_density():
-    """Exact for a denoiser that shrinks all pixels equally; unbiased and less variable than 1 nat."""
+    """Exact if the denoiser shrinks all pixels equally; unbiased and less variable than 1 nat."""
     form = GaussianMixture.of(
         torch.ones(1).double(), torch.full((1, *SHAPE), 0.5).double(), 0.2 * torch.eye(D).double()
     )
