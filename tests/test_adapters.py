@@ -26,7 +26,7 @@ HALF = torch.arange(9).view(SHAPE) < 5
 
 
 def gaussian(low=0.0, high=1.0):
-    """A Gaussian of images in [0, 1], in the units of a range that is another."""
+    """A Gaussian of images in [0, 1], in the units of a different range."""
     generator = generator_of(1)
     root = torch.randn(9, 9, generator=generator, dtype=torch.float64) * 0.2 * (high - low)
     mean = torch.rand(SHAPE, generator=generator, dtype=torch.float64)

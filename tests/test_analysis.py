@@ -387,7 +387,7 @@ def test_shared_new_images_are_generalisation():
     assert gaps.shape == (2, 20, 3)
 
 
-def test_shared_nonsense_is_no_generalisation():
+def test_shared_nonsense_is_not_generalisation():
     """Twins that agree on a picture unlike any real one: flagged, never *generalises*."""
     ramp = torch.linspace(0, 1, 20).view(1, 1, 5, 4).repeat(20, 1, 1, 1)
 
@@ -411,7 +411,7 @@ def test_a_single_training_image_has_no_memorised_fraction():
     assert level.verdict == "memorises"
 
 
-def test_the_csv_has_one_row_a_level_and_no_stray_column():
+def test_the_csv_has_one_row_per_level_and_no_stray_column():
     (one, _, _), _, _ = compared(copies_of("a"), copies_of("b"), n=1)
     (five, _, _), _, _ = compared(copies_of("a"), copies_of("b"), n=5)
     head, *rows = transition.levels_csv([one, five]).splitlines()

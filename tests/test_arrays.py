@@ -213,7 +213,7 @@ class Planted:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (Planted(), "holds other things than tensors; save a tensor, or a dict"),
+        (Planted(), "holds something other than tensors; save a tensor, or a dict"),
         ([torch.zeros(2, 3, 3)], "it holds a list"),
         ({"images": "none"}, "holds no array"),
         (torch.zeros(1).expand(10**12, 4, 4), "repeats fewer numbers"),
@@ -301,7 +301,7 @@ def test_members_that_numpy_does_not_write_are_refused(tmp_path, names, says):
 def test_other_compressions_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("images.npy", npy_bytes(PIXELS))
-    assert "compressed in another way than deflate" in complaint(tmp_path / "a.npz")
+    assert "is compressed, but not with deflate" in complaint(tmp_path / "a.npz")
 
 
 def test_a_tensor_of_another_depth_is_named(tmp_path):

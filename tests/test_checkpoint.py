@@ -1,4 +1,4 @@
-"""Weights on disk: exact round trips, and one line for every file that is none."""
+"""Weights on disk: exact round trips, and one line for every file that is not one."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The command line: every complaint is one line, and nothing is written when input is bad."""
+"""The command line: every error is one line, and nothing is written when input is bad."""
 
 import json
 import os

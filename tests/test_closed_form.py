@@ -262,7 +262,7 @@ def test_symmetry_is_asked_for_at_any_scale(scale):
         StationaryGaussian(MEAN, scale * (power() + rising))
 
 
-def test_what_is_no_covariance_is_refused():
+def test_what_is_not_a_covariance_is_refused():
     bad = covariance() - 0.1 * torch.eye(D).double()
     with pytest.raises(ValueError, match="negative eigenvalue"):
         Gaussian.of(MEAN, bad)

@@ -118,7 +118,7 @@ def test_what_is_unambiguous_is_read(tmp_path, content):
     names, rows = read_attributes(attribute_file(tmp_path, content), FILES)
     assert names == ("Male", "Smiling")
     assert rows.values == {0: (False, True), 1: (True, False)}
-    assert rows.complaints == {}
+    assert rows.wrong == {}
 
 
 @pytest.mark.parametrize(
@@ -129,14 +129,14 @@ def test_what_is_unambiguous_is_read(tmp_path, content):
         (HEAD + b"1.jpg -1 1\n2.jpg 1 0\n", "line 4: '0' is neither 1 nor -1"),
         (HEAD + b"1.jpg -1 1\n2.jpg 11\n", "line 4: 1 values for 2 attributes"),
         (HEAD + b"1.jpg -1 1\n2.jpg\n", "line 4: 0 values for 2 attributes"),
-        (HEAD + b"1.jpg -1 1\n2.jpg 1 1\n2.jpg 1 -1\n", "line 5: '2.jpg' has another row before"),
+        (HEAD + b"1.jpg -1 1\n2.jpg 1 1\n2.jpg 1 -1\n", "line 5: '2.jpg' already has a row"),
         (HEAD + b"1.jpg -1 1\n", "no row for '2.jpg'"),
     ],
 )
 def test_broken_rows_are_named_by_line(tmp_path, content, says):
     _, rows = read_attributes(attribute_file(tmp_path, content), FILES)
-    assert list(rows.complaints) == [1]
-    assert says in rows.complaints[1]
+    assert list(rows.wrong) == [1]
+    assert says in rows.wrong[1]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_identities_are_numbers(tmp_path):
     path.write_bytes(b"1.jpg 2880 \r\n2.jpg Alice\r\n")
     rows = read_identities(path, FILES)
     assert rows.values == {0: "2880"}
-    assert rows.complaints == {1: f"{path}, line 2: 'Alice' is not the number of a person"}
+    assert rows.wrong == {1: f"{path}, line 2: 'Alice' is not the number of a person"}
 
 
 def test_images_without_a_usable_row_are_named_or_left_out(tmp_path):
@@ -203,21 +203,21 @@ def test_folders_of_another_layout_are_refused(tmp_path):
 def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, content):
     path = attribute_file(tmp_path, content)
     people = read_identities(path, FILES)
-    assert people.values.keys() | people.complaints.keys() == {0, 1}
+    assert people.values.keys() | people.wrong.keys() == {0, 1}
     try:
         names, rows = read_attributes(path, FILES)
     except InputError as error:
         assert "\n" not in str(error)  # noqa: PT017
         return
-    assert rows.values.keys() | rows.complaints.keys() == {0, 1}
+    assert rows.values.keys() | rows.wrong.keys() == {0, 1}
     assert all(len(row) == len(names) for row in rows.values.values())
-    assert not any("\n" in text for text in [*rows.complaints.values(), *names])
+    assert not any("\n" in text for text in [*rows.wrong.values(), *names])
 
 
 def test_a_line_without_end_takes_no_memory_for_itself(tmp_path):
     content = HEAD + b"1.jpg 1 1\n2.jpg 1 1\n" + b"x" * 2**22 + b"\n"
     _, rows = read_attributes(attribute_file(tmp_path, content), FILES)
-    assert rows.complaints == {}
+    assert rows.wrong == {}
 
 
 def test_lsun_is_cropped_at_the_top_left(tmp_path):

@@ -182,7 +182,7 @@ def test_copies_of_an_image_take_one_quadrature(monkeypatch):
 
 
 def test_no_derivative_keeps_the_masks():
-    """Four numbers a mask, of 64 pixels each; a point that is saved twice counts once."""
+    """Four numbers per mask, of 64 pixels each; a point that is saved twice counts once."""
     disc, y = form(), noisy(0.3).requires_grad_()
     nodes = len(MODULE._Posterior.apply(*disc._checked(y.detach(), 0.3), disc)[2])
     kept = {}
@@ -253,7 +253,7 @@ def test_moments_of_a_normal_law_cut_to_the_unit_interval(mean, deviation):
     _, first, variance, skew = cut_normal(*at)
     assert first.item() == pytest.approx(exact.mean(), rel=1e-8, abs=1e-10)
     assert variance.item() == pytest.approx(exact.var(), rel=1e-6)
-    # Of terms as large as (deviation + distance)^3, and of scipy alike, the last digits cancel.
+    # Of terms as large as (deviation + distance)^3, in scipy too, the last digits cancel.
     scale = 1e-12 * (deviation + abs(mean)) ** 3
     assert skew.item() == pytest.approx(exact.stats("s") * exact.std() ** 3, rel=1e-6, abs=scale)
 

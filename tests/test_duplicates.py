@@ -141,7 +141,7 @@ def test_float64_decides_what_float32_cannot():
     assert images.near_duplicates(pair, exact).drop.tolist() == [False, False]
 
 
-def test_the_bound_takes_more_axes_the_more_images_are_alike():
+def test_the_bound_takes_more_axes_the_more_similar_images_are():
     rng = np.random.default_rng(0)
     taken = []
     for common, threshold in ((0, 0.98), (30, 0.98), (100, 0.8)):
@@ -206,7 +206,7 @@ def test_two_sets_may_differ_in_shape_colour_and_packing():
         threshold=0.8,
     )
     assert found.partner.tolist() == [3, 1]
-    # equal pixel by pixel counts for packed alike only; the correlation is 1 up to float32 pixels
+    # equal pixel by pixel counts for equal packing only; the correlation is 1 up to float32 pixels
     np.testing.assert_allclose(found.correlation, 1, rtol=0, atol=0.05)
 
 

@@ -115,7 +115,7 @@ def test_two_sets(two):
     assert facts["Compared with"].endswith("6 images of 10 x 12 pixels, gray")
 
 
-def test_two_sets_of_other_colours_are_shown_alike(two):
+def test_two_sets_of_other_colours_are_shown_in_the_same_way(two):
     spec = duplicates.Spec(data=str(two / "colour.npy"), against=str(two / "train.npy,size=8"))
     done = duplicates.run(spec.model_copy(update={"threshold": 0.5}), two / "run")
     arrays = load_file(done.folder / "arrays.safetensors")

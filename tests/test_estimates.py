@@ -88,7 +88,7 @@ def test_slow_steps_are_few(clock, monkeypatch):
 
 
 def test_a_real_training_is_timed_with_its_average():
-    """Whatever the machine is busy with: more than nothing, and steps count."""
+    """However busy the machine is: more than nothing, and steps count."""
     for training in (TrainingSpec(batch=2), TrainingSpec(batch=2, ema=0.9, clip=1.0)):
         found = timing.training_seconds(NETWORK, training, (3, 8, 8), "cpu", threads=1)
         assert 0 < found / training.steps < 60

@@ -177,7 +177,7 @@ def test_a_file_that_is_too_large_is_not_opened(tmp_path):
     )
 
 
-def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
+def test_what_is_not_a_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     assert "a.png': is not a regular file" in complaint(tmp_path)
 
@@ -199,7 +199,7 @@ def test_names_that_differ_in_case_or_suffix_only_are_different_images(tmp_path)
     assert images.load(str(tmp_path)).names == ("A.png", "a.bmp", "a.png", "sub/a.png")
 
 
-def test_a_name_that_is_no_text_is_refused(tmp_path):
+def test_a_name_that_is_not_text_is_refused(tmp_path):
     save(tmp_path / "a.png", gray(0)).rename(tmp_path / os.fsdecode(b"\xff.png"))
     assert r"\udcff.png': its name is not UTF-8; rename it" in complaint(tmp_path)
 
@@ -213,7 +213,7 @@ def test_an_upscaling_beyond_the_limit_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("cores", [1, 7])
-def test_the_first_bad_file_is_named_whatever_the_threads_do(tmp_path, monkeypatch, cores):
+def test_the_first_bad_file_is_named_in_any_order_of_threads(tmp_path, monkeypatch, cores):
     monkeypatch.setattr(parallel, "available_cores", lambda: cores)
     for k in range(40):
         save(tmp_path / f"{k:02d}.png", gray(k))
@@ -307,7 +307,7 @@ def test_resizing_is_that_of_pillow_in_floats(side, size, channels, seed):
 
 
 def test_the_luma_of_integers_is_that_of_doubles_rounded():
-    """Of bytes but for ties: weights of 16 bits are off by 255 * 1.3e-5 at most."""
+    """Of bytes, except for ties: weights of 16 bits are off by 255 * 1.3e-5 at most."""
     every_third = np.arange(0, 256, 3, dtype=np.uint8)
     colours = np.stack(np.meshgrid(np.arange(256, dtype=np.uint8), every_third, every_third))
     image = colours.reshape(3, -1, 256)

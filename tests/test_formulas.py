@@ -1,4 +1,4 @@
-"""What docs/formulas.md states and no other test checks; and that whatever it cites exists."""
+"""What docs/formulas.md states and no other test checks; and that everything it cites exists."""
 
 import math
 import re
@@ -82,7 +82,7 @@ def test_the_start_costs_no_more_than_half_the_variance_over_that_of_the_noise()
 
 
 def test_sure_of_a_hard_threshold_misses_its_jumps():
-    """By ``2 sigma^2 T (p(T) + p(-T))`` a coefficient, p the density of the noisy one."""
+    """By ``2 sigma^2 T (p(T) + p(-T))`` per coefficient, p the density of the noisy one."""
     sigma, multiple, d = 0.3, 1.5, 16
     denoiser = Thresholding(Cosines(), multiple=multiple)
     found = risk(denoiser, torch.zeros(4000, 1, 4, 4).double(), sigma, probes=None)
@@ -155,10 +155,12 @@ def test_reverse_diffusion_without_noise_is_eulers_method_on_the_flow():
     levels = [1.0]
     for t in range(1, steps + 1):
         levels.append(levels[-1] * (1 - h0 * t / (1 + h0 * (t - 1))))
-    options = {"h0": h0, "beta": 1.0, "sigma_min": 1e-9, "max_steps": steps}
-    found = sampling.reverse_diffusion(form, z, seeds=range(3), **options)
-    y = sampling.euler(form, z, levels)
-    torch.testing.assert_close(found.samples, form(y, levels[-1]), rtol=1e-9, atol=1e-9)
+    states = []
+    options = {"h0": h0, "beta": 1.0, "sigma_min": 1e-9, "max_steps": steps + 1}
+    sampling.reverse_diffusion(
+        form, z, seeds=range(3), callback=lambda step, sigma, y: states.append(y), **options
+    )
+    torch.testing.assert_close(states[-1], sampling.euler(form, z, levels), rtol=1e-9, atol=1e-9)
 
 
 # Score models -------------------------------------------------------------------------------------

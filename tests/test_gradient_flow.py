@@ -87,7 +87,7 @@ def test_doubled_features_learn_the_same_function_in_twice_the_time():
         f.score(gradient_flow(loss_of(f, target, process)).at(factor * taus))(0.2, x)
         for f, factor in ((features, 1), (twice, 2))
     )
-    # Rounding of the Gram matrix, 1e-16 g_max, times tau / m^2: some 1e-12.
+    # Rounding of the Gram matrix, 1e-16 g_max, times tau / m^2: about 1e-12.
     np.testing.assert_allclose(two, one, rtol=1e-8, atol=1e-10)
 
 

@@ -180,7 +180,7 @@ def test_accuracy_is_of_both_kinds_of_eigenpairs(monkeypatch):
     assert level.residual > 1e-3
 
 
-def test_negative_eigenvalues_alone_are_no_jacobian_of_zero(monkeypatch):
+def test_negative_eigenvalues_alone_are_not_a_jacobian_of_zero(monkeypatch):
     monkeypatch.setattr(eigenbasis, "DENSE", 63)
     x = images.load("digits")[[7]].double()
     dark = (torch.arange(64) < 32).view(1, 1, 8, 8)

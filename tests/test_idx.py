@@ -57,7 +57,7 @@ def test_bare_paths_are_known_by_their_ending_or_first_bytes(tmp_path, name):
 @pytest.mark.parametrize(
     "name", ["t10k-{}-idx{}-ubyte", "emnist-train-{}.idx{}-ubyte", "my-{}{}.idx"]
 )
-def test_labels_are_found_beside_the_images(tmp_path, name, packed):
+def test_labels_are_found_next_to_the_images(tmp_path, name, packed):
     digit = ("", "") if name.startswith("my") else ("3", "1")
     path = write(tmp_path / (name.format("images", digit[0]) + packed), PIXELS)
     assert images.load(f"idx:{path}").labels is None
@@ -118,7 +118,7 @@ def test_plain_files_are_memory_mapped_and_converted_on_request(tmp_path, monkey
     ],
 )
 @pytest.mark.parametrize("packed", ["", ".gz"])
-def test_what_is_no_idx_file_of_images_is_refused(tmp_path, content, says, packed):
+def test_what_is_not_an_idx_file_of_images_is_refused(tmp_path, content, says, packed):
     path = tmp_path / f"a.idx{packed}"
     path.write_bytes(gzip.compress(content) if packed else content)
     message = complaint(path)

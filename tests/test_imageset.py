@@ -1,4 +1,4 @@
-"""Image sets whatever holds their pixels."""
+"""Image sets over every kind of pixels."""
 
 import numpy as np
 import pytest

@@ -34,7 +34,7 @@ def network(kind, **sizes):
 
 
 class Biased(nn.Module):
-    """Convolutions with additive terms, ReLU called in another way, and a noise level."""
+    """Convolutions with additive terms, ReLU called in a different way, and a noise level."""
 
     def __init__(self):
         super().__init__()
@@ -152,7 +152,7 @@ def test_a_product_of_activations_is_not_mistaken_for_linear():
 
 
 def near_linear_far_away():
-    """Closed forms that are affine far from the image, where their Jacobian is another."""
+    """Closed forms that are affine far from the image, where their Jacobian is different."""
     variances = torch.tensor([0.01, 1.0]).double()[:, None].expand(2, 64)
     weights, means = torch.tensor([0.9, 0.1]).double(), torch.full((2, 1, 8, 8), 0.5).double()
     broad = GaussianMixture.of(weights, means, variances)
@@ -168,7 +168,7 @@ def near_linear_far_away():
     ("denoiser", "y", "sigma"),
     [pytest.param(*case, id=name) for name, *case in near_linear_far_away()],
 )
-def test_what_is_affine_only_far_from_the_image_is_not_taken_for_affine(denoiser, y, sigma):
+def test_what_is_affine_only_far_from_the_image_is_not_treated_as_affine(denoiser, y, sigma):
     exact = denoiser.jacobian(y, sigma)[0]
     around = linearise(denoiser, y, sigma)
     torch.testing.assert_close(jacobian.full(around), exact)

@@ -50,7 +50,7 @@ def test_convolution_passes_gradcheck(shape, format):
 @FORMATS
 def test_normalisation_passes_gradcheck(shape, format):
     x = normal(*shape).to(memory_format=format)
-    # Away from the kink of the ReLU; a single pixel has no deviation, hence a steep gradient.
+    # Away from the kink of the ReLU; a single pixel has no deviation, so its gradient is steep.
     x = (x + x.sign()).requires_grad_()
     gain = (1 + normal(1, shape[1], 1, 1, seed=1).square()).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, g: layers._NormRelu.apply(x, g)[0], (x, gain))
@@ -160,7 +160,7 @@ def test_running_deviation_follows_the_published_momentum_rule():
 
 @pytest.mark.parametrize("layer", [Convolution, Upsample])
 def test_initial_weights_are_he_normal(layer):
-    """Variance 2 / fan-in: 9 inputs a pixel for the convolution, 1 for the stride-2 upsampling."""
+    """Variance 2 / fan-in: 9 inputs per pixel for the convolution, 1 for stride-2 upsampling."""
     c_in = 64
     weight = layer(c_in, 64, generator_of(3)).weight
     variance = 2 / (9 * c_in if layer is Convolution else c_in)

@@ -47,7 +47,7 @@ def test_bits_of_a_gaussian_are_its_own():
 
 @pytest.mark.parametrize("trained", [0.5, 1.0, 2.0])
 def test_bits_of_a_gaussian_do_not_depend_on_where_they_start(trained):
-    """With the density's own mean and covariance, whatever the level; tolerance: 25 steps."""
+    """With the density's own mean and covariance, at any level; tolerance: 25 steps."""
     training = 0.5 + 0.2 * normal(40, 1, 2, 2)
     law = fitted(training)
     lone = LikelihoodSpec(probes=None, sigma_min=0.2)

@@ -53,7 +53,7 @@ def number():
 
 @pytest.fixture
 def mine(tmp_path):
-    """A file of the user's with another beside it."""
+    """A file of the user's with another next to it."""
     (tmp_path / "helper.py").write_text("VARIANCE = 0.25\n")
     path = tmp_path / "mine.py"
     path.write_text(MINE)
@@ -162,7 +162,7 @@ def test_a_digest_names_the_content(mine):
 
 
 def test_weights_alone_make_the_digest_of_a_network(tmp_path):
-    """In a trial folder, in a file, in another layout in memory."""
+    """In a trial folder, in a file, in a different layout in memory."""
     spec = NetworkSpec(width=3, levels=1)
     network = build(spec, 1, 0).eval()
     before = model_digest(Checkpoint(network, (1, 8, 8), (0.5,)))

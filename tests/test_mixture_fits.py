@@ -1,4 +1,4 @@
-"""Fits of the early-stopping study: intervals, minima, and exponents beside the theory's."""
+"""Fits of the early-stopping study: intervals, minima, and exponents next to the theory's."""
 
 import numpy as np
 import pytest

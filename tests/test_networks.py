@@ -51,7 +51,7 @@ def test_published_sizes():
 
 def test_bf_cnn_sees_43_by_43_pixels():
     network = BFCNN()
-    for module in network.modules():  # every tap counts, whatever the random weights
+    for module in network.modules():  # every tap counts, for any random weights
         if hasattr(module, "weight"):
             module.weight.data.fill_(1 / module.weight[0].numel())
     y = torch.rand(1, 1, 61, 61, generator=generator_of(0)).requires_grad_()

@@ -1,4 +1,4 @@
-"""What options may be typed, how complaints are spelt, and what the help must show.
+"""What options may be typed, how errors are spelt, and what the help must show.
 
 Everything that depends on tyro or pydantic is checked here: `make test-newest` runs these tests
 with the newest releases of both.
@@ -104,7 +104,7 @@ SPELT = {
 
 
 @pytest.mark.parametrize("case", SPELT)
-def test_a_complaint_is_one_line_that_names_the_flag(capsys, case):
+def test_an_error_is_one_line_that_names_the_flag(capsys, case):
     words, complaint = SPELT[case]
     assert cli.main([words[0], "--print-spec", *words[1:]]) == 2
     said = capsys.readouterr()
@@ -170,7 +170,7 @@ def test_what_may_be_typed(capsys, file, case):
         ("mu: [1,\n  2]", "mu: Input should be a valid number, got [1, 2]"),
     ],
 )
-def test_complaints_of_a_file_name_it(capsys, tmp_path, content, complaint):
+def test_errors_in_a_file_name_it(capsys, tmp_path, content, complaint):
     path = tmp_path / "spec.yaml"
     path.write_text(content)
     assert cli.main(["mixture", "--spec", str(path), "--seed", "1"]) == 2

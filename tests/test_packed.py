@@ -193,7 +193,7 @@ def test_names_must_be_unique(path):
     assert "names are not unique" in complaint(path)
 
 
-def test_other_safetensors_are_not_taken_for_packed(path):
+def test_other_safetensors_are_not_mistaken_for_packed(path):
     safetensors.numpy.save_file({"pixels": PIXELS}, path)
     assert not packed.is_packed(path)
     path.write_bytes((2**63).to_bytes(8, "little") + b"{}")

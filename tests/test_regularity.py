@@ -187,7 +187,7 @@ def test_the_estimate_counts_the_passes_and_the_bytes_of_the_measures(finished):
     needs = regularity.needs(SPEC)
     assert needs.passes == 5 * 3 + 3 * 16**2 / 2  # one replicate of two has a Jacobian
     stored = [path.stat().st_size for path in finished.folder.glob("trials/*/measures-*")]
-    assert needs.stored == pytest.approx(np.mean(stored), rel=0.2)  # but for the headers
+    assert needs.stored == pytest.approx(np.mean(stored), rel=0.2)  # except for the headers
     assert (needs.shape, needs.held, needs.jacobians) == ((1, 16, 16), 0, 1)
 
 
@@ -337,7 +337,7 @@ def test_a_spec_that_does_not_fit_memory_is_refused_with_the_size_that_fits(
 
 
 def test_a_jacobian_that_does_not_fit_memory_is_refused(tmp_path, capsys, monkeypatch):
-    """48 bytes an entry: 2 GB hold (2e9 / 48)^(1/4) = 80.3 pixels a side."""
+    """48 bytes per entry: 2 GB hold (2e9 / 48)^(1/4) = 80.3 pixels per side."""
     out = tmp_path / "run"
     words = ["regularity", "--size", "512", "--training.batch", "1", "--workers", "1"]
     words += ["--network.width", "1", "--network.levels", "1", "--out", str(out)]

@@ -32,7 +32,7 @@ def test_slopes_of_exact_power_laws_have_their_difference_as_contrast():
         assert {contrast.common for contrast in regularity.contrasts(other, part)} == {None}
 
 
-def test_a_contrast_over_the_common_range_stands_beside_a_narrower_one():
+def test_a_contrast_over_the_common_range_stands_next_to_a_narrower_one():
     """A floor above 20 dB hides there what the slopes below it show."""
     spec = SPEC.model_copy(update={"levels": (10, 15, 20, 25, 30), "fit_range": (10, 20)})
     sigmas = np.maximum(spec.sigmas, 0.1)[None, :, None]

@@ -171,7 +171,7 @@ def test_large_images_get_fewer_seeds(folder, undrawn):
     assert len(transition.samples.viewer(reading.read(folder)).labels) == 4
 
 
-def test_without_images_none_is_read_nor_left(folder, undrawn, monkeypatch):
+def test_without_images_none_is_read_or_left(folder, undrawn, monkeypatch):
     read = []
     array = reading.array
     monkeypatch.setattr(

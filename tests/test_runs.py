@@ -71,7 +71,7 @@ def test_canonical_json_survives_a_round_trip_and_any_order_of_keys(value):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_canonical_json_refuses_what_is_no_number(bad):
+def test_canonical_json_refuses_what_is_not_a_number(bad):
     with pytest.raises(ValueError, match="JSON"):
         runs.canonical_json({"deep": [bad]})
 

@@ -301,7 +301,7 @@ def test_the_log_density_is_the_exact_one():
 
 
 def test_random_probes_estimate_the_log_density():
-    """Exact for a denoiser that shrinks all pixels alike; unbiased and less variable than 1 nat."""
+    """Exact if the denoiser shrinks all pixels equally; unbiased and less variable than 1 nat."""
     form = GaussianMixture.of(
         torch.ones(1).double(), torch.full((1, *SHAPE), 0.5).double(), 0.2 * torch.eye(D).double()
     )
@@ -311,7 +311,7 @@ def test_random_probes_estimate_the_log_density():
     torch.testing.assert_close(log_density(form, y, prior, probes=2), exact, **CLOSE)
 
 
-def test_probes_are_each_images_own_whatever_the_batch():
+def test_probes_are_each_images_own_in_any_batch():
     form = gaussian()
     one, other = normal(2, *SHAPE, seed=7).split(1)
     prior = lambda y: form.log_density(y, 1.0)  # noqa: E731

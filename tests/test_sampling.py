@@ -165,7 +165,7 @@ def test_reverse_diffusion_is_the_published_loop(denoiser, beta):
     assert left == [sum(t < taken for taken in steps) for t in range(max(steps))]
 
 
-def test_images_stop_on_their_own_whatever_their_batch():
+def test_images_stop_on_their_own_in_any_batch():
     denoiser, seeds = Empirical.of(start(5, (1, 3, 4), 3).float()), list(range(8))
     z = start(8, (1, 3, 4)).float()
     options = {"h0": 0.05, "beta": 0.3, "sigma_min": 0.05}
@@ -219,7 +219,7 @@ def test_images_that_run_away_leave_the_others_alone(factor):
     torch.testing.assert_close(found[~lost], good[~lost], **CLOSE)
 
 
-def test_a_large_first_level_is_no_runaway():
+def test_a_large_first_level_is_not_a_runaway():
     base = gaussian()
     z = start(4, (1, 3, 4))
     found = reverse_diffusion(base, z, seeds=range(4), mean=base.mean, sigma_max=5.0, beta=0.3)

@@ -43,7 +43,7 @@ def test_the_control_loses_nothing_but_rounding(done):
 
 
 def test_a_denoiser_that_knows_no_neighbours_is_equivariant():
-    """Independent pixels alike, whose shrinkage commutes with every permutation."""
+    """Independent pixels of one law, whose shrinkage commutes with every permutation."""
     covariance = 0.1 * torch.eye(16, dtype=torch.float64)
     denoiser = Gaussian.of(torch.full((1, 4, 4), 0.5, dtype=torch.float64), covariance)
     y = torch.randn(3, 1, 4, 4, generator=generator_of(0), dtype=torch.float64)

@@ -100,7 +100,7 @@ def test_local_slopes_of_one_replicate_have_the_interval_of_its_images():
         np.testing.assert_allclose([fit.low, fit.value, fit.high], 0.5, rtol=1e-12)
 
 
-def test_images_alike_give_an_interval_of_no_width():
+def test_equal_images_give_an_interval_of_no_width():
     mse = np.repeat(SIGMAS[:, None], 3, axis=1)
     fit = fitted_slope(SIGMAS, mse, (10, 40), seed=0, resamples=20)
     np.testing.assert_allclose([fit.low, fit.value, fit.high], 0.5, rtol=1e-12)

@@ -207,7 +207,7 @@ def test_the_default_hold_out_is_what_it_was():
     assert fingerprint(split.a, split.b, split.test) == "a0a7ce574ec249ed"
 
 
-# by group, label and attribute, and afresh for each n
+# by group, label and attribute, and again for each n
 
 
 def test_auto_is_by_group_where_there_are_groups_else_random():
@@ -330,7 +330,7 @@ def test_a_label_is_an_attribute_too():
         (attributed(np.arange(60) % 3 > 0), "attribute", "Smiling"),
     ],
 )
-def test_fresh_subsets_are_drawn_anew_and_keep_the_rule(pictures, by, attribute):
+def test_fresh_subsets_are_drawn_again_and_keep_the_rule(pictures, by, attribute):
     options = {"test": 8, "by": by, "attribute": attribute, "nested": False}
     small, large = (images.twins(pictures, n, **options) for n in (9, 10))
     nested = images.twins(pictures, 10, **(options | {"nested": True}))

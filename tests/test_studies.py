@@ -1,4 +1,4 @@
-"""What every study must do, whatever it studies: run, resume, extend, refuse, estimate, report."""
+"""What every study must do: run, resume, extend, refuse, estimate, report."""
 
 import csv
 import json
@@ -78,7 +78,7 @@ def test_a_quickest_run_is_known(study):
 
 @pytest.fixture(scope="module", autouse=True)
 def one_core():
-    """One worker with one thread, whatever the machine."""
+    """One worker with one thread, on any machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(environment, "available_cores", lambda: 1)
         yield
@@ -98,7 +98,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture
 def twinscore(inputs, capfd):
-    """Run a study by the command line: exit code, what it printed, its complaints."""
+    """Run a study by the command line: exit code, what it printed, its errors."""
 
     def call(study, out, *more):
         words = [inputs.get(word, word) for word in WORDS[study]]

@@ -205,7 +205,7 @@ def test_broken_files_are_refused(tmp_path):
     assert "a.parquet" in complaint(path)
 
 
-def test_labels_that_are_no_text_are_refused(tmp_path):
+def test_labels_that_are_not_text_are_refused(tmp_path):
     latin = pa.array([b"caf\xe9"] * 7).view(pa.string())
     path = write(tmp_path / "a.parquet", image=PICTURES, label=latin)
     assert "a.parquet': cannot be read (In column 1: Invalid: Invalid UTF8" in complaint(path)

@@ -207,7 +207,7 @@ def test_failures_are_reported_and_have_no_divergence(solve, wrong):
         assert np.isnan(value).all()
 
 
-def test_a_density_that_converged_keeps_its_divergence_beside_one_that_did_not():
+def test_a_density_that_converged_keeps_its_divergence_next_to_one_that_did_not():
     grid = standard_grid(NORMAL, EXPLODING, 0.0)
     score = exact(NORMAL, EXPLODING)
     found = divergences(reverse_sde(lambda t, x: np.vstack([score(t, x), x.T]), grid, doublings=1))

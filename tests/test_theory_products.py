@@ -75,7 +75,7 @@ def test_random_features_learn_the_score_of_a_box():
     assert left[0] > 2 * left[1] > 4 * left[2] > 0
 
 
-def test_what_is_no_product_is_refused():
+def test_what_is_not_a_product_is_refused():
     with pytest.raises(ValueError, match=r"at least one; got \[\]"):
         product([])
     with pytest.raises(ValueError, match=r"got \[1, 2\]"):

@@ -226,7 +226,7 @@ def test_an_interrupt_without_a_folder_passes_through(fabric):
         run(None, fabric, on_step=lambda step, row: (_ for _ in ()).throw(KeyboardInterrupt))
 
 
-def test_the_history_begins_anew_without_a_checkpoint(tmp_path, fabric):
+def test_the_history_starts_again_without_a_checkpoint(tmp_path, fabric):
     run(tmp_path, fabric)
     (tmp_path / RESUME).unlink(missing_ok=True)
     with pytest.raises(Stop):
@@ -321,7 +321,7 @@ class Exploding(nn.Module):
         return y * self.weight.abs().sqrt()
 
 
-def test_weights_at_nan_are_never_saved_nor_returned(tmp_path, fabric, always_saving):
+def test_weights_at_nan_are_never_saved_or_returned(tmp_path, fabric, always_saving):
     spec = TrainingSpec(steps=1, batch=2, evaluations=1)
     with pytest.raises(TrainingError, match="a weight became infinite or NaN by step 1;"):
         fit(Exploding(), pictures(), spec, folder=tmp_path, fabric=fabric)

@@ -378,7 +378,7 @@ def test_sampling_goes_down():
 
 
 @pytest.mark.parametrize("sizes", [(), (0, 3), (-1,)])
-def test_sizes_that_are_none_are_refused(sizes):
+def test_impossible_sizes_are_refused(sizes):
     with pytest.raises(ValueError, match="at least 1"):
         Spec(sizes=sizes)
 

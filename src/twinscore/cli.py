@@ -1,4 +1,4 @@
-"""The command line: one subcommand per job, no logic; every complaint is one line."""
+"""The command line: one subcommand per job, no logic; every error is one line."""
 
 import os
 import signal

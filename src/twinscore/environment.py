@@ -86,7 +86,7 @@ def start(folder: Path, *, device: str, workers: int | None, trials: int) -> Exe
 
 
 def default_workers(device: str, trials: int) -> int:
-    """How many of a run's trials are trained side by side where nothing else is said."""
+    """How many of a run's trials are trained side by side by default."""
     return min(available_cores(), trials) if on_cpu(device) else 1
 
 

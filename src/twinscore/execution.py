@@ -52,7 +52,7 @@ def run_tasks(
     threads : int
         Threads that torch uses in each, and here until the last task is done.
     report : callable
-        Receives ``(task name, event)`` in this process, whatever ran the task.
+        Receives ``(task name, event)`` in this process, wherever the task ran.
 
     Yields
     ------
@@ -64,7 +64,7 @@ def run_tasks(
     WorkerDied
         If a worker was killed.
     Exception
-        Whatever a task raised, after the others were stopped at their next step.
+        What a task raised, after the others were stopped at their next step.
     """
     with torch_threads(threads):
         if workers == 1:

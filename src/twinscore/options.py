@@ -1,4 +1,4 @@
-"""Options of a command: words become an instance; every complaint is one line.
+"""Options of a command: words become an instance; every error is one line.
 
 Pydantic reads the values and says what is wrong with them. tyro draws the help, nothing else.
 """
@@ -31,7 +31,7 @@ def parse(words: Sequence[str], options: type, spec_type: type | None, command: 
     words : sequence of str
         Words after the command.
     options : type
-        Dataclass of the options beside the spec; those without a default are given by position.
+        Dataclass of the options besides the spec; those without a default are given by position.
     spec_type : type or None
         Pydantic model of the study's spec.
     command : str
@@ -69,7 +69,7 @@ def parse(words: Sequence[str], options: type, spec_type: type | None, command: 
     try:
         return TypeAdapter(whole).validate_python(values)
     except ValidationError as error:
-        raise InputError(_complaint(error, _spelt)) from None
+        raise InputError(_first_error(error, _spelt)) from None
 
 
 def _with_spec(options: type, kind: Any) -> type:
@@ -190,8 +190,8 @@ def _defaults(name: str | None, spec_type: type) -> dict[str, Any]:
     try:
         spec_type.model_validate(content)
     except ValidationError as error:
-        complaint = _complaint(error, lambda path: ".".join(map(str, path)))
-        raise InputError(f"{name}: {complaint}") from None
+        message = _first_error(error, lambda path: ".".join(map(str, path)))
+        raise InputError(f"{name}: {message}") from None
     return content
 
 
@@ -211,12 +211,12 @@ def _read_spec(name: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{name}: not YAML: {one_line(error)}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{name}: must hold fields and values, like --print-spec prints")
+        raise InputError(f"{name}: must hold fields and values, as --print-spec prints them")
     return content
 
 
-def _complaint(error: Any, spelt: Callable[[Sequence[str | int]], str]) -> str:
-    """``field: what is wrong`` of the first of a pydantic error's complaints."""
+def _first_error(error: Any, spelt: Callable[[Sequence[str | int]], str]) -> str:
+    """``field: what is wrong`` of the first thing that a pydantic error lists."""
     first = error.errors()[0]
     field = spelt(first["loc"])
     if first["type"] == "value_error":

@@ -38,13 +38,13 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it into place.
+    """Let ``write`` fill a temporary file next to ``path``, then rename it into place.
 
     Raises
     ------
     InputError
-        If the folder cannot be written or the disk is full; the temporary file is removed and
-        whatever stood at ``path`` is untouched.
+        If the folder cannot be written or the disk is full; the temporary file is removed and what
+        was at ``path`` is untouched.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -158,7 +158,7 @@ def differing_fields(old: Any, new: Any, prefix: str = "") -> list[str]:
 def identity(spec: dict[str, Any]) -> dict[str, Any]:
     """The part of a run's spec that its hash covers.
 
-    What names a place (``data``, say) gives way to the digest of its content (``data_digest``).
+    What names a place (``data``, say) is replaced by the digest of its content (``data_digest``).
     """
     return {key: value for key, value in spec.items() if f"{key}_digest" not in spec}
 
@@ -185,7 +185,7 @@ def claim(folder: Path, spec: dict[str, Any], extendable: Sequence[str] = ()) ->
     ------
     InputError
         If the folder holds another run, naming the fields that differ, a newer schema, or files
-        that are no run.
+        that are not a run.
     """
     path = folder / "spec.json"
     if not path.exists():

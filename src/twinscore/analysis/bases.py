@@ -1,4 +1,4 @@
-"""Eigenvectors of a denoiser beside the basis that is best for an image."""
+"""Eigenvectors of a denoiser next to the basis that is best for an image."""
 
 import torch
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from twinscore.denoisers.shrinkage import Bandlets, Cosines, Wavelets, largest_v
 def compare_bases(
     denoiser: Denoiser, x: Tensor, noise: Tensor, sigma: float, count: int
 ) -> dict[str, NDArray]:
-    """Eigenvectors of a denoiser at a noisy image beside vectors of the image's best basis.
+    """Eigenvectors of a denoiser at a noisy image and vectors of the image's best basis.
 
     Parameters
     ----------

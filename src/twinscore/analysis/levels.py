@@ -73,8 +73,8 @@ def image_errors(
     sigmas : sequence of float
         Noise levels, image units, (K,).
     seed : int
-        The noise of image i is a function of (seed, i) only, and so are results, whatever the
-        batch, up to rounding.
+        The noise of image i is a function of (seed, i) only, and so are results, in any batch, up
+        to rounding.
     batch : int
         Images denoised at once; bounds memory.
 

@@ -50,7 +50,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 256, seed: int
     that differ by a constant image c are ``|c| / sqrt(d)`` apart.
 
     Sets are (M, ...) and (N, ...), items of one shape: ValueError if they are not, or a set is
-    empty. Cost: (M + N) d products a direction, and a sort; memory bounded by chunks of directions.
+    empty. Cost: (M + N) d products per direction, and a sort; memory: chunks of directions.
     """
     x, y = _flat(a, b)
     squares = [
@@ -61,11 +61,11 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 256, seed: int
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance of two sets of features, (M, k) and (N, k), each taken for Gaussian.
+    """Fréchet distance of two sets of features, (M, k) and (N, k), each assumed to be Gaussian.
 
-    ``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)``, Heusel et al. 2017, eq. 6, of
-    which the root is a distance; returned is the root, in the units of the features. ValueError if
-    the features differ in number, or a set has fewer than two.
+    The root of ``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)`` (Heusel et al. 2017,
+    eq. 6), which is in the units of the features. ValueError if the features differ in number, or a
+    set has fewer than two.
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"need at least 2 items in each set; got {len(a)} and {len(b)}")
@@ -126,7 +126,7 @@ def quality(
     Raises
     ------
     ValueError
-        For fewer than four images, other shapes, or samples that are not finite.
+        For fewer than four images, shapes that differ, or samples that are not finite.
     """
     if min(len(samples), len(held_out)) < 4:
         raise ValueError(f"need 4 images or more; got {len(samples)} and {len(held_out)}")

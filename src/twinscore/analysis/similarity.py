@@ -14,7 +14,7 @@ def unit(images: Tensor) -> Tensor:
     A constant image gives zeros, so that it is similar to nothing.
     """
     flat = images.flatten(1)
-    flat = flat - flat[:, :1]  # exact zeros for a constant image, whatever its value
+    flat = flat - flat[:, :1]  # exact zeros for a constant image of any value
     return F.normalize(flat - flat.mean(1, keepdim=True), dim=1)
 
 

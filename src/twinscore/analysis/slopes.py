@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from twinscore.analysis.statistics import LEVEL, RESAMPLES, over_replicates
 
 LEAST_LEVELS = 3
-"""Noise levels that a fit needs: two give a line whatever the curve."""
+"""Noise levels that a fit needs: two give a line for any curve."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def slope_difference(
 ) -> Slope:
     """Slope of the second errors less that of the first, paired; else as :func:`fitted_slope`.
 
-    Errors are (K, N) or (R, K, N), alike (else ValueError): those of one replicate and image belong
-    together. The interval is that of the replicates' differences, or with one replicate the
+    Errors are (K, N) or (R, K, N), of one shape (else ValueError): those of one replicate and image
+    belong together. The interval is that of the replicates' differences, or with one replicate the
     bootstrap over pairs of images.
     """
     both = [_replicates(mse).transpose(0, 2, 1) for mse in (first, second)]

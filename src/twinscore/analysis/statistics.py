@@ -81,9 +81,9 @@ def over_replicates(
 ) -> tuple[float, float, float]:
     """Mean over replicates of a statistic of their samples, and its interval, low and high.
 
-    Two or more replicates give Student's t interval of :func:`mean_interval`: it covers whatever
-    differs between replicates, samples included, and a bootstrap of so few replicates does not. One
-    replicate gives the bootstrap interval over its samples, which covers nothing else.
+    Two or more replicates give Student's t interval of :func:`mean_interval`: it covers everything
+    that differs between replicates, samples included, and a bootstrap of few replicates does not.
+    One replicate gives the bootstrap interval over its samples, which covers nothing else.
 
     Parameters
     ----------

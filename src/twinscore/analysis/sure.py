@@ -20,11 +20,12 @@ def sure(
 ) -> Tensor:
     """Unbiased estimate of ``|f(y) - x|^2`` for each noisy image, from that image alone.
 
-    ``2 sigma^2 tr J(y) + |y - f(y)|^2 - sigma^2 d``; Stein 1981, [GAHB] eq. 7. Of images (B, C, H,
-    W), whose noise has the standard deviation sigma, image units: (B,) float64, summed over pixels.
+    ``2 sigma^2 tr J(y) + |y - f(y)|^2 - sigma^2 d``; Stein 1981, [GAHB] eq. 7. Too low for a
+    denoiser that jumps, such as a hard threshold (docs/formulas.md#sure). Of images (B, C, H, W),
+    whose noise has the standard deviation sigma, image units: (B,) float64, summed over pixels.
 
     ``probes`` random signs per image, drawn from ``seed``, estimate the trace (Hutchinson); by
-    default it is exact. Cost: ``probes`` (or d) forward products an image. ValueError for a noise
+    default it is exact. Cost: ``probes`` (or d) forward products per image. ValueError for a noise
     level that is not positive, or a denoiser that breaks the contract or is not differentiable by
     autograd.
     """

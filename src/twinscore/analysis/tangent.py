@@ -19,7 +19,7 @@ def principal_cosines(a: Tensor, tangent: Tensor) -> Tensor:
 def extra_directions(symmetric: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenpairs of a symmetric matrix confined to the complement of the tangent, falling.
 
-    What is kept of the noise beyond the tangent: the optimum, at small noise, has none.
+    The noise that is kept beyond the tangent: the optimum keeps none of it at small noise.
     """
     along = symmetric @ tangent.T @ tangent
     confined = symmetric - along - along.T + tangent.T @ (tangent @ along)

@@ -70,8 +70,8 @@ def check(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) ->
     ------
     ValueError
         If the denoiser is in training mode (its batch statistics would leak between images), if
-        ``y`` is not a finite 4-d floating-point tensor, if ``sigma`` is not positive or of another
-        length, or if the result has another shape or dtype or is not finite.
+        ``y`` is not a finite 4-d floating-point tensor, if ``sigma`` is not positive or has the
+        wrong length, or if the result has the wrong shape or dtype or is not finite.
     """
     if _trains(denoiser):
         raise ValueError(

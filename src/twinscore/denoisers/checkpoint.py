@@ -1,4 +1,4 @@
-"""A denoiser with what is known of its images; and, of trained ones, the file they lie in.
+"""A denoiser with what is known of its images, and the file that holds a trained one.
 
 The file is one safetensors file that says how to rebuild its network.
 """

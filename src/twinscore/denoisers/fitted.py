@@ -14,7 +14,7 @@ from twinscore.errors import InputError
 from twinscore.images import ImageSet
 
 LARGEST_D = 10_000
-"""Numbers in an image (``d = C H W``) up to which a full covariance is formed: 0.8 GB a matrix."""
+"""Numbers in an image (``d = C H W``) up to which a full covariance is formed, of 0.8 GB."""
 
 _CHUNK = 2**22
 """Numbers of images held at a time in float64."""

@@ -183,12 +183,12 @@ def _by_unfolding(x: Tensor, grad: Tensor, rows: int) -> Tensor:
     """
     batch, c_in, height, width = x.shape
     c_out, pixels = grad.shape[1], height * width
-    tall = height + 3 - rows  # patches a column: 1x3 ones lie on the two rows of padding too
+    tall = height + 3 - rows  # patches per column: 1x3 ones lie on the two rows of padding too
     # (B, H + 2, W + 2, C): channels last, so that a patch's row is one run of 3 C values in memory
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     b, h, w, c = padded.stride()
     grad = grad.permute(0, 2, 3, 1).reshape(batch, pixels, c_out)
-    # 4 bytes a value, tall x width patches of rows x 3 pixels an image
+    # 4 bytes per value, tall x width patches of rows x 3 pixels per image
     images = max(1, PATCH_BYTES // (4 * tall * width * rows * 3 * c_in))
     total = []
     for start in range(0, batch, images):
@@ -242,7 +242,7 @@ class Upsample(nn.Module):
             return F.conv_transpose2d(x, self.weight, stride=2)
         batch, _, height, width = x.shape
         c_out = self.weight.shape[1]
-        # (B, H, W, c_in) by (c_in, 2 2 c_out): the block of each pixel, then rows beside rows
+        # (B, H, W, c_in) by (c_in, 2 2 c_out): the block of each pixel, then rows next to rows
         blocks = x.permute(0, 2, 3, 1) @ self.weight.permute(0, 2, 3, 1).flatten(1)
         blocks = blocks.view(batch, height, width, 2, 2, c_out).permute(0, 1, 3, 2, 4, 5)
         # the one copy; the result is channels-last in memory, like the skip it is joined to

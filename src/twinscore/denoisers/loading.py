@@ -81,8 +81,8 @@ _KINDS: dict[str, Callable[[str], Checkpoint]] = {
 def _called(file: Path, name: str) -> Checkpoint:
     """Run the user's file and call its function.
 
-    The file's folder is importable meanwhile. Whatever the denoiser, it is called with the noise
-    level as a (B,) tensor.
+    The file's folder is importable meanwhile. Any denoiser is called with the noise level as a (B,)
+    tensor.
     """
     try:
         content = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -94,7 +94,7 @@ def _tensors(file: Path) -> State:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}") from None
-    except Exception:  # damaged bytes may make the reader do anything
+    except Exception:  # the reader may raise anything on damaged bytes
         raise InputError("not a file of tensors that torch.save wrote, or a damaged one") from None
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()

@@ -53,7 +53,7 @@ class NetworkSpec(RootModel):
     @model_validator(mode="before")
     @classmethod
     def _of_kind(cls, given: Any) -> Any:
-        """Model of the kind alone: complaints then name ``width``, not ``unet.width``."""
+        """Model of the kind alone: error messages then name ``width``, not ``unet.width``."""
         if not isinstance(given, dict):
             return given
         given = {name: value for name, value in given.items() if value is not None}

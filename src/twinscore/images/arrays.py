@@ -51,8 +51,8 @@ def from_stored(images: Stored, labels: Stored | None, options: Options) -> Imag
     Raises
     ------
     InputError
-        When the array has another layout or dtype, is empty, or holds floats outside [0, 1], NaN or
-        infinity; when there is not one label an image.
+        When the array has the wrong layout or dtype, is empty, or holds floats outside [0, 1], NaN
+        or infinity; when there is not one label per image.
     """
     name = repr(str(images.path))
     require_images(images.shape, images.dtype, name)
@@ -105,9 +105,9 @@ def channels_first(pixels: np.ndarray) -> np.ndarray:
 
 
 def packed(pixels: np.ndarray, name: str) -> Pixels:
-    """Check ``(N, C, H, W)`` images; deliver them as uint8, uint16 or float32.
+    """Check ``(N, C, H, W)`` images; return them as uint8, uint16 or float32.
 
-    Of any byte order; they are converted, if need be, when indexed. Floats are read in chunks:
+    In any byte order; they are converted, if needed, when indexed. Floats are read in chunks:
     InputError, which calls the array ``name``, where they are outside [0, 1], NaN or infinite.
     """
     if pixels.dtype.kind == "f":

@@ -90,7 +90,7 @@ def cluster(images: ImageSet, count: int, *, components: int = 100, seed: int = 
     Returns
     -------
     Clusters
-        The best of ``STARTS`` starts. Cost: ``N k p`` products an iteration; all N images are held
+        The best of ``STARTS`` starts. Cost: ``N k p`` products per iteration; all N images are held
         as float32, twice.
 
     Raises

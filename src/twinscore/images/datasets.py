@@ -60,17 +60,17 @@ def load_celeba(body: str, options: Options) -> ImageSet:
         _first_there(root, (name, f"Anno/{name}"), Path.is_file)
         for name in ("list_attr_celeba.txt", "identity_CelebA.txt")
     )
-    complaints: dict[int, str] = {}
+    wrong: dict[int, str] = {}
     if attributes:
         names, rows = read_attributes(attributes, files)
-        complaints |= rows.complaints
+        wrong |= rows.wrong
         values = np.array([rows.values.get(k, (False,) * len(names)) for k in range(len(files))])
         images = replace(images, attributes=dict(zip(names, values.T.copy(), strict=True)))
     if identities:
         people = read_identities(identities, files)
-        complaints = people.complaints | complaints
+        wrong = people.wrong | wrong
         images = replace(images, groups=tuple(people.values.get(k, "") for k in range(len(files))))
-    return _without(images, complaints, options.skip_corrupt)
+    return _without(images, wrong, options.skip_corrupt)
 
 
 def load_lsun(body: str, options: Options) -> ImageSet:
@@ -94,7 +94,7 @@ class Rows(Generic[T]):
     """What a file says about each image, by the image's place, or what is wrong with it."""
 
     values: dict[int, T] = field(default_factory=dict)
-    complaints: dict[int, str] = field(default_factory=dict)
+    wrong: dict[int, str] = field(default_factory=dict)
 
 
 def read_attributes(
@@ -110,7 +110,7 @@ def read_attributes(
     names : tuple of str
         The attributes.
     rows : Rows
-        For each of ``files``, names without folders: one bool an attribute, or what is wrong with
+        For each of ``files``, names without folders: one bool per attribute, or what is wrong with
         its row.
 
     Raises
@@ -172,12 +172,12 @@ def _rows(
         try:
             found = read(rest)
             if rows.values.setdefault(place, found) != found:
-                raise ValueError(f"{name!r} has another row before")
+                raise ValueError(f"{name!r} already has a row")
         except ValueError as error:
-            rows.complaints[place] = f"{path}, line {number}: {error}"
+            rows.wrong[place] = f"{path}, line {number}: {error}"
     for place, name in enumerate(files):
-        if place not in rows.values and place not in rows.complaints:
-            rows.complaints[place] = f"{path}: no row for {name!r}"
+        if place not in rows.values and place not in rows.wrong:
+            rows.wrong[place] = f"{path}: no row for {name!r}"
     return rows
 
 
@@ -191,17 +191,17 @@ def _lines(path: Path) -> Iterator[str]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _without(images: ImageSet, complaints: dict[int, str], skip: bool) -> ImageSet:
-    if not complaints:
+def _without(images: ImageSet, wrong: dict[int, str], skip: bool) -> ImageSet:
+    if not wrong:
         return images
     if not skip:
-        first = complaints[min(complaints)]
-        others = f" (and so for {len(complaints) - 1} more images)" if len(complaints) > 1 else ""
+        first = wrong[min(wrong)]
+        others = f" (and so for {len(wrong) - 1} more images)" if len(wrong) > 1 else ""
         raise InputError(f"{first}{others}; repair it, or add skip_corrupt to leave the image out")
-    left = [k for k in range(len(images)) if k not in complaints]
+    left = [k for k in range(len(images)) if k not in wrong]
     if not left:
-        raise InputError(f"{complaints[min(complaints)]}; so for all {len(images)} images")
-    skipped = (*images.skipped, *(images.names[k] for k in sorted(complaints)))
+        raise InputError(f"{wrong[min(wrong)]}; so for all {len(images)} images")
+    skipped = (*images.skipped, *(images.names[k] for k in sorted(wrong)))
     return replace(images.take(left), skipped=skipped)
 
 

@@ -93,7 +93,7 @@ def near_duplicates(
     -----
     Memory is about ``4 (N + M) (size^2 + k) + 16 block^2`` bytes, with k the coordinates of the
     bound. Time is that of ``k N^2`` (or ``2 k N M``) multiplications, where k is chosen from a
-    sample of the data: 16 to 64 of 400 for photographs, all of them at worst.
+    sample of the data: 16 to 64 of 400 for photographs, at worst all of them.
 
     References
     ----------

@@ -64,7 +64,7 @@ def load_photos(body: str, options: Options) -> ImageSet:
     Patches are uint8, one channel, with names like ``astronaut/r03c05``; ``size`` is their side, 32
     by default, and ``crop`` keeps the centre of each photograph before it is reduced. Their groups
     are by default (``groups=half``) the left and right halves of the photographs, so that twins can
-    be split without a shared half, yet see alike scenes; with ``groups=photograph`` twins see no
+    be split with no shared half, yet see similar scenes; with ``groups=photograph`` twins see no
     photograph in common. ``body`` is not used. InputError when a photograph is not installed or
     smaller than the crop, no patch fits, or ``groups`` is neither.
     """

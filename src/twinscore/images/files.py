@@ -33,9 +33,9 @@ class CorruptImageError(InputError):
 def load_folder(folder: Path, options: Options) -> ImageSet:
     """Load all pictures under a folder, in the order of their relative POSIX paths.
 
-    Hidden files and folders (a leading dot) and links to folders are passed over, links to files
-    are followed, and of files with several frames the first is taken. One picture per core is
-    decoded at a time; the packed pixels lie in :func:`scratch`.
+    Hidden files and folders (a leading dot) and links to folders are skipped, links to files are
+    followed, and of files with several frames the first is taken. One picture per core is decoded
+    at a time; the packed pixels lie in :func:`scratch`.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def _decode(path: Path) -> np.ndarray:
 
 
 def decode_bytes(content: bytes, name: str) -> np.ndarray:
-    """As :func:`decode`, of the whole content of a file, which complaints call ``name``."""
+    """As :func:`decode`, of the whole content of a file, called ``name`` in error messages."""
     with _quiet():
         return _decode_stream(io.BytesIO(content), name)
 

@@ -49,15 +49,15 @@ def load_idx_file(path: Path, options: Options, labels: Path | None = None) -> I
     options : Options
         Applied to every image.
     labels : Path, optional
-        ``(N,)`` integers, which become int64. By default the file that MNIST's names put beside the
-        images: *labels* for *images* and *idx1* for *idx3*, packed the same way or else the other
-        way; none if there is none.
+        ``(N,)`` integers, which become int64. By default the file next to the images that MNIST's
+        names imply: *labels* for *images* and *idx1* for *idx3*, packed the same way or else the
+        other way; none if there is none.
 
     Raises
     ------
     InputError
         When a file cannot be read or is not an IDX file, is shorter or longer than its header
-        declares, or holds no images; when there is not one label an image.
+        declares, or holds no images; when there is not one label per image.
     """
     labels = _labels_beside(path) if labels is None else labels
     return from_stored(open_idx(path), None if labels is None else open_idx(labels), options)

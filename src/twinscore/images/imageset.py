@@ -195,7 +195,7 @@ def from_pixels(
     Raises
     ------
     InputError
-        When the pixels are not a batch of packed images, or a list has another length than N.
+        When the pixels are not a batch of packed images, or a list does not have N items.
     """
     if len(pixels.shape) != 4 or 0 in pixels.shape or str(pixels.dtype) not in PEAKS:
         raise InputError(

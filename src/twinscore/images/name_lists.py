@@ -44,7 +44,7 @@ def _fits_a_line(name: str) -> bool:
 
 
 def read_names(folder: Path, images: ImageSet) -> Twins:
-    """Read a split from ``a.txt``, ``b.txt`` and ``test.txt``: UTF-8, one name a line, in order.
+    """Read a split from ``a.txt``, ``b.txt`` and ``test.txt``: UTF-8, one name per line, in order.
 
     Lines may end as on Windows. Memory is bounded by the names of the images: a file longer than
     all of them is not read.

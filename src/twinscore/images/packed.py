@@ -78,7 +78,7 @@ def write(
     Parameters
     ----------
     path : Path
-        Takes the file's place at the end, in one step.
+        Written in one step at the end; an existing file is replaced.
     images : ImageSet
         uint8; see :func:`to_uint8`.
     source : str
@@ -119,7 +119,7 @@ def is_packed(path: Path) -> bool:
 
 
 def load(path: Path, options: Options) -> ImageSet:
-    """Load a packed file that :func:`write` has written.
+    """Load a packed file that :func:`write` wrote.
 
     Without options the pixels stay where they are, memory-mapped, and the digests are those that
     were stored: they are not computed again. InputError when the file is not a packed file,

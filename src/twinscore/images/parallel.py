@@ -24,7 +24,7 @@ def for_each(
     """Call ``work(0)`` to ``work(number - 1)`` on all cores; what they return, in their order.
 
     On Linux in forked processes, which the interpreter's lock does not hold up; elsewhere, and for
-    few jobs, in threads. Raises what the first job that failed, in their order, has raised.
+    few jobs, in threads. Raises what the first job that failed, in their order, raised.
 
     Parameters
     ----------

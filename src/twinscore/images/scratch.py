@@ -1,4 +1,4 @@
-"""Room for packed pixels: in memory while they are few, otherwise in a file without a name."""
+"""Space for packed pixels: in memory while they are few, otherwise in a file without a name."""
 
 import math
 import mmap
@@ -17,8 +17,8 @@ def scratch(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Make an array to write into, of undefined content and any size the disk can hold.
 
     Beyond ``IN_MEMORY`` bytes it is a memory map of a temporary file, in the folder that ``TMPDIR``
-    names, already unlinked: the system takes the room back when the array goes, however the process
-    ends. Its dtype has no objects. InputError when the disk has no room for it.
+    names, already unlinked: the system frees the space when the array goes, however the process
+    ends. Its dtype has no objects. InputError when the disk cannot hold it.
     """
     size = math.prod(shape) * dtype.itemsize
     if size <= IN_MEMORY:

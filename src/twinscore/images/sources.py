@@ -79,7 +79,7 @@ def load(source: str, *, progress: Callable[[int, int], None] = silent) -> Image
         ``shuffle=SEED`` (permute the pixels last, all images in the same way), and those of its
         kind. Names win over paths: ``./digits`` is the folder.
     progress : callable
-        ``progress(done, total)``, called now and then while many files are read.
+        ``progress(done, total)``, called at intervals while many files are read.
 
     Raises
     ------

@@ -63,7 +63,7 @@ def rule_of(images: ImageSet, by: By = "auto", attribute: str | None = None) -> 
 
     For *attribute* alone, ``attribute`` is the name of one, or a label as text. InputError when
     there is no such rule, the images lack what it goes by, or the attribute is missing, unknown, or
-    given in vain.
+    given but not used.
     """
     if by not in BY:
         raise InputError(f"by: {by!r} is not a way to split; give one of {', '.join(BY)}")
@@ -154,7 +154,7 @@ def _deal_groups(
 
 
 def _members(pool: np.ndarray, names: np.ndarray) -> list[np.ndarray]:
-    """Cut the pool up by name, in the order of the names."""
+    """Divide the pool by name, in the order of the names."""
     _, group = np.unique(names[pool], return_inverse=True)
     order = np.argsort(group, kind="stable")
     return np.split(pool[order], np.flatnonzero(np.diff(group[order])) + 1)
@@ -254,7 +254,7 @@ def _too_few_of_label(labels: np.ndarray, n: int, pool: np.ndarray, test: int, d
 def _deal_attribute(
     has: np.ndarray, pool: np.ndarray, test: int, generator: np.random.Generator
 ) -> Twins:
-    """Half of the test set has the attribute, of an odd one the smaller half."""
+    """Half of the test set has the attribute, the smaller half of an odd one."""
     with_it, without = (generator.permutation(pool[side]) for side in (has[pool], ~has[pool]))
     held = test // 2, test - test // 2
     for_test = generator.permutation(_joined([with_it[: held[0]], without[: held[1]]]))

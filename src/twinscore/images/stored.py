@@ -83,7 +83,7 @@ def reading(path: Path, advice: str) -> Iterator[None]:
     except InputError:
         raise
     except UnpicklingError:
-        raise InputError(f"{str(path)!r}: holds other things than tensors; {advice}") from None
+        raise InputError(f"{str(path)!r}: holds something other than tensors; {advice}") from None
     except Exception as error:  # libraries may raise nearly anything on broken files
         reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(f"{str(path)!r}: cannot be read ({reason}); {advice}") from None
@@ -94,7 +94,7 @@ def open_arrays(path: Path) -> dict[str, Stored]:
 
     ``.npy``, ``.npz``, ``.safetensors``, ``.pt`` or ``.pth``; the last two are read with
     ``weights_only=True``. InputError when the file cannot be read, declares more than it holds, or
-    holds other things.
+    holds something else.
     """
     opener, advice = _FORMATS[path.suffix.lower()]
     with reading(path, advice):
@@ -202,7 +202,7 @@ def _member_name(info: zipfile.ZipInfo) -> str:
     if place.suffix != ".npy":
         raise ValueError(f"its member {info.filename!r} is not a .npy")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"its member {info.filename!r} is compressed in another way than deflate")
+        raise ValueError(f"its member {info.filename!r} is compressed, but not with deflate")
     return info.filename.removesuffix(".npy")
 
 

@@ -81,7 +81,7 @@ def luma(image: np.ndarray) -> np.ndarray:
     """Convert an image of 1 or 3 channels, ``(C, H, W)``, to gray, ``(1, H, W)`` of the same dtype.
 
     0.299 R + 0.587 G + 0.114 B (ITU-R BT.601); integers are rounded to the nearest (bytes with
-    Pillow's 16-bit weights, which now and then decide a tie otherwise).
+    Pillow's 16-bit weights, which sometimes break a tie differently).
     """
     if image.shape[0] == 1:
         return image
@@ -144,9 +144,9 @@ def _lanczos(side: int, size: int) -> csr_array:
 def transform(image: np.ndarray, peak: float, options: Options, name: str) -> np.ndarray:
     """Apply the options to one image, ``(C, H, W)`` of 1 or 3 channels: crop, then gray, then size.
 
-    ``peak`` is the value that means intensity 1, ``name`` what complaints call the image. The dtype
-    stays; where nothing is to be done, it is the image itself. InputError when the image is smaller
-    than the crop, or the size is beyond ``MAX_PIXELS``.
+    ``peak`` is the value that means intensity 1, ``name`` what error messages call the image. The
+    dtype stays; if there is nothing to do, it is the image itself. InputError when the image is
+    smaller than the crop, or the size is beyond ``MAX_PIXELS``.
     """
     height, width = image.shape[1:]
     if options.crop is not None:
@@ -170,7 +170,7 @@ def transform(image: np.ndarray, peak: float, options: Options, name: str) -> np
 def transform_all(pixels: Pixels, peak: float, options: Options, name: str) -> Pixels:
     """Apply :func:`transform` to a batch, ``(N, C, H, W)``, N at least 1, one image at a time.
 
-    Where nothing is to be done, it is the batch itself, memory-mapped or lazy. InputError when the
+    If there is nothing to do, it is the batch itself, memory-mapped or lazy. InputError when the
     images are smaller than the crop.
     """
     image = pixels[0]

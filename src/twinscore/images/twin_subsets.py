@@ -61,7 +61,7 @@ def twins(
         For ``by="attribute"``: the name of an attribute of the images, or one label as text
         (``"3"`` on digits).
     nested : bool
-        If False, A and B are drawn anew for each n; the test set is still the same.
+        If False, A and B are drawn again for each n; the test set is still the same.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def largest_n(
     by: By = "auto",
     attribute: str | None = None,
 ) -> int:
-    """Find the largest n that :func:`twins` grants with the same arguments; 0 when none fits.
+    """Find the largest n that :func:`twins` accepts with the same arguments; 0 when none fits.
 
     InputError when test, seed or replicate is negative, ``among`` is wrong, or the images lack what
     ``by`` goes by.

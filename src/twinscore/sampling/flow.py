@@ -33,7 +33,7 @@ def probability_flow(
     denoiser, noise, mean, callback, sigma_max, sigma_min
         As for every :class:`Sampler`; the callback is also called before the last estimate.
     seeds : sequence of int, optional
-        Without effect: the flow adds no noise. Taken so that samplers are called alike.
+        Not used: the flow adds no noise. Accepted so that all samplers are called the same way.
     steps : int
         Noise levels, ``steps - 1`` solver steps and one last estimate at ``sigma_min``.
     rho : float
@@ -78,7 +78,7 @@ def encode(
     denoiser : Denoiser
         Blind or not; sigma is always passed.
     images : Tensor
-        (B, C, H, W), taken for points of the density at ``sigma_min``.
+        (B, C, H, W), assumed to be points of the density at ``sigma_min``.
     mean, steps, sigma_max, sigma_min, rho, solver
         As for :func:`probability_flow`.
 
@@ -113,7 +113,7 @@ def round_trip_error(
     denoiser : Denoiser
         Any denoiser.
     images : Tensor
-        (B, C, H, W), taken for points of the density at the last level.
+        (B, C, H, W), assumed to be points of the density at the last level.
     levels : sequence of float
         Falling noise levels, see :func:`noise_levels`.
     solver : Solver

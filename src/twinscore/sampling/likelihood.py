@@ -44,7 +44,7 @@ def log_density(
         Random signs for Hutchinson's estimate of the trace, each image's own, the same all along
         the path; by default the trace is exact.
     seeds : sequence of int, optional
-        Seed of each image's probes, whatever the batch; by default 0, 1, ...
+        Seed of each image's probes, in any batch; by default 0, 1, ...
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Noise that depends on the image's seed alone, whatever the batch."""
+"""Noise that depends on the image's seed alone, in any batch."""
 
 from collections.abc import Sequence
 

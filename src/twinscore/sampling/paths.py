@@ -50,8 +50,8 @@ class Sampler(Protocol):
         Raises
         ------
         ValueError
-            For a denoiser that breaks the contract at the start, parameters out of range, or
-            another number of seeds than images.
+            For a denoiser that breaks the contract at the start, parameters out of range, or not
+            one seed per image.
         """
         ...
 

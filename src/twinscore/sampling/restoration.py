@@ -105,9 +105,9 @@ def conditioned(
     ridge : float
         Added to the eigenvalues of ``A J A'``, which are those of a covariance over ``sigma^2``:
         0 for exact denoisers; for networks, whose Jacobian is neither symmetric nor non-negative,
-        a small positive number keeps directions that they take for certain from blowing up.
+        a small positive number keeps directions that they treat as certain from blowing up.
     iterations : int
-        Most steps of conjugate gradients.
+        Largest number of steps of conjugate gradients.
     tolerance : float
         Relative residual at which they stop.
     solves : Solves, optional
@@ -159,7 +159,7 @@ def _conjugate_gradients(
 ) -> tuple[Tensor, float]:
     """Solve ``system(u) = target`` for each row; its best iterate, and the worst of the residuals.
 
-    A row stops where the system is not positive, as that of a network's Jacobian need not be.
+    A row stops where the system is not positive, as can happen with a network's Jacobian.
     """
     solution = best = torch.zeros_like(target)
     residual, direction = target, target

@@ -58,8 +58,7 @@ def reverse_diffusion(
     -------
     Tensor
         Samples, (B, C, H, W), the last estimate of each path; all NaN where it did not converge,
-        or was stopped: above sigma 2 (or ``2 sigma_max``, if that is more) or at NaN it has run
-        away.
+        or was stopped: above sigma 2 (or ``2 sigma_max``, if that is more) or at NaN it ran away.
 
     Raises
     ------

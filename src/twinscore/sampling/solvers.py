@@ -75,7 +75,7 @@ def noise_levels(
 def euler(
     denoiser: Denoiser, y: Tensor, levels: Sequence[float], callback: Callback | None = None
 ) -> Tensor:
-    """First order; one evaluation a step. Karras et al. 2022, algorithm 1 without correction."""
+    """First order; one evaluation per step. Karras et al. 2022, algorithm 1 without correction."""
     for step, (sigma, after) in enumerate(pairwise(levels)):
         _tell(callback, step, sigma, y)
         y = torch.lerp(denoise(denoiser, y, sigma), y, after / sigma)
@@ -85,7 +85,7 @@ def euler(
 def heun(
     denoiser: Denoiser, y: Tensor, levels: Sequence[float], callback: Callback | None = None
 ) -> Tensor:
-    """Second order; two evaluations a step. Karras et al. 2022, algorithm 1."""
+    """Second order; two evaluations per step. Karras et al. 2022, algorithm 1."""
     for step, (sigma, after) in enumerate(pairwise(levels)):
         _tell(callback, step, sigma, y)
         slope = (y - denoise(denoiser, y, sigma)) / sigma
@@ -98,7 +98,7 @@ def heun(
 def dpm(
     denoiser: Denoiser, y: Tensor, levels: Sequence[float], callback: Callback | None = None
 ) -> Tensor:
-    """Second order; one evaluation a step, extrapolating from the one before.
+    """Second order; one evaluation per step, extrapolating from the one before.
 
     DPM-Solver++(2M), Lu et al. 2022, algorithm 2, for ``alpha = 1``: linear extrapolation of ``f``
     in ``log sigma``. The first step is an Euler step.

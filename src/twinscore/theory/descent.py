@@ -36,7 +36,7 @@ def gradient_descent(
 
     After k steps they differ from the gradient flow at ``tau = k rate`` by a term of first order in
     the rate; descent converges below the rate ``m^2 / g_max``. ``steps`` are K increasing numbers,
-    not negative; ``start`` is A(0), (dim, m), by default 0. Cost: ``2 m^2 dim`` flops a step.
+    not negative; ``start`` is A(0), (dim, m), by default 0. Cost: ``2 m^2 dim`` flops per step.
     ValueError for a rate that is not positive, numbers of steps that do not increase, or descent
     that diverges.
     """
@@ -147,9 +147,9 @@ def train(
     Raises
     ------
     ValueError
-        For no samples, samples of another dimension, an unknown layer, a rate that is not positive,
-        steps that do not increase, a start outside (0, T), coefficients of another shape, or
-        training that diverges.
+        For no samples, samples of the wrong dimension, an unknown layer, a rate that is not
+        positive, steps that do not increase, a start outside (0, T), coefficients of the wrong
+        shape, or training that diverges.
     """
     _check_training(features, samples, batch, rates)
     _check_steps(steps)

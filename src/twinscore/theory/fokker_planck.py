@@ -34,28 +34,28 @@ def reverse_sde(
 
     ``dx = (f x - g^2 s) dt + g dw`` from T down. Finite volumes with exponentially fitted fluxes
     (Scharfetter & Gummel 1969; Chang & Cooper 1970) and implicit Euler steps, which conserve mass
-    and keep densities positive whatever the step; then Richardson extrapolation of the log density,
-    to third order in time and fourth in space. Steps and intervals are doubled for the scores whose
-    error exceeds the tolerance; what did not reach it says so.
+    and keep densities positive at any step; then Richardson extrapolation of the log density, to
+    third order in time and fourth in space. Steps and intervals are doubled for the scores whose
+    error exceeds the tolerance; ``converged`` tells which reached it.
 
     Parameters
     ----------
     scores : callable
-        Smooth in time; evaluated below T only. ValueError if not finite, or of another shape.
+        Smooth in time; evaluated below T only. ValueError if not finite, or of the wrong shape.
     grid : Grid
         Of the target the scores were learned from.
     initial : Density, optional
         Law at T; by default the process's prior.
     tolerance : float
         For the mean of the absolute error of the log density, nats, under the target and under the
-        learned law: a bound for the error of their KL divergence.
+        learned law: a bound on the error of their KL divergence.
     doublings : int
         How often the grid and the steps may be doubled, from 128 intervals and 32 steps.
 
     Notes
     -----
-    Cost: of order 1 ms a score on one core, and 32 evaluations of the scores on 128 points; 4 times
-    that for each doubling. Memory: about 20 arrays (B, 129).
+    Cost: of order 1 ms per score on one core, and 32 evaluations of the scores on 128 points; 4
+    times that for each doubling. Memory: about 20 arrays (B, 129).
     """
     law = initial or prior(grid.process)
     z, unit = grid.nodes(INTERVALS), float(grid.unit(grid.start))

@@ -78,10 +78,10 @@ class GradientFlow:
 def gradient_flow(loss: QuadraticLoss, start: NDArray[np.float64] | None = None) -> GradientFlow:
     """Solve the gradient flow of a loss of any law: samples, population, or random numbers.
 
-    ``start`` is A(0), (dim, m), by default 0. Exact but for rounding: directions whose eigenvalue
-    is below the rounding of the largest, ``m eps g_max``, are left as they were; they would move
-    from ``tau ~ m / (2 eps g_max)`` on. Cost: one eigendecomposition, about ``10 m^3`` flops.
-    ValueError for a start of another shape, or a loss that is not finite.
+    ``start`` is A(0), (dim, m), by default 0. Exact up to rounding: directions whose eigenvalue is
+    below the rounding of the largest, ``m eps g_max``, are left as they were; they would start to
+    move at ``tau ~ m / (2 eps g_max)``. Cost: one eigendecomposition, about ``10 m^3`` flops.
+    ValueError for a start of the wrong shape, or a loss that is not finite.
     """
     m, dim = loss.cross.shape
     start = np.zeros((dim, m)) if start is None else np.asarray(start, dtype=np.float64)

@@ -79,9 +79,9 @@ def log_likelihood(
     """Log density at ``start`` of the probability flow of a score, at points (n, dim).
 
     ``dx/dt = f x - g^2 s / 2`` upwards, classical Runge-Kutta, with the exact trace of the score's
-    Jacobian by central differences: ``4 (2 dim + 1)`` evaluations a step. Steps are doubled for the
-    points whose log density still changes by more than 15 times the tolerance; those for which that
-    does not suffice are NaN.
+    Jacobian by central differences: ``4 (2 dim + 1)`` evaluations per step. Steps are doubled for
+    the points whose log density still changes by more than 15 times the tolerance; those for which
+    that does not suffice are NaN.
 
     Parameters
     ----------

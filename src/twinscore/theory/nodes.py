@@ -76,7 +76,7 @@ def time_rule(
     """Gauss-Legendre quadrature in log t of the mean over t uniform on [start, T].
 
     ``count`` times, from ``start`` since scores are unbounded at 0. The weighting is ``lambda(t)``,
-    by default ``deviation(t)^2``, under which noise levels count alike; ``process.diffusion`` gives
+    by default ``deviation(t)^2``, which counts noise levels equally; ``process.diffusion`` gives
     that of the likelihood bound. ValueError for no times, a start outside (0, T), or a weighting
     that is negative or not finite.
     """
@@ -145,12 +145,12 @@ def empirical_nodes(
     ------
     Nodes
         One block for each time. Cost: of order 40 n for each data set, and a product of (points,
-        grid) by (grid, D) matrices at each time, whatever n.
+        grid) by (grid, D) matrices at each time, for any n.
 
     Raises
     ------
     ValueError
-        For no data set, an empty one, one that is not (n, 1) or not finite.
+        For no data set, or one that is empty, not (n, 1) or not finite.
     """
     _check_samples(samples, dim=1)
     narrowest = (process.deviation(rule.times) / process.scale(rule.times)).min() / np.sqrt(2)
@@ -175,10 +175,10 @@ def sampled_nodes(
 ) -> Iterator[Nodes]:
     """The denoising loss of one data set (n, dim) in any dimension, by random numbers.
 
-    The noise depends on seed, time and sample only: whatever model or coefficients the loss is
-    asked for, the random numbers are the same, and so they are for the samples two data sets begin
-    with. Each sample has ``draws`` pairs of noise vectors at each time: every draw z comes with -z,
-    so that the variance of the gradient stays bounded where the noise vanishes.
+    The noise depends on seed, time and sample only: all models and coefficients see the same random
+    numbers, and so do two data sets for the samples that both begin with. Each sample has ``draws``
+    pairs of noise vectors at each time: every draw z comes with -z, so that the variance of the
+    gradient stays bounded where the noise vanishes.
 
     Gives blocks of bounded size, of one law; 2 n draws points for each time. ValueError for no
     samples or draws, or samples that are not finite.

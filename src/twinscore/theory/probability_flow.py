@@ -39,7 +39,7 @@ def probability_flow(
     repeated with twice the steps and intervals until the difference is within the tolerance.
 
     On 129 points, with an error for each score, large for those whose paths run away. Cost: of
-    order 10 ms a score on one core. Scores are evaluated at T too; other parameters and errors as
+    order 10 ms per score on one core. Scores are evaluated at T too; other parameters and errors as
     for :func:`~twinscore.theory.fokker_planck.reverse_sde`.
     """
     law = initial or prior(grid.process)

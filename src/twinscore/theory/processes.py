@@ -63,7 +63,7 @@ def variance_preserving(rate: Schedule | None = None, *, end: float = 1.0) -> Pr
     """``dx = -beta(t)/2 x dt + sqrt(beta(t)) dw`` (Song et al. 2021, eq. 11).
 
     ``rate`` is ``beta(t)``, smooth, not negative; by default it rises from 0.1 to 20 until ``end``,
-    T. Its integral is by Gauss quadrature of 64 nodes: rounding error for smooth rates, and 64
+    T. It is integrated by Gauss quadrature of 64 nodes: to rounding error for smooth rates, and 64
     evaluations of the rate for each time. ValueError for an end that is not positive, or a rate
     that is negative or not finite.
     """
@@ -82,7 +82,7 @@ def variance_exploding(diffusion: Schedule | None = None, *, end: float = 1.0) -
     """``dx = g(t) dw`` (Song et al. 2021, eq. 9 with the variance starting at 0).
 
     ``diffusion`` is ``g(t)^2``, smooth, not negative; by default ``25^(2 t)``, until ``end``, T.
-    ``ramp(0, 2)`` makes time the noise level itself. The variance is by Gauss quadrature of 64
+    ``ramp(0, 2)`` makes time the noise level itself. The variance comes from Gauss quadrature of 64
     nodes. ValueError for an end that is not positive, or a diffusion that is negative or not
     finite.
     """

@@ -68,7 +68,7 @@ def quadratic_losses(features: RandomFeatures, nodes: Iterable[Nodes]) -> list[Q
     """The losses of the D laws that share the nodes, which are consumed block by block.
 
     Cost: for P points in all, P m activations and ``P m^2 D`` flops; memory is the D Gram matrices
-    and a chunk of features. ValueError for no nodes, or nodes of another dimension.
+    and a chunk of features. ValueError for no nodes, or nodes of the wrong dimension.
     """
     m, size = features.width, max(1, _CHUNK // features.width)
     grams = crosses = constants = floors = None

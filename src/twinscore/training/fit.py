@@ -125,7 +125,7 @@ def fit(
     TrainingError
         If the loss or a weight is not finite; names the step.
     InputError
-        If ``folder`` cannot be written, or its checkpoint is damaged or of another training.
+        If ``folder`` cannot be written, or its checkpoint is damaged or from another training.
     """
     fabric = fabric or single_device()
     denoiser.to(memory_format=torch.channels_last)

@@ -44,8 +44,8 @@ def write(path: Path, rows: Sequence[dict[str, float]]) -> None:
 def psnr_row(denoiser: nn.Module, images: Tensor, part: str) -> dict[str, float]:
     """Mean PSNR in dB of ``images`` (B, C, H, W) at each of ``SIGMAS``, with fixed noise.
 
-    The noise is the same for every ``part``: what differs between equally many training and test
-    images is not its draw.
+    The noise is the same for every ``part``: training and test sets of one size differ in their
+    images alone.
     """
     row = {}
     for sigma in SIGMAS:

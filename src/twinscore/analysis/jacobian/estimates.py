@@ -67,7 +67,7 @@ def traces(linearisation: Linearisation, *, probes: int | None = None, seed: int
         Of any number of images.
     probes : int, optional
         Random signs for Hutchinson's estimate, the mean of ``v' J v``; by default the trace is
-        exact, from d products an image.
+        exact, from d products per image.
     seed : int
         Seed of the signs.
 

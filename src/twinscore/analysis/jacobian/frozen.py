@@ -1,7 +1,7 @@
 """A network of linear operations and ReLU, made linear: every ReLU replaced by its mask at y.
 
 The network itself then computes Jacobian products, for as many vectors as there are images in a
-batch, at the cost of one pass a vector. Any module or function that passes the test of
+batch, at the cost of one pass per vector. Any module or function that passes the test of
 :func:`freeze` qualifies. Nothing is known about its layers, so every product is tested too.
 """
 
@@ -76,7 +76,7 @@ class Frozen:
     def push(self, v: Tensor) -> Tensor | None:
         """``J v`` of K vectors, (K, B, C, H, W), or None where ``<u, J v> = <J' u, v>`` fails.
 
-        A wrong product passes with a probability of the order of the tolerance. Cost: one pass a
+        A wrong product passes with a probability of the order of the tolerance. Cost: one pass per
         vector.
         """
         found = self.function(v.flatten(0, 1)).view_as(v) - self.offset

@@ -23,7 +23,7 @@ Decomposition = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Eigenvalues (m,) and eigenvectors (m, m), in columns, of a small matrix."""
 
 _BLOCK = 8
-"""Vectors a step: wider ones need more products, narrower ones make slower products."""
+"""Vectors per step: wider blocks need more products, narrower ones have slower products."""
 
 _FRESH, _DEGREE = 2, 12
 """Random vectors of a fresh start, and steps of their Krylov space: for a given number of products,
@@ -86,7 +86,7 @@ def symmetric_eigenpairs(
         Residual, relative to the largest magnitude of an eigenvalue, at which a pair counts as
         found. In float32 not below about 1e-5.
     max_products : int
-        Most products; when they are spent the pairs come back as they are: see ``converged``.
+        Largest number of products; after it the pairs are returned as they are: see ``converged``.
     seed : int
         Seed of the first block.
 
@@ -108,9 +108,8 @@ def symmetric_eigenpairs(
     no longer change. By Kuczynski and Wozniakowski (1992) the Krylov space of either vector falls
     short of the largest eigenvalue that is missing by more than a share e of the width of the
     remaining spectrum with a probability of at most ``1.648 sqrt(d) exp(-23 sqrt(e))``; at e = 0.1
-    and d = 1600 that of both is 0.2 %, whatever the spectrum. A missed eigenvalue that is larger
-    than the k-th by less can go unseen, though mostly it does not where few eigenvalues lie
-    between.
+    and d = 1600 that of both is 0.2 % for any spectrum. A missed eigenvalue that is larger than the
+    k-th by less can go unseen, though mostly it does not where few eigenvalues lie between.
     """
     _check(linearisation, k, max_products)
     wanted = _Wanted(k, 1 if end == "largest" else -1, tolerance, max_products, seed)
@@ -140,7 +139,7 @@ def eigenpairs(
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Which pairs, how exactly, and at what price; ``sign`` -1 for the low end."""
+    """Which pairs, how exactly, and at what cost; ``sign`` -1 for the low end."""
 
     k: int
     sign: int

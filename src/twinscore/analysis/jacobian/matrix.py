@@ -37,7 +37,7 @@ class Decomposed:
     values : Tensor
         (d,), falling.
     vectors : Tensor
-        (d, d), orthonormal, a row each.
+        (d, d), orthonormal, one per row.
     """
 
     matrix: Tensor
@@ -61,7 +61,7 @@ def decompose(linearisation: Linearisation) -> Decomposed:
 def symmetric_basis(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenbasis of the symmetric part of a matrix (d, d), float64 on the CPU.
 
-    Values, (d,), fall; vectors, (d, d), are orthonormal, a row each.
+    Values, (d,), fall; vectors, (d, d), are orthonormal, one per row.
     """
     matrix = matrix.detach().cpu().double()
     values, columns = torch.linalg.eigh((matrix + matrix.T) / 2)

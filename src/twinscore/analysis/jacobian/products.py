@@ -68,7 +68,7 @@ def linearise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None
     """Jacobian of any denoiser at noisy images, as products.
 
     Where ReLU is the only operation that is not linear, as in the networks of this package, its
-    masks at ``y`` are recorded once; a product then costs one pass of convolutions a vector
+    masks at ``y`` are recorded once; a product then costs one pass of convolutions per vector
     (`benchmarks/harmonics.py` measures how near it comes). Other denoisers are differentiated by
     autograd, on as many copies of the images as there are vectors. Each product is tested with a
     random inner product, and computed by autograd where the test fails.

@@ -120,8 +120,8 @@ def kl_bound_between_twins(
     is the posterior mean of its own density. A trained network is that only approximately.
 
     The ``start`` of the bound belongs to a B that starts from the Gaussian while A starts from its
-    own law; where both start from the same law, there is no such cost. Other parameters and errors
-    as for :func:`kl_bound`.
+    own law; where both start from the same law, it is 0. Other parameters and errors as for
+    :func:`kl_bound`.
     """
     ends = {"sigma_min": sigma_min, "sigma_max": sigma_max}
     return kl_bound(b, a, samples, **ends, tolerance=tolerance, seed=seed, batch=batch)

@@ -36,8 +36,8 @@ class Gaps:
     sigmas : array
         (K,), image units.
     mse : Estimates
-        ``E||f - x||^2 - E||f* - x||^2``. Negative where the reference is the worse of the two: it
-        is then not the optimal denoiser of these images.
+        ``E||f - x||^2 - E||f* - x||^2``. Negative where the reference is worse: it is then not the
+        optimal denoiser of these images.
     decibels : Estimates
         The same as a loss in PSNR of the mean MSE, ``10 log10`` of the ratio of the two.
     distance : Estimates

@@ -58,8 +58,8 @@ def twin_errors(
     - the error of the twins' average is ``Var/K + bias^2 + MSE*``.
 
     So ``Var`` and the sum ``bias^2 + MSE*`` are identifiable, unbiased for every K of 2 or more.
-    ``bias^2`` alone is not: twins that miss the optimum together agree. It lies between 0 and the
-    sum. The intervals are over images, for these twins; another K twins would differ by more.
+    ``bias^2`` alone is not: twins that miss the optimum in the same way agree. It lies between 0
+    and the sum. The intervals are over images, for these twins; K other twins may differ by more.
 
     Images, sigmas, seed and batch are as for :func:`~twinscore.analysis.optimality.gaps`; memory is
     for K batches. ValueError for fewer than two twins or images, impossible levels, or a denoiser
@@ -89,8 +89,8 @@ def variance_integral(
     """Share of the twins' variance in the bound of eq. 5, where the reference is unknown.
 
     ``int Var sigma^-3 dsigma``. On average over twins the bound of one of them is this plus ``int
-    bias^2 sigma^-3 dsigma``: so this is how large the bound is *at least* on average. It bounds no
-    divergence from above: twins that err together agree.
+    bias^2 sigma^-3 dsigma``: so this is how large the bound is *at least* on average. It does not
+    bound a divergence from above: twins that err in the same way agree.
 
     The ``gaps`` of the integral are the variance. Cost: 17 to 129 evaluations of each twin on each
     image. Parameters and errors as for :func:`twin_errors` and

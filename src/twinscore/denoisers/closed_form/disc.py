@@ -43,7 +43,7 @@ class Disc:
     and second order, which pass over the masks again. Those of third order keep the masks.
     It can be differentiated in ``y``, not in ``sigma``, in reverse or forward mode. A second order
     takes reverse mode at least once: for forward over forward mode torch gives 0. Derivatives of a
-    reverse pass compute those in ``y`` too, asked for or not: twice the price.
+    reverse pass compute those in ``y`` too, asked for or not: twice the cost.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class Disc:
     def jacobian(self, y: Tensor, sigma: Level) -> Tensor:
         """Derivative of the denoiser at ``y``, ``Cov[x | y] / sigma^2``, (B, d, d).
 
-        Cost: 6 d^2 flops a mask, besides a call.
+        Cost: 6 d^2 flops per mask, besides a call.
         """
         flat, noise = self._checked(y.detach(), sigma)
         mean, evidence, *nodes = _Posterior.apply(flat, noise, self)
@@ -205,10 +205,10 @@ def disc_tangent(parameters: Tensor, size: int, *, edge: float = 1.0) -> LinearS
     """Denoiser of the discs near a given one, at small noise: projection on their tangent space.
 
     ``f(y) = x + P (y - x)`` with the image x of the parameters and P the orthogonal projection on
-    the derivatives of x in them: the limit of the posterior mean as sigma falls to 0, for y about
-    x. It must be told the parameters, true or fitted, and the noise level has no effect on it. Its
-    error is ``5 sigma^2``, summed over pixels, or ``2 sigma^2`` where the intensities are equal: it
-    is flat, of 5 dimensions, or of 2 without contrast.
+    the derivatives of x in them: the limit of the posterior mean as sigma falls to 0, for y near x.
+    It must be told the parameters, true or fitted, and the noise level has no effect on it. Its
+    error is ``5 sigma^2``, summed over pixels, or ``2 sigma^2`` where the intensities are equal:
+    the space is flat, with 5 dimensions, or 2 without contrast.
 
     Parameters are (5,), in the order of ``discs.PARAMETERS``; side and width of the edge in pixels.
     InputError if the disc does not fit, or a value is out of its range.

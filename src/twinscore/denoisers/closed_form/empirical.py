@@ -2,7 +2,7 @@ r"""The empirical density: what perfect training on a finite set of images gives
 
 .. math:: f(y) = \sum_i w_i x_i, \qquad w_i \propto \exp(-\|y - x_i\|^2 / 2\sigma^2).
 
-Images pass by in chunks, and a running maximum keeps every exponential at most 1. Distances come
+Images are read in chunks, and a running maximum keeps every exponential at most 1. Distances come
 from a matrix product where its rounding leaves the weights intact. At smaller noise levels the
 product only tells which images may weigh anything; their distances are then taken directly.
 """
@@ -39,12 +39,12 @@ class Empirical:
     """Posterior mean of ``x`` uniform over N training images; made by :meth:`of`.
 
     Cost of a call: 4 B N d flops, half of that where few images weigh anything. Memory: chunks of
-    2^20 numbers, whatever N, and so for derivatives of first and second order, which pass over the
-    images again; those of third order keep some B N numbers.
-    It can be differentiated in ``y``, not in ``sigma``, in reverse or forward mode. A second order
-    takes reverse mode at least once: for forward over forward mode torch gives 0. Derivatives of a
-    reverse pass, such as ``J v`` of ``linearise``, compute those in ``y`` too, asked for or not:
-    2.5 times the price of a reverse pass.
+    2^20 numbers for any N, also for derivatives of first and second order, which pass over the
+    images again; those of third order keep some B N numbers. It can be differentiated in ``y``, not
+    in ``sigma``, in reverse or forward mode. A second order takes reverse mode at least once: for
+    forward over forward mode torch gives 0. Derivatives of a reverse pass, such as ``J v`` of
+    ``linearise``, compute those in ``y`` too, asked for or not: 2.5 times the cost of a reverse
+    pass.
 
     Attributes
     ----------

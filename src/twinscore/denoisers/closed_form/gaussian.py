@@ -43,8 +43,8 @@ class Gaussian:
         Raises
         ------
         ValueError
-            If the mean is not finite, or the covariance has another size, is not symmetric, or not
-            positive semi-definite.
+            If the mean is not finite, or the covariance has the wrong size, is not symmetric, or
+            not positive semi-definite.
         """
         variances, components = spectrum_of(covariance, mean.numel())
         return cls(finite(mean), variances, components)
@@ -160,7 +160,7 @@ def spectrum_of(covariance: Tensor, d: int) -> tuple[Tensor, Tensor]:
     Raises
     ------
     ValueError
-        If the matrix has another size, is not finite, not symmetric, or not positive
+        If the matrix has the wrong size, is not finite, not symmetric, or not positive
         semi-definite beyond the rounding of its own precision.
     """
     if covariance.shape != (d, d):

@@ -71,7 +71,7 @@ def centred(y: Tensor, mean: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If the images have another shape than the mean.
+        If the images do not have the mean's shape.
     """
     if y.shape[1:] != mean.shape:
         raise ValueError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 _FIRST = 3
-"""Cells along each side of the cube to begin with."""
+"""Cells along each side of the cube at the start."""
 
 _MOST = 2**18
 """Number of cells beyond which an integral is given up."""
@@ -26,7 +26,7 @@ def adaptive_nodes(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gauss-Legendre nodes in cells of the unit cube, cut where an integrand needs it.
 
-    Every cell has three nodes a side. For ``exp(a t)`` along one side their relative error is
+    Every cell has three nodes per side. For ``exp(a t)`` along one side their relative error is
     ``r^6 / 435000``, r the range of exponents between nodes. These errors, summed over sides and
     raised by ``exp(R / 4)`` for what may hide between the nodes, R the range within the cell, are
     brought below the tolerance by halving the cells that have most of them.

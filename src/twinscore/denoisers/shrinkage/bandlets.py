@@ -57,7 +57,7 @@ class Bandlets:
     Raises
     ------
     ValueError
-        If the cost is negative, there is no direction, or the sides are not as said.
+        If the cost is negative, there is no direction, or the sides are not as above.
     """
 
     geometry_cost: float
@@ -80,7 +80,7 @@ class Bandlets:
 
         At ``T = sigma`` the first term is the keep-or-kill oracle's risk; it is also the Lagrangian
         ``|x - x_T|^2 + T^2 (kept coefficients)`` of hard thresholding. Wavelets are among the
-        choices, and cost nothing extra: the basis never has the larger risk.
+        choices, and cost nothing extra: the basis never has a larger risk.
 
         Parameters
         ----------
@@ -97,7 +97,7 @@ class Bandlets:
         Notes
         -----
         Time: ``2 d s^2`` flops for each direction and side s of squares. Memory: some 90 MB in
-        float64, or ten numbers a pixel and direction of one image.
+        float64, or ten numbers per pixel and direction of one image.
         """
         coefficients = self.wavelets.forward(x)
         squared = variance_of(threshold, x).view(-1, 1, 1, 1).expand(len(x), -1, -1, -1)

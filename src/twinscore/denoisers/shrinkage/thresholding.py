@@ -42,7 +42,7 @@ def soft(coefficients: Tensor, threshold: Tensor) -> Tensor:
 
 
 def keep_or_kill(energy: Tensor, variance: Tensor) -> Tensor:
-    """The best factors out of 0 and 1: a coefficient is kept if it exceeds the noise."""
+    """The better of the factors 0 and 1: a coefficient is kept if it exceeds the noise."""
     return (energy > variance).to(energy)
 
 
@@ -114,7 +114,7 @@ class Oracle:
         Raises
         ------
         ValueError
-            If sigma is missing or not positive, or there are other images than the clean ones.
+            If sigma is missing or not positive, or the shape is not that of the clean images.
         """
         variance = variance_of(sigma, y)
         basis, clean = _known(self.x, self.dictionary, y, variance)
@@ -150,7 +150,7 @@ class OracleThresholding:
         Raises
         ------
         ValueError
-            As for :class:`Oracle`, or if the rule is another one.
+            As for :class:`Oracle`, or if the rule is neither of the two.
         """
         basis, clean = _known(self.x, self.dictionary, y, variance_of(sigma, y))
         noisy = basis.forward(y)
@@ -164,7 +164,7 @@ def _known(x: Tensor, dictionary: Dictionary, y: Tensor, variance: Tensor) -> tu
     Raises
     ------
     ValueError
-        If there are other images than the clean ones.
+        If the shape is not that of the clean images.
     """
     if x.shape[1:] != y.shape[1:] or len(x) not in (1, len(y)):
         raise ValueError(f"the oracle knows images of shape {tuple(x.shape)}, got {tuple(y.shape)}")
@@ -193,7 +193,7 @@ def best_threshold(noisy: Tensor, clean: Tensor, rule: Rule = hard) -> Tensor:
     -------
     Tensor
         (B,) float64, in the units of the coefficients. Where several thresholds do the same, one of
-        those that keep the fewest coefficients. Cost: a sort of d numbers an image, and memory for
+        those that keep the fewest coefficients. Cost: a sort of d numbers per image, and memory for
         some ten times as many.
 
     Raises

@@ -170,7 +170,7 @@ def largest_vectors(basis: Basis, image: Tensor, count: int) -> tuple[Tensor, Te
 
 @lru_cache(maxsize=16)
 def _cosines(size: int) -> np.ndarray:
-    """Orthonormal discrete cosine transform, (size, size), a frequency a row."""
+    """Orthonormal discrete cosine transform, (size, size), one frequency per row."""
     return fft.dct(np.eye(size), axis=0, norm="ortho")
 
 

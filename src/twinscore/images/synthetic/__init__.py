@@ -1,8 +1,8 @@
 """Image classes made of random numbers, of known regularity, dimension or density.
 
 Every class is a plain function of image numbers and a seed, so that any number of images can be
-streamed and none need be stored, and a source: ``c_alpha:``, ``discs:``, ``field:``, ``mixture:``,
-``subspace:``.
+streamed and none has to be stored, and a source: ``c_alpha:``, ``discs:``, ``field:``,
+``mixture:``, ``subspace:``.
 """
 
 from twinscore.images.synthetic.c_alpha import CAlpha, c_alpha

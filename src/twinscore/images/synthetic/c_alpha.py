@@ -87,17 +87,17 @@ def c_alpha(
 ) -> torch.Tensor:
     """Make C-alpha images, ``(n, 1, size, size)`` float32 in [0, 1].
 
-    Above the contour lies one background, below it the other. One of the two, by the toss of a
-    coin, is rescaled to the range [u, 1], the other to [0, v], u and v uniform in [0, 1].
+    One background lies above the contour, the other below. One of the two, chosen at random, is
+    rescaled to the range [u, 1], the other to [0, v], u and v uniform in [0, 1].
 
-    The seed and its index determine an image: on a CPU the same bits in whatever batches and on
-    however many threads. Everything but drawing the numbers is done on ``device``. InputError when
-    the seed or an index is negative.
+    The seed and its index determine an image: on a CPU the same bits in any batches and on any
+    number of threads. Everything but drawing the numbers is done on ``device``. InputError when the
+    seed or an index is negative.
 
     Notes
     -----
-    Time: two complex FFTs of ``size x size`` an image, which carry both backgrounds, and ``2 size^2
-    + size`` random numbers. Memory beyond the result: some 10 MB, or twenty times one image.
+    Time: two complex FFTs of ``size x size`` per image, which carry both backgrounds, and ``2
+    size^2 + size`` random numbers. Memory beyond the result: some 10 MB, or twenty times one image.
 
     The published generator has the same law, except for contours that leave the image at the top,
     where it counts rows from the bottom instead.

@@ -56,7 +56,7 @@ def sample_parameters(
     The seed and its index determine a disc. The radius is uniform between the two given, in pixels
     (by default a tenth and four tenths of the side); given the radius, the centre is uniform where
     the disc fits; foreground and background are uniform in [0, 1]. InputError when the size is less
-    than 1, or the largest disc does not fit, or the smallest is none.
+    than 1, the largest disc does not fit, or the smallest is empty.
     """
     draws = torch.empty(len(indices), 5, dtype=torch.float64)
     for row, generator in zip(draws, stream.generators(indices, seed), strict=True):

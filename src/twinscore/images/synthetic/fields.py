@@ -113,8 +113,8 @@ def spectrum_of(size: int, spectrum: Spectrum = 4.0, *, contrast: float = 0.1) -
     Raises
     ------
     InputError
-        When the size is less than 2, the contrast not in (0, 1], or the spectrum has another shape,
-        a negative or non-finite value, or vanishes.
+        When the size is less than 2, the contrast not in (0, 1], or the spectrum has the wrong
+        shape, a negative or non-finite value, or vanishes.
     """
     _require_size(size, contrast)
     k = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)

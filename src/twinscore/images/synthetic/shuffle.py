@@ -76,7 +76,7 @@ def shuffle_pixels(images: ImageSet, shuffle: PixelShuffle | int) -> ImageSet:
     """Shuffle the pixels of all images, when they are read; a seed stands for its permutation.
 
     Names, labels, groups and attributes stay. The images are read once from first to last, for
-    their digests. InputError when the permutation has another length than H W, or the seed is
+    their digests. InputError when the permutation does not have H W entries, or the seed is
     negative.
     """
     channels, height, width = images.shape
