@@ -52,7 +52,7 @@ def content(run: Run) -> Content:
         table=_table(result),
         notes=(
             "The tangent projection is told the true disc. It is the optimum in the limit of small "
-            "noise, and worse than that elsewhere: a negative gap to it is no error.",
+            "noise, and worse than that elsewhere: a negative gap to it is not an error.",
             covers(result.replicates, "test discs"),
         ),
         holding=HOLDS_SYNTHETIC,
@@ -179,8 +179,8 @@ def spectrum(run: Run, theme: Theme) -> Figure:
         left.axhline(threshold, linewidth=1, **dots)
     left.axvline(result.dimension + 0.5, linewidth=1, **dots)
     left.set(title="eigenvalues", xlabel="rank", ylabel="eigenvalue", ylim=(-0.1, None))
-    exact = [plots.entry(theme.muted, "exact", linestyle=DASHED)] if result.exact else []
-    left.legend(handles=[*left.get_legend_handles_labels()[0], *exact])
+    more = [plots.entry(theme.muted, "exact", linestyle=DASHED)] if result.exact else []
+    left.legend(handles=[*left.get_legend_handles_labels()[0], *more])
     kept, near_one = (result.threshold, "full"), (result.near_one, "none")
     network, exact = ("network", theme.twins, "o", "-"), ("exact", theme.nearest, "s", DASHED)
     for name, (threshold, fill), (of, colour, marker, line) in zip(
