@@ -155,7 +155,7 @@ def test_viewer_holds_the_samples_and_their_neighbours(finished, written):
 def test_strip_keeps_colours_and_leaves_transparent_gaps():
     red, blue = np.zeros((2, 3, 2, 2), dtype=np.float32)
     red[0], blue[2] = 1, 2
-    row = pictures.strip([red, blue], gap=1)[0].tolist()
+    row = pictures.strip([red, blue])[0].tolist()
     full = [[255, 0, 0, 255]] * 2 + [[0, 0, 0, 0]] + [[0, 0, 255, 255]] * 2
     assert row == full
 
@@ -173,9 +173,11 @@ def test_large_images_get_fewer_seeds(folder, undrawn):
 
 def test_without_images_none_is_read_or_left(folder, undrawn, monkeypatch):
     read = []
-    array = reading.array
+    array = reading.Run.array
     monkeypatch.setattr(
-        reading, "array", lambda run, name, first=None: read.append(name) or array(run, name, first)
+        reading.Run,
+        "array",
+        lambda run, name, first=None: read.append(name) or array(run, name, first),
     )
     (folder / "figures").mkdir()
     for stale in ("samples.png", "samples.pdf", ".samples.7.tmp.png"):
@@ -258,7 +260,7 @@ def test_what_a_level_may_lack_and_the_critical_size_are_drawn(folder, undrawn):
         (lambda f: shutil.rmtree(f), "not a run folder"),
         (lambda f: (f / "spec.json").unlink(), "lacks spec.json"),
         (lambda f: (f / "result.json").write_text('{"levels": ['), "result.json: cannot be read"),
-        (lambda f: (f / "spec.json").write_text("[]"), "spec.json: holds no JSON object"),
+        (lambda f: (f / "spec.json").write_text("[]"), "spec.json: is not a JSON object"),
         (lambda f: change(f, schema_version=2), "result.json: schema_version 2 is newer"),
         (lambda f: change(f, study="astrology"), "unknown study 'astrology'.*transition"),
         (lambda f: change(f, levels=[{"n": 10}]), r"result.json: levels.0.verdict: Field required"),

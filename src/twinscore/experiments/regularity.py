@@ -1,4 +1,4 @@
-"""C-alpha images: does a network denoise at the optimal rate? ([GAHB] 3.2, docs/formulas.md#c-alpha-images)."""
+"""C-alpha images: does a network denoise at the optimal rate? docs/formulas.md#c-alpha-images."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

@@ -2,8 +2,8 @@
 
 from matplotlib.figure import Figure
 
-from twinscore.report import style
-from twinscore.report.content import Cell, Content, Table, figure
+from twinscore.report import plots
+from twinscore.report.content import Content, figure, table
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
 
@@ -11,16 +11,14 @@ from twinscore.report.style import Theme
 def content(run: Run) -> Content:
     """What the page says about the run."""
     result = run.result
-    columns = ("Network", "Parameters", "Pixels", "Critical N")
-    rows = [(c.name, f"{c.parameters:,}", f"{c.pixels:,}", c.text()) for c in result.cells]
     return Content(
         title=f"twinscore: critical N of {len(result.cells)} networks on {result.data}",
         verdict=result.verdict,
         facts=(("Training images", ", ".join(f"{n:,}" for n in result.sizes)),),
-        table=Table(
+        table=table(
             "Critical N, in images, with its 95 % interval; < and >: beyond the sizes tried.",
-            columns,
-            tuple(tuple(map(Cell, row)) for row in rows),
+            ("Network", "Parameters", "Pixels", "Critical N"),
+            ((c.name, f"{c.parameters:,}", f"{c.pixels:,}", c.text()) for c in result.cells),
         ),
         notes=(
             "Intervals of a critical N cover the draw of samples, and of replicates where there "
@@ -39,19 +37,17 @@ def content(run: Run) -> Content:
 )
 def growth(run: Run, theme: Theme) -> Figure:
     """Critical N against the number of parameters."""
-    drawn, cells = style.new_figure(3.2), run.result.cells
-    axes, groups = drawn.subplots(), sorted({(c.kind, c.pixels) for c in cells})
+    (drawn, (axes,)), cells = plots.new_row(3.2, 1), run.result.cells
+    groups = sorted({(c.kind, c.pixels) for c in cells})
     for group, colour in zip(groups, theme.ordered(len(groups)), strict=True):
         own = [c for c in cells if (c.kind, c.pixels) == group]
         inside = sorted((c for c in own if c.critical_n), key=lambda c: c.parameters)
-        look = {"color": colour, "marker": "s" if group[0] == "bf_cnn" else "o"}
-        label = f"{group[0]}, {group[1]:,} pixels"
-        value, low, high = style.curve([c.critical_n for c in inside])
-        x, reach = [c.parameters for c in inside], (value - low, high - value)
-        axes.errorbar(x, value, reach, capsize=2, label=label, **look)
+        x, known = [c.parameters for c in inside], [c.critical_n for c in inside]
+        label, mark = f"{group[0]}, {group[1]:,} pixels", "s" if group[0] == "bf_cnn" else "o"
+        plots.error_bars(axes, x, known, colour, marker=mark, label=label)
         for cell in (c for c in own if c.beyond):
             arrow = "$\\downarrow$" if cell.beyond == "below" else "$\\uparrow$"
             axes.plot(cell.parameters, cell.bound, marker=arrow, color=colour, markersize=9)
     axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="critical N (images)")
-    drawn.legend(loc="outside right center")
+    plots.legend(drawn, axes)
     return drawn

@@ -1,18 +1,18 @@
 """Near and far clusters on paper: the words of the page, and five figures."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from twinscore.report import style
-from twinscore.report.content import Cell, Content, Table, figure
+from twinscore.report import plots, style
+from twinscore.report.content import Content, Table, figure, images_text, interval_cell, table
 from twinscore.report.pictures import strip
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
-from twinscore.results.base import Interval
 from twinscore.results.clusters import Curve, Result, Side
 
 ROWS = {
@@ -45,20 +45,13 @@ def content(run: Run) -> Content:
 
 
 def _facts(result: Result) -> tuple[tuple[str, str], ...]:
-    data = result.data
-    channels, height, width = data.shape
-    pairs = []
+    data, pairs = result.data, []
     for side, word in zip(result.sides, ("Nearest", "Farthest"), strict=True):
         (first, second), (larger, smaller) = side.clusters, side.sizes
         text = f"clusters {first} and {second}, of {larger:,} and {smaller:,} images"
         pairs.append((f"{word} two", f"{text}, centres {side.distance:.2f} apart"))
     return (
-        (
-            "Images",
-            f"{data.source}; {data.images:,} images; {height} × {width} pixels, "
-            f"{channels} channel{'s' * (channels > 1)}; {data.dropped:,} near-duplicates left out "
-            f"(correlation above {data.threshold:g})",
-        ),
+        ("Images", images_text(data)),
         (
             "Clusters",
             f"{len(data.cluster_sizes)} by k-means in {data.components} principal components of "
@@ -74,32 +67,18 @@ def _facts(result: Result) -> tuple[tuple[str, str], ...]:
 
 
 def _table(result: Result) -> Table:
-    rows = [
+    cell = partial(interval_cell, form=lambda value: f"{value:.3f}".replace("-", "−"))
+    share = "fraction of samples on the side of the first cluster"
+    measured = [*(side.measured for side in result.sides), result.difference]
+    return table(
+        "Means over replicates with Student's t intervals (95 %); A and B are averaged. PSNR is "
+        "averaged over images and noise levels. The difference is taken replicate by replicate.",
+        ("", "near", "far", "far − near"),
         (
-            Cell("fraction of samples on the side of the first cluster"),
-            *(_cell(side.share) for side in result.sides),
-            Cell("–"),
-        )
-    ]
-    for name, label in ROWS.items():
-        values = [getattr(side.measured, name) for side in result.sides]
-        rows.append((Cell(label), *map(_cell, [*values, getattr(result.difference, name)])))
-    return Table(
-        caption=(
-            "Means over replicates with Student's t intervals (95 %); A and B are averaged. PSNR "
-            "is averaged over images and noise levels. The difference is taken replicate by "
-            "replicate."
+            (share, *(cell(side.share) for side in result.sides), "–"),
+            *((text, *(cell(getattr(of, k)) for of in measured)) for k, text in ROWS.items()),
         ),
-        columns=("", "near", "far", "far − near"),
-        rows=tuple(rows),
     )
-
-
-def _cell(mean: Interval | None) -> Cell:
-    if mean is None:
-        return Cell("–")
-    text, low, high = (f"{x:.3f}".replace("-", "−") for x in (mean.value, mean.low, mean.high))
-    return Cell(text, f"{low} to {high}")
 
 
 @figure(
@@ -110,12 +89,13 @@ def _cell(mean: Interval | None) -> Cell:
 )
 def clusters(run: Run, theme: Theme) -> Figure:
     """Draw held-out images of each cluster, a row for each."""
-    rows = []
-    for side in run.result.sides:
-        pictures = run.array(f"{side.name}/images")
-        for which, label in enumerate(side.clusters):
-            rows.append((f"{side.name}, {label}", pictures[which::2][:EXAMPLES]))
-    return _rows(rows)
+    return _rows(
+        [
+            (f"{side.name}, {label}", run.array(f"{side.name}/images")[which::2][:EXAMPLES])
+            for side in run.result.sides
+            for which, label in enumerate(side.clusters)
+        ]
+    )
 
 
 @figure(
@@ -129,49 +109,45 @@ def clusters(run: Run, theme: Theme) -> Figure:
 )
 def dynamics(run: Run, theme: Theme) -> Figure:
     """Draw loss, test PSNR (dB) and train - test gap (dB) against the training step."""
-    drawn = style.new_figure(2.7)
-    panels = drawn.subplots(1, 3)
+    drawn, panels = plots.new_row(2.7, 3)
     titles = {
         "loss": ("training loss", "summed squared error"),
-        "test_psnr": ("test images", "output PSNR (dB)"),
+        "test_psnr": ("test images", plots.OUTPUT),
         "gap": ("train − test", "difference in PSNR (dB)"),
     }
     for axes, (name, (title, label)) in zip(panels, titles.items(), strict=True):
         for side, colour in _sides(run, theme):
-            _band(axes, getattr(side.dynamics, name), colour, side.name)
+            _curve(axes, getattr(side.dynamics, name), colour, side.name)
         axes.set(title=title, ylabel=label, xlabel="step")
         axes.locator_params(axis="x", nbins=4)
     panels[0].set_yscale("log")
     panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panels[0].yaxis.set_minor_locator(NullLocator())
-    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    plots.legend(drawn, panels[0])
     return drawn
 
 
 @figure(
     "Where samples fall",
-    "Left: fraction of samples on the first centre's side, which is one half in the "
-    "training set (broken line), and fraction nearest to the centre of a third cluster; "
-    "small dots are single networks, bars intervals over replicates. Middle and right: "
-    "position of samples and of held-out images along the line through the two centres, "
-    "0 at the first and 1 at the second. Samples between two humps are blends of both "
-    "clusters.",
+    "Left: fraction of samples on the first centre's side, which is one half in the training set "
+    "(broken line), and fraction nearest to the centre of a third cluster; small dots are single "
+    "networks, bars intervals over replicates. Middle and right: position of samples and of "
+    "held-out images along the line through the two centres, 0 at the first and 1 at the second. "
+    "Samples between two humps are blends of both clusters.",
     "Fractions of samples with intervals; histograms of positions between the centres.",
 )
 def shares(run: Run, theme: Theme) -> Figure:
     """Draw the fraction of samples in each cluster, and where they lie between the centres."""
-    drawn = style.new_figure(3.0)
-    left, *panels = drawn.subplots(1, 3, width_ratios=(1.1, 1, 1))
-    left.axhline(0.5, color=theme.muted, linestyle=(0, (4, 3)), linewidth=1)
+    drawn, (left, *panels) = plots.new_row(3.0, 3, width_ratios=(1.1, 1, 1))
+    left.axhline(0.5, color=theme.muted, linestyle=plots.DASHED, linewidth=1)
     for x, (side, colour) in enumerate(_sides(run, theme)):
         single = run.array(f"{side.name}/shares").reshape(-1, 2)
         for k, mean in enumerate((side.share, side.measured.elsewhere)):
             at = 2.5 * k + x
             aside = np.linspace(-0.3, 0.3, len(single))
             left.plot(at + aside, single[:, k], ".", color=colour, alpha=0.45, markersize=4)
-            reach = [[max(mean.value - mean.low, 0)], [max(mean.high - mean.value, 0)]]
-            left.errorbar(at, mean.value, yerr=reach, color=colour, marker="o", capsize=3)
+            plots.error_bars(left, [at], [mean], colour, marker="o", capsize=3)
     left.set_xticks([0.5, 3.0], ["first cluster's\nside", "in another\ncluster"])
     left.set_ylabel("fraction of samples")
     left.grid(visible=False, axis="x")
@@ -200,17 +176,15 @@ def shares(run: Run, theme: Theme) -> Figure:
 )
 def samples(run: Run, theme: Theme) -> Figure:
     """Draw both twins' samples from shared noise, between their nearest training images."""
-    rows = []
-    for side in run.result.sides:
-        for name, label in (
-            ("nearest_a", "nearest in A"),
-            ("samples_a", "sample of A"),
-            ("samples_b", "sample of B"),
-            ("nearest_b", "nearest in B"),
-        ):
-            pictures = run.array(f"{side.name}/{name}")[:EXAMPLES]
-            rows.append((f"{side.name}\n{label}", pictures))
-    return _rows(rows)
+    labels = {"nearest_a": "nearest in A", "samples_a": "sample of A"}
+    labels |= {"samples_b": "sample of B", "nearest_b": "nearest in B"}
+    return _rows(
+        [
+            (f"{side.name}\n{label}", run.array(f"{side.name}/{name}")[:EXAMPLES])
+            for side in run.result.sides
+            for name, label in labels.items()
+        ]
+    )
 
 
 @figure(
@@ -222,22 +196,18 @@ def samples(run: Run, theme: Theme) -> Figure:
 )
 def agreement(run: Run, theme: Theme) -> Figure:
     """Draw the similarity of the twins' samples, and the train - test gap at each noise level."""
-    drawn = style.new_figure(2.8)
-    left, right = drawn.subplots(1, 2)
+    drawn, (left, right) = plots.new_row(2.8)
     values = [run.array(f"{side.name}/agreement").ravel() for side in run.result.sides]
     bins = np.linspace(min(value.min() for value in values), 1, 41)
     for value, (side, colour) in zip(values, _sides(run, theme), strict=True):
-        shared = {"bins": bins, "weights": np.full(value.size, 1 / value.size), "color": colour}
-        inside = np.minimum(value, 1)
-        left.hist(inside, histtype="stepfilled", alpha=0.18, **shared)
-        left.hist(inside, histtype="step", linewidth=1.3, **shared)
+        plots.fractions(left, value, bins, colour)
         left.axvline(float(np.median(value)), color=colour, linestyle=":")
-        _band(right, side.gap_by_sigma, colour, side.name)
+        _curve(right, side.gap_by_sigma, colour, side.name)
     left.set(xlabel="cosine similarity of A's and B's sample", ylabel="fraction of samples")
     left.set_title("agreement (dotted: median)")
     right.set(xlabel="noise level σ", ylabel="train − test PSNR (dB)", title="gap")
     right.axhline(0, color=theme.muted, linewidth=1)
-    drawn.legend(*right.get_legend_handles_labels(), loc="outside right center")
+    plots.legend(drawn, right)
     return drawn
 
 
@@ -246,9 +216,8 @@ def _sides(run: Run, theme: Theme) -> Iterator[tuple[Side, str]]:
     return zip(run.result.sides, (theme.twins, theme.nearest), strict=True)
 
 
-def _band(axes: Axes, curve: Curve, colour: str, label: str) -> None:
-    axes.fill_between(curve.at, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
-    axes.plot(curve.at, curve.value, color=colour, label=label)
+def _curve(axes: Axes, of: Curve, colour: str, label: str) -> None:
+    plots.band(axes, of.at, (of.value, of.low, of.high), colour, label=label)
 
 
 def _rows(rows: Sequence[tuple[str, np.ndarray]]) -> Figure:
@@ -256,19 +225,9 @@ def _rows(rows: Sequence[tuple[str, np.ndarray]]) -> Figure:
     height, width = rows[0][1].shape[-2:]
     tile = 0.8 * style.WIDTH / max(len(pictures) for _, pictures in rows)
     drawn = style.new_figure(0.1 + len(rows) * (0.06 + tile * height / width))
-    for axes, (label, pictures) in zip(
-        drawn.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True
-    ):
-        axes.imshow(strip(list(pictures), max(1, width // 12)), interpolation="nearest")
-        axes.set_axis_off()
-        axes.annotate(
-            label,
-            (0, 0.5),
-            xycoords="axes fraction",
-            xytext=(-5, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize=7,
-        )
+    lines = plots.blank(drawn.subplots(len(rows), 1, squeeze=False))[:, 0]
+    for axes, (label, pictures) in zip(lines, rows, strict=True):
+        axes.imshow(strip(pictures), interpolation="nearest")
+        at = {"xy": (0, 0.5), "xycoords": "axes fraction", "ha": "right", "va": "center"}
+        axes.annotate(label, xytext=(-5, 0), textcoords="offset points", fontsize=7, **at)
     return drawn

@@ -1,14 +1,17 @@
 """What a study hands to the page: sentences, a table, figures with captions, viewers of images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
+from twinscore.report.pictures import sheet
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
 from twinscore.results.base import Interval
+from twinscore.results.transition import Median
 
 HOLDS = "This page holds training images and samples: think before you share it."
 HOLDS_TEST = "This page holds test images of the data: think before you share it."
@@ -32,6 +35,12 @@ class Table:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+
+
+def table(caption: str, columns: Sequence[str], rows: Iterable[Iterable[Cell | str]]) -> Table:
+    """A table of cells; a text alone is a cell too."""
+    made = (tuple(c if isinstance(c, Cell) else Cell(c) for c in row) for row in rows)
+    return Table(caption, tuple(columns), tuple(made))
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,15 @@ class Viewer:
     beside: bool = False
 
 
+def viewer_strip(
+    title: str, tiles: Sequence[np.ndarray], between: list[list[str]], tone: str = ""
+) -> dict[str, Any]:
+    """One strip of a viewer, from a column of images (N, C, H, W) for each of its tiles."""
+    height, width = tiles[0].shape[-2:]
+    look = {"title": title, "tone": tone, "width": width, "height": height}
+    return {**look, "sheet": sheet(tiles), "between": between}
+
+
 Text = str | Callable[[Run], str]
 """A text, or what makes it from a run."""
 
@@ -69,20 +87,10 @@ Text = str | Callable[[Run], str]
 class Drawing:
     """A figure that the report of a study draws, and the words around it.
 
-    Attributes
-    ----------
-    name : str
-        Of its files.
-    draw : callable
-        ``draw(run, theme)``; None where the run lacks what it shows.
-    title, text, alt : str or callable
-        Caption: its title, how to read it, and its text alternative.
-    images : bool
-        Whether it shows images; then ``--no-images`` leaves it out.
-    viewer : callable, optional
-        ``viewer(run)``: what replaces the figure on the page, or stands above it.
-    early : bool
-        Whether it can be drawn before any part of the result is there.
+    ``name`` is that of its files. ``draw(run, theme)`` gives None where the run lacks what it
+    shows. ``images``: it shows images, so ``--no-images`` leaves it out. ``viewer(run)`` gives what
+    replaces the figure on the page, or stands above it. ``early``: it can be drawn before any part
+    of the result is there.
     """
 
     name: str
@@ -91,7 +99,7 @@ class Drawing:
     text: Text
     alt: Text
     images: bool = False
-    viewer: Callable[[Run], Viewer | None] | None = None
+    viewer: Callable[[Run], Viewer] | None = None
     early: bool = False
 
     def caption(self, run: Run) -> Caption:
@@ -145,9 +153,34 @@ def covers(replicates: int, samples: str) -> str:
     return f"Intervals are Student's t (95 %) over {replicates} replicates."
 
 
-def interval_cell(interval: Interval | None, digits: int = 2, unit: str = "") -> Cell:
+def interval_cell(
+    interval: Interval | Median | None,
+    form: Callable[[float], str] = "{:.2f}".format,
+    *,
+    unit: str = "",
+    span: str = "{} to {}",
+    absent: str = "–",
+) -> Cell:
     """A number with its interval under it, or a dash."""
     if interval is None:
-        return Cell("-")
-    detail = f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
-    return Cell(f"{interval.value:.{digits}f}{unit}", detail)
+        return Cell(absent)
+    return Cell(form(interval.value) + unit, span.format(form(interval.low), form(interval.high)))
+
+
+def size_text(shape: tuple[int, int, int]) -> str:
+    """Height, width and channels of an image (C, H, W)."""
+    channels, height, width = shape
+    return f"{height} × {width} pixels, {channels} channel{'s' * (channels > 1)}"
+
+
+def images_text(data: Any) -> str:
+    """The images of a study, and what was left out of them."""
+    return (
+        f"{data.source}; {data.images:,} images; {size_text(data.shape)}; {data.dropped:,} "
+        f"near-duplicates left out (correlation above {data.threshold:g})"
+    )
+
+
+def percent(value: float) -> str:
+    """A fraction."""
+    return f"{100 * value:.0f} %"

@@ -1,12 +1,11 @@
 """The near-duplicates of a run on paper: pairs of pictures, and their correlations."""
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from twinscore.report import style
-from twinscore.report.content import Cell, Content, Table, figure
+from twinscore.report import plots, style
+from twinscore.report.content import Content, figure, table
 from twinscore.report.pictures import strip
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
@@ -23,27 +22,28 @@ TITLES = {
 def content(run: Run) -> Content:
     """What the page says about the run."""
     result: Result = run.result
+    data, at = {"Images": result.data, "Compared with": result.against}, result.compared_at
+    rows = (
+        (f"{count.threshold:g}", f"{count.images:,}", f"{count.images / result.data.images:.2%}")
+        for count in result.counts
+    )
     return Content(
         title=f"twinscore: near-duplicates in {result.data.source}",
         verdict=result.verdict,
-        facts=_facts(result),
-        table=_table(result),
-    )
-
-
-def _facts(result: Result) -> tuple[tuple[str, str], ...]:
-    described = [("Images", result.data)]
-    if result.against:
-        described.append(("Compared with", result.against))
-    facts = [
-        (name, f"{data.source}: {data.images:,} images of {_shape(data.shape)}")
-        for name, data in described
-    ]
-    at = result.compared_at
-    return (
-        *facts,
-        ("Compared at", f"{at} x {at} pixels, gray, mean removed; the sign counts"),
-        ("Equal pixel by pixel", f"{result.identical:,}"),
+        facts=(
+            *(
+                (name, f"{of.source}: {of.images:,} images of {_shape(of.shape)}")
+                for name, of in data.items()
+                if of
+            ),
+            ("Compared at", f"{at} x {at} pixels, gray, mean removed; the sign counts"),
+            ("Equal pixel by pixel", f"{result.identical:,}"),
+        ),
+        table=table(
+            "Near-duplicates at the threshold of this run, and at higher ones.",
+            ("threshold", "near-duplicates", "of images"),
+            rows,
+        ),
     )
 
 
@@ -51,19 +51,6 @@ def _shape(shape: tuple[int, int, int]) -> str:
     channels, height, width = shape
     kind = {1: "gray", 3: "colour"}.get(channels, f"{channels} channels")
     return f"{height} x {width} pixels, {kind}"
-
-
-def _table(result: Result) -> Table:
-    rows = tuple(
-        (
-            Cell(f"{count.threshold:g}"),
-            Cell(f"{count.images:,}"),
-            Cell(f"{count.images / result.data.images:.2%}"),
-        )
-        for count in result.counts
-    )
-    caption = "Near-duplicates at the threshold of this run, and at higher ones."
-    return Table(caption, ("threshold", "near-duplicates", "of images"), rows)
 
 
 def _reading(run: Run) -> str:
@@ -97,34 +84,15 @@ def pairs(run: Run, theme: Theme) -> Figure | None:
     drawn.get_layout_engine().set(wspace=0.06)
     parts = drawn.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, (name, found) in zip(parts, groups.items(), strict=True):
-        part.suptitle(TITLES[name], x=0.01, ha="left", fontsize=9, fontweight="bold")
-        grid = part.subplots(rows[name], ACROSS, squeeze=False).ravel()
-        for axes in grid:
-            axes.set_axis_off()
-        gap = max(1, width // 12)
+        part.suptitle(TITLES[name], x=0.01, ha="left", **plots.HEADING)
+        grid = plots.blank(part.subplots(rows[name], ACROSS, squeeze=False)).ravel()
         for axes, left, right, pair in zip(grid, *pictures[name], found, strict=False):
-            axes.imshow(strip([left, right], gap), interpolation="nearest")
-            for x, text, weight in (
-                (0.0, pair.partner_index, "normal"),
-                (0.5, f"{pair.correlation:.3f}", "bold"),
-                (1.0, pair.index, "normal"),
-            ):
-                _below(axes, x, str(text), color=theme.ink, weight=weight)
+            axes.imshow(strip([left, right]), interpolation="nearest")
+            look = {"fontsize": 6.5, "color": theme.ink}
+            plots.beside(axes, str(pair.partner_index), 0, ha="left", **look)
+            plots.beside(axes, f"{pair.correlation:.3f}", weight="bold", **look)
+            plots.beside(axes, str(pair.index), 1, ha="right", **look)
     return drawn
-
-
-def _below(axes: Axes, x: float, text: str, **look: str) -> None:
-    axes.annotate(
-        text,
-        (x, 0),
-        xycoords="axes fraction",
-        xytext=(0, -2),
-        textcoords="offset points",
-        ha={0.0: "left", 0.5: "center", 1.0: "right"}[x],
-        va="top",
-        fontsize=6.5,
-        **look,
-    )
 
 
 @figure(
@@ -144,8 +112,7 @@ def histogram(run: Run, theme: Theme) -> Figure | None:
     if not count:
         return None
     values, identical = run.array("correlation"), run.array("identical")
-    drawn = style.new_figure(2.4)
-    axes = drawn.subplots()
+    drawn, (axes,) = plots.new_row(2.4, 1)
     axes.hist(
         [values[~identical], values[identical]],
         bins=np.linspace(threshold, 1, 51),
@@ -153,8 +120,7 @@ def histogram(run: Run, theme: Theme) -> Figure | None:
         color=[theme.twins, theme.nearest],
         label=["near-duplicates", TITLES["identical"]],
     )
-    axes.set_yscale("log")
-    axes.set(xlim=(threshold, 1), xlabel="correlation, mean removed", ylabel="images")
+    axes.set(xlim=(threshold, 1), xlabel="correlation, mean removed", ylabel="images", yscale="log")
     axes.set_ylim(bottom=0.7)  # so that a single image shows
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_minor_formatter(NullFormatter())

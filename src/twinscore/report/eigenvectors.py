@@ -1,16 +1,13 @@
 """Eigenvectors as pictures, in the report of harmonics and in that of a run that holds one."""
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from twinscore.report import style
-from twinscore.report.pictures import to_rgb
+from twinscore.report import plots, style
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
 
-ACROSS = 8
-"""Pictures in a row."""
+ACROSS = 8  # pictures in a row
 
 
 def signed(vectors: np.ndarray) -> np.ndarray:
@@ -34,9 +31,9 @@ def side_by_side(run: Run, theme: Theme) -> Figure:
     grid = drawn.subplots(len(models), ACROSS, squeeze=False)
     for i, (row, model) in enumerate(zip(grid, models, strict=True)):
         level = model.at(run.result.sigma)
-        show(row[0], run.array("clean"), "clean", "")
-        show(row[1], run.array("noisy"), "noisy", f"{level.psnr_in:.1f} dB")
-        show(row[2], run.array(f"model{i}/denoised"), model.name, f"{level.psnr_out:.1f} dB")
+        plots.show(row[0], run.array("clean"), "clean")
+        plots.show(row[1], run.array("noisy"), "noisy", f"{level.psnr_in:.1f} dB")
+        plots.show(row[2], run.array(f"model{i}/denoised"), model.name, f"{level.psnr_out:.1f} dB")
         gallery(run, i, row[3:])
     return drawn
 
@@ -44,10 +41,8 @@ def side_by_side(run: Run, theme: Theme) -> Figure:
 def gallery(run: Run, model: int, grid: np.ndarray) -> None:
     """Eigenvectors in order, each with its eigenvalue, over the axes of a grid."""
     vectors, values = eigenpairs(run, model)
-    for axes in grid:
-        axes.set_axis_off()
-    for k, (axes, vector) in enumerate(zip(grid, signed(vectors), strict=False)):
-        show(axes, vector, f"{k + 1}", f"{values[k]:.2f}")
+    for k, (axes, vector) in enumerate(zip(plots.blank(grid), signed(vectors), strict=False)):
+        plots.show(axes, vector, f"{k + 1}", f"{values[k]:.2f}")
 
 
 def eigenpairs(run: Run, model: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,20 +50,3 @@ def eigenpairs(run: Run, model: int) -> tuple[np.ndarray, np.ndarray]:
     vectors = run.array(f"model{model}/eigenvectors")
     row = [level.sigma for level in run.result.models[model].levels].index(run.result.sigma)
     return vectors, run.array(f"model{model}/eigenvalues")[row][: len(vectors)]
-
-
-def show(axes: Axes, image: np.ndarray, above: str, below: str) -> None:
-    """An image (C, H, W) with a word above and one below."""
-    axes.imshow(to_rgb(image[None])[0], interpolation="nearest")
-    axes.set_axis_off()
-    axes.set_title(above, fontsize=7.5, pad=2)
-    axes.annotate(
-        below,
-        (0.5, 0),
-        xycoords="axes fraction",
-        xytext=(0, -2),
-        textcoords="offset points",
-        ha="center",
-        va="top",
-        fontsize=7,
-    )

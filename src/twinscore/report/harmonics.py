@@ -4,36 +4,45 @@ Figure 3 of Kadkhodaie, Guth, Simoncelli and Mallat (ICLR 2024) for one model, o
 """
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from twinscore.report import style
-from twinscore.report.content import Cell, Content, Table, Viewer, figure
-from twinscore.report.eigenvectors import ACROSS, eigenpairs, gallery, show, signed
-from twinscore.report.pictures import sheet
+from twinscore.report import plots, style
+from twinscore.report.content import (
+    Cell,
+    Content,
+    Viewer,
+    figure,
+    interval_cell,
+    percent,
+    size_text,
+    table,
+    viewer_strip,
+)
+from twinscore.report.eigenvectors import ACROSS, eigenpairs, gallery, signed
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
 from twinscore.results.harmonics import Agreement, Decay, Fixed, Level, Number, Result, Share
 
-LEAST = 1e-3
-"""Eigenvalues below are not drawn: on a logarithmic axis they, and negative ones, have no place."""
-
-ROWS = 6
-"""Most rows of eigenvectors for each model."""
-
-BINS = 60
-"""Edges of the bins over which coefficients are averaged, at most."""
+LEAST = 1e-3  # of the eigenvalues that are drawn: a logarithmic axis has no place for negative ones
+ROWS = 6  # of eigenvectors for each model, at most
+BINS = 60  # over which coefficients are averaged: their edges, at most
+COLUMNS = (
+    *("model", "σ", "PSNR in → out (dB)", "trace", "effective rank", "kept", "shrunk", "removed"),
+    *("|J − Jᵀ| / |J|", "|f(y) − J y| / |f(y)|", "complex pairs", "SURE", "true error"),
+    *("decay of λ", "decay of ⟨x,e⟩²", "residual"),
+)
 
 
 def content(run: Run) -> Content:
     """What the page says about the run."""
     result: Result = run.result
-    channels, height, width = result.shape
     facts = [
         ("Image", f"number {result.index} of {result.source}: {result.image}"),
-        ("Size", f"{height} × {width} pixels, {channels} channel{'s' * (channels > 1)}"),
+        ("Size", size_text(result.shape)),
         ("Pictures, eigenvectors, coefficients", f"at σ = {result.sigma:g}"),
     ]
     same = [a for a in result.agreement if a.sigma == result.sigma]
@@ -47,74 +56,50 @@ def content(run: Run) -> Content:
         title=f"twinscore: harmonics at image {result.index} of {result.source}",
         verdict=result.verdict,
         facts=tuple(facts),
-        table=_table(result),
-        notes=_notes(result),
+        table=table(
+            f"Directions that are kept (eigenvalue from {result.kept_from:g}), shrunk, or removed "
+            f"(below {result.removed_below:g}), and below them their share of the image, less its "
+            "mean, and of this noise. SURE and the true error: squared error summed over pixels, "
+            "averaged over noisy versions of this image, with 95 % intervals. Decays: exponents of "
+            "power laws of eigenvalues and of the image's squared coefficients, with 95 % "
+            "intervals of the fit and the ranks it covers. ±: standard error of an estimate.",
+            COLUMNS,
+            (_row(model.name, x, result.shape) for model in result.models for x in model.levels),
+        ),
+        notes=tuple(
+            f"{model.name}, σ = {level.sigma:g}: eigenpairs have not converged "
+            f"(largest residual {level.residual:.1e})."
+            for model in result.models
+            for level in model.levels
+            if not level.converged
+        ),
     )
 
 
 def _shared(found: Sequence[Agreement] | Sequence[Fixed]) -> str:
     return "; ".join(
-        f"top {a.dimensions}: {_percent(a.shared)} ({_percent(a.chance)})" for a in found
+        f"top {a.dimensions}: {percent(a.shared)} ({percent(a.chance)})" for a in found
     )
 
 
-def _table(result: Result) -> Table:
-    rows = [
-        _row(model.name, level, result.shape) for model in result.models for level in model.levels
-    ]
-    return Table(
-        caption=(
-            "Directions that are kept (eigenvalue from "
-            f"{result.kept_from:g}), shrunk, or removed (below "
-            f"{result.removed_below:g}), and below them their share of the image, less its "
-            "mean, and of this noise. SURE and the true error: squared error summed over pixels, "
-            "averaged over noisy versions of this image, with 95 % intervals. Decays: exponents "
-            "of power laws of eigenvalues and of the image's squared coefficients, with 95 % "
-            "intervals of the fit and the ranks it covers. ±: standard error of an estimate."
-        ),
-        columns=(
-            "model",
-            "σ",
-            "PSNR in → out (dB)",
-            "trace",
-            "effective rank",
-            "kept",
-            "shrunk",
-            "removed",
-            "|J − Jᵀ| / |J|",
-            "|f(y) − J y| / |f(y)|",
-            "complex pairs",
-            "SURE",
-            "true error",
-            "decay of λ",
-            "decay of ⟨x,e⟩²",
-            "residual",
-        ),
-        rows=tuple(rows),
-    )
-
-
-def _row(name: str, level: Level, shape: tuple[int, int, int]) -> tuple[Cell, ...]:
-    whole = level.eigenvalues == int(np.prod(shape))
-    risk = level.risk
+def _row(name: str, level: Level, shape: tuple[int, int, int]) -> tuple[Cell | str, ...]:
+    of = "all" if level.eigenvalues == int(np.prod(shape)) else "the first"
+    interval = partial(interval_cell, form="{:.3g}".format)
     return (
-        Cell(name),
-        Cell(f"{level.sigma:g}"),
-        Cell(f"{level.psnr_in:.1f} → {level.psnr_out:.1f}"),
+        name,
+        f"{level.sigma:g}",
+        f"{level.psnr_in:.1f} → {level.psnr_out:.1f}",
         _number(level.trace),
         _number(level.effective_rank),
-        _share(level.kept),
-        _share(level.shrunk),
-        _share(level.removed),
+        *map(_share, (level.kept, level.shrunk, level.removed)),
         _number(level.asymmetry),
-        Cell("–" if level.homogeneity is None else f"{level.homogeneity:.1e}"),
+        "–" if level.homogeneity is None else f"{level.homogeneity:.1e}",
         Cell(
             f"{level.complex_pairs}",
-            f"of {'all' if whole else 'the first'} {level.eigenvalues}; "
-            f"imaginary part up to {level.largest_imaginary:.2g}",
+            f"of {of} {level.eigenvalues}; imaginary part up to {level.largest_imaginary:.2g}",
         ),
-        Cell(f"{risk.sure.value:.3g}", f"{risk.sure.low:.3g} to {risk.sure.high:.3g}"),
-        Cell(f"{risk.error.value:.3g}", f"{risk.error.low:.3g} to {risk.error.high:.3g}"),
+        interval(level.risk.sure),
+        interval(level.risk.error),
         _decay(level.eigenvalue_decay),
         _decay(level.coefficient_decay),
         Cell(f"{level.residual:.1e}", "" if level.converged else "not converged"),
@@ -132,7 +117,7 @@ def _share(share: Share | None) -> Cell:
     if share is None:
         return Cell("–", "not computed")
     least = "" if share.complete else "≥ "
-    return Cell(_count(share), f"{least}{_percent(share.image)} / {least}{_percent(share.noise)}")
+    return Cell(_count(share), f"{least}{percent(share.image)} / {least}{percent(share.noise)}")
 
 
 def _decay(decay: Decay | None) -> Cell:
@@ -140,20 +125,6 @@ def _decay(decay: Decay | None) -> Cell:
         return Cell("–")
     ranks = f"ranks {decay.first} to {decay.last}"
     return Cell(f"{decay.exponent:.2f}", f"{decay.low:.2f} to {decay.high:.2f}; {ranks}")
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
-
-
-def _notes(result: Result) -> tuple[str, ...]:
-    return tuple(
-        f"{model.name}, σ = {level.sigma:g}: eigenpairs have not converged "
-        f"(largest residual {level.residual:.1e})."
-        for model in result.models
-        for level in model.levels
-        if not level.converged
-    )
 
 
 def _names(run: Run) -> str:
@@ -177,10 +148,8 @@ def images(run: Run, theme: Theme) -> Figure:
     height, width = run.result.shape[1:]
     across = style.WIDTH / 4
     drawn = style.new_figure(0.5 + 0.92 * across * height / width)
-    for axes in drawn.subplots(1, 4):
-        axes.set_axis_off()
-    for axes, (above, below, name) in zip(drawn.axes, tiles, strict=False):
-        show(axes, run.array(name), above, below)
+    for axes, (above, below, name) in zip(plots.blank(drawn.subplots(1, 4)), tiles, strict=False):
+        plots.show(axes, run.array(name), above, below)
     return drawn
 
 
@@ -213,8 +182,7 @@ def _count(share: Share) -> str:
 def spectrum(run: Run, theme: Theme) -> Figure:
     """The eigenvalues against their rank, a panel for each model, a curve for each level."""
     models = run.result.models
-    drawn = style.new_figure(3.0)
-    panels = drawn.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
+    drawn, panels = plots.new_row(3.0, len(models), sharex=True, sharey=True)
     for i, (axes, model) in enumerate(zip(panels, models, strict=True)):
         spectra = run.array(f"model{i}/eigenvalues")
         colours = theme.ordered(len(spectra))
@@ -223,11 +191,10 @@ def spectrum(run: Run, theme: Theme) -> Figure:
             shown = values >= LEAST
             axes.plot(ranks[shown], values[shown], color=colour, label=f"{level.sigma:g}")
         for border in (run.result.kept_from, run.result.removed_below):
-            axes.axhline(border, color=theme.muted, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.axhline(border, color=theme.muted, linewidth=0.8, linestyle=plots.DASHED)
         axes.set(xscale="log", yscale="log", xlabel="rank k", title=model.name)
     panels[0].set_ylabel("eigenvalue $\\lambda_k$")
-    handles, labels = panels[0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside right center", title="σ")
+    plots.legend(drawn, panels[0], title="σ")
     return drawn
 
 
@@ -253,17 +220,11 @@ def _strip(run: Run, model: int) -> dict[str, object]:
     sums = np.cumsum((values * noisy)[:, None, None, None] * vectors, axis=0)
     still = [run.array(f"model{model}/denoised"), run.array("clean")]
     tiles = [signed(vectors), sums, *(np.repeat(image[None], count, axis=0) for image in still)]
-    return {
-        "title": run.result.models[model].name,
-        "tone": "",
-        "width": vectors.shape[-1],
-        "height": vectors.shape[-2],
-        "sheet": sheet(tiles),
-        "between": [
-            [f"λ {v:.2f}", f"noisy {abs(n):.2f}", f"clean {abs(c):.2f}"]
-            for v, n, c in zip(values, noisy, clean, strict=True)
-        ],
-    }
+    between = [
+        [f"λ {v:.2f}", f"noisy {abs(n):.2f}", f"clean {abs(c):.2f}"]
+        for v, n, c in zip(values, noisy, clean, strict=True)
+    ]
+    return viewer_strip(run.result.models[model].name, tiles, between)
 
 
 @figure(
@@ -284,17 +245,14 @@ def eigenvectors(run: Run, theme: Theme) -> Figure:
     """The first eigenvectors of each model in order, with their eigenvalues."""
     models = run.result.models
     height, width = run.result.shape[1:]
-    count = min(
-        ACROSS * ROWS, *(len(run.array(f"model{i}/eigenvectors")) for i in range(len(models)))
-    )
-    rows = -(-count // ACROSS)
+    counts = (len(run.array(f"model{i}/eigenvectors")) for i in range(len(models)))
+    rows = -(-min(ACROSS * ROWS, *counts) // ACROSS)
     tile = 0.92 * style.WIDTH / ACROSS
     drawn = style.new_figure(len(models) * (0.35 + rows * (0.24 + tile * height / width)))
     parts = drawn.subfigures(len(models), 1, squeeze=False)[:, 0]
     for i, (part, model) in enumerate(zip(parts, models, strict=True)):
-        part.suptitle(model.name, fontsize=9, fontweight="bold")
-        grid = part.subplots(rows, ACROSS, squeeze=False).ravel()
-        gallery(run, i, grid)
+        part.suptitle(model.name, **plots.HEADING)
+        gallery(run, i, part.subplots(rows, ACROSS, squeeze=False).ravel())
     return drawn
 
 
@@ -315,8 +273,7 @@ def eigenvectors(run: Run, theme: Theme) -> Figure:
 def coefficients(run: Run, theme: Theme) -> Figure:
     """The coefficients of clean, noisy and denoised image in each model's eigenbasis."""
     models = run.result.models
-    drawn = style.new_figure(3.2)
-    panels = drawn.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
+    drawn, panels = plots.new_row(3.2, len(models), sharex=True, sharey=True)
     looks = {
         "noisy": {"color": theme.muted, "marker": ".", "markersize": 3, "linewidth": 0.6},
         "clean": {"color": theme.twins, "marker": ".", "markersize": 3, "linewidth": 0.9},
@@ -328,20 +285,18 @@ def coefficients(run: Run, theme: Theme) -> Figure:
         shrunk = level.shrunk.directions if level.shrunk else 0
         edges = np.cumsum([0.5, level.kept.directions, shrunk])
         edges = np.minimum([*edges, count + 0.5], count + 0.5)
-        words = ("kept", "shrunk", "removed")
-        for word, start, end in zip(words, edges[:-1], edges[1:], strict=True):
+        shades = {"kept": 0.16, "shrunk": 0.07, "removed": 0.0}
+        for (word, shade), (start, end) in zip(shades.items(), pairwise(edges), strict=True):
             if end > start:
-                opacity = {"kept": 0.16, "shrunk": 0.07, "removed": 0.0}[word]
-                axes.axvspan(start, end, color=theme.closest_pairs, alpha=opacity, linewidth=0)
-                _word(axes, np.sqrt(start * end), word)
+                axes.axvspan(start, end, color=theme.closest_pairs, alpha=shade, linewidth=0)
+                plots.beside(axes, word, np.sqrt(start * end), above=True, data=True)
         for name, look in looks.items():
             axes.plot(*_binned(run.array(f"model{i}/coefficients_{name}")), label=name, **look)
         axes.axhline(run.result.sigma, color=theme.ink, linewidth=0.8, linestyle=":", label="σ")
         axes.set(xscale="log", yscale="log", xlabel="rank k", xlim=(0.5, count + 0.5))
         axes.set_title(model.name, pad=14)
     panels[0].set_ylabel("coefficient (root mean square)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside right center")
+    plots.legend(drawn, panels[0])
     return drawn
 
 
@@ -352,16 +307,3 @@ def _binned(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     energy = np.add.reduceat(np.square(coefficients, dtype=float), edges[:-1] - 1)
     middle = np.sqrt(edges[:-1] * (edges[1:] - 1.0))
     return middle, np.sqrt(energy / np.diff(edges))
-
-
-def _word(axes: Axes, x: float, word: str) -> None:
-    axes.annotate(
-        word,
-        (x, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(0, 2),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize=7,
-    )

@@ -3,32 +3,33 @@
 After figure 6 of Kadkhodaie, Guth, Simoncelli and Mallat (ICLR 2024).
 """
 
-from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from twinscore.report import style
+from twinscore.report import plots, style
 from twinscore.report.content import (
     HOLDS_SYNTHETIC,
-    Cell,
     Content,
     Table,
     covers,
     figure,
     interval_cell,
+    table,
 )
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
 from twinscore.results.base import Interval
-from twinscore.results.manifold import Beside, Level, Result
+from twinscore.results.manifold import Level, Result
 
 RANKS = 30
 MOST_LEVELS = 5
 DASHED = (0, (4, 2))
+COUNTS = ("kept", "kept_exact", "near_one", "near_one_exact")
 
 
 def content(run: Run) -> Content:
@@ -51,7 +52,7 @@ def content(run: Run) -> Content:
         table=_table(result),
         notes=(
             "The tangent projection is told the true disc. It is the optimum in the limit of small "
-            "noise, and worse than that elsewhere: a negative gap to it is no error.",
+            "noise, and worse than that elsewhere: a negative gap to it is not an error.",
             covers(result.replicates, "test discs"),
         ),
         holding=HOLDS_SYNTHETIC,
@@ -100,17 +101,13 @@ def _eigenvectors_text(run: Run) -> str:
 def _table(result: Result) -> Table:
     counts = (f"> {t:g}{of}" for t in (result.threshold, result.near_one) for of in ("", ", exact"))
     columns = ("sigma", "network", "above exact", "above tangent", *counts, "overlap")
-    rows = tuple(
+    cell = partial(interval_cell, span="[{}, {}]", absent="-")
+    rows = (
         (
-            Cell(f"{level.sigma:.3g}"),
-            interval_cell(level.network, 2, " dB"),
-            interval_cell(level.gap_exact, 2, " dB"),
-            interval_cell(level.gap_tangent, 2, " dB"),
-            interval_cell(level.kept, 1),
-            interval_cell(level.kept_exact, 1),
-            interval_cell(level.near_one, 1),
-            interval_cell(level.near_one_exact, 1),
-            interval_cell(level.overlap, 2),
+            f"{level.sigma:.3g}",
+            *(cell(x, unit=" dB") for x in (level.network, level.gap_exact, level.gap_tangent)),
+            *(cell(getattr(level, name), "{:.1f}".format) for name in COUNTS),
+            cell(level.overlap),
         )
         for level in result.levels
     )
@@ -121,67 +118,43 @@ def _table(result: Result) -> Table:
         f"tangent space in the span of the network's above {result.threshold:g}. In brackets, 95 % "
         "intervals."
     )
-    return Table(caption, columns, rows)
+    return table(caption, columns, rows)
 
 
 @figure("Network and optimum", _gap_text, "Output PSNR and gap in dB against input PSNR.")
 def gap(run: Run, theme: Theme) -> Figure:
     """PSNR of network and optimum, and their distance."""
-    result, drawn = run.result, style.new_figure(2.9)
-    left, right = drawn.subplots(1, 2)
-    references = _references(theme)
-    network = [_beside_exact(level).network for level in result.levels]
-    _errorbars(left, result, network, theme.twins, "o", "-", "network")
-    of_reference = {
-        "exact": [(level.exact, level.gap_exact) for level in result.levels],
-        "tangent": [(of.tangent, of.gap_tangent) for of in map(_beside_exact, result.levels)],
-    }
-    for name, (colour, marker, label) in references.items():
-        psnr, gaps = zip(*of_reference[name], strict=True)
-        _errorbars(left, result, psnr, colour, marker, DASHED, label)
-        _errorbars(right, result, gaps, colour, marker, "-", f"above {label}")
+    levels, (drawn, (left, right)) = run.result.levels, plots.new_row(2.9)
+    beside = [level.beside_exact or level for level in levels]
+    look = {"marker": "o", "linestyle": "-", "label": "network"}
+    _against_input(left, levels, [of.network for of in beside], theme.twins, **look)
+    exact = ([level.exact for level in levels], [level.gap_exact for level in levels])
+    tangent = ([of.tangent for of in beside], [of.gap_tangent for of in beside])
+    for (psnr, gaps), colour, marker, label in (
+        (exact, theme.nearest, "s", "exact posterior mean"),
+        (tangent, theme.closest_pairs, "^", "tangent projection"),
+    ):
+        look = {"marker": marker, "linestyle": DASHED, "label": label}
+        _against_input(left, levels, psnr, colour, **look)
+        look |= {"linestyle": "-", "label": f"above {label}"}
+        _against_input(right, levels, gaps, colour, **look)
     right.axhline(0, color=theme.muted, linewidth=1)
-    left.set(title="mean squared error", ylabel="output PSNR (dB)")
-    right.set(title="network above the reference", ylabel="gap (dB)")
-    for axes in (left, right):
-        axes.set_xlabel("input PSNR (dB)")
-        axes.legend()
+    left.set(title="mean squared error", xlabel=plots.INPUT, ylabel=plots.OUTPUT)
+    right.set(title="network above the reference", xlabel=plots.INPUT, ylabel="gap (dB)")
+    left.legend()
+    right.legend()
     return drawn
 
 
-def _beside_exact(level: Level) -> Level | Beside:
-    """Numbers on the discs of the exact posterior mean, or, where there are none, on all."""
-    return level.beside_exact or level
-
-
-def _references(theme: Theme) -> dict[str, tuple[str, str, str]]:
-    return {
-        "exact": (theme.nearest, "s", "exact posterior mean"),
-        "tangent": (theme.closest_pairs, "^", "tangent projection"),
-    }
-
-
-def _errorbars(
-    axes: Axes,
-    result: Result,
-    values: Sequence[Interval | None],
-    colour: str,
-    marker: str,
-    line: object,
-    label: str,
-    *,
-    fill: str = "full",
+def _against_input(
+    axes: Axes, levels: list[Level], values: list[Interval | None], colour: str, **look: Any
 ) -> None:
     """One quantity against input PSNR; nothing where it was not computed."""
-    at = [level.input_psnr for level in result.levels]
+    at = [level.input_psnr for level in levels]
     known = [(x, value) for x, value in zip(at, values, strict=True) if value is not None]
-    if not known:
-        return
-    x = [at for at, _ in known]
-    middle, low, high = style.curve([value for _, value in known])
-    reach = np.maximum([middle - low, high - middle], 0)
-    look = {"color": colour, "marker": marker, "linestyle": line, "fillstyle": fill}
-    axes.errorbar(x, middle, yerr=reach, capsize=2, label=label, **look)
+    if known:
+        x, found = zip(*known, strict=True)
+        plots.error_bars(axes, x, found, colour, **look)
 
 
 @figure(
@@ -191,48 +164,41 @@ def _errorbars(
 )
 def spectrum(run: Run, theme: Theme) -> Figure:
     """Eigenvalues, how many are near 1, and how much of the tangent space they hold."""
-    result, drawn = run.result, style.new_figure(2.9)
-    left, middle, right = drawn.subplots(1, 3, width_ratios=(5, 4, 4))
-    colours = theme.ordered(len(result.levels))
-    lines = {"network": "-", "exact": DASHED}
-    for kind in ("network", "exact"):
-        name = f"eigenvalues/{kind}"
-        if name not in run.arrays:
+    result = run.result
+    drawn, (left, middle, right) = plots.new_row(2.9, 3, width_ratios=(5, 4, 4))
+    colours, dots = theme.ordered(len(result.levels)), {"color": theme.muted, "linestyle": ":"}
+    for kind, line in (("network", "-"), ("exact", DASHED)):
+        if f"eigenvalues/{kind}" not in run.arrays:
             continue
-        means = run.array(name).mean((0, 2))[:, :RANKS]
+        means = run.array(f"eigenvalues/{kind}").mean((0, 2))[:, :RANKS]
         for values, colour, level in zip(means, colours, result.levels, strict=True):
             label = f"σ = {level.sigma:.2g}" if kind == "network" else None
-            look = {"color": colour, "linestyle": lines[kind], "label": label}
-            left.plot(np.arange(1, len(values) + 1), values, **look)
+            ranks = np.arange(1, len(values) + 1)
+            left.plot(ranks, values, color=colour, linestyle=line, label=label)
     for threshold in (result.threshold, result.near_one):
-        left.axhline(threshold, color=theme.muted, linewidth=1, linestyle=":")
-    left.axvline(result.dimension + 0.5, color=theme.muted, linewidth=1, linestyle=":")
+        left.axhline(threshold, linewidth=1, **dots)
+    left.axvline(result.dimension + 0.5, linewidth=1, **dots)
     left.set(title="eigenvalues", xlabel="rank", ylabel="eigenvalue", ylim=(-0.1, None))
-    handles, labels = left.get_legend_handles_labels()
-    if result.exact:
-        handles.append(Line2D([], [], color=theme.muted, linestyle=DASHED))
-        labels.append("exact")
-    left.legend(handles, labels)
-    for name, threshold, fill in (
-        ("kept", result.threshold, "full"),
-        ("near_one", result.near_one, "none"),
+    more = [plots.entry(theme.muted, "exact", linestyle=DASHED)] if result.exact else []
+    left.legend(handles=[*left.get_legend_handles_labels()[0], *more])
+    kept, near_one = (result.threshold, "full"), (result.near_one, "none")
+    network, exact = ("network", theme.twins, "o", "-"), ("exact", theme.nearest, "s", DASHED)
+    for name, (threshold, fill), (of, colour, marker, line) in zip(
+        COUNTS, (kept, kept, near_one, near_one), (network, exact) * 2, strict=True
     ):
-        for suffix, of, colour, marker, line in (
-            ("", "network", theme.twins, "o", "-"),
-            ("_exact", "exact", theme.nearest, "s", DASHED),
-        ):
-            values = [getattr(level, f"{name}{suffix}") for level in result.levels]
-            label = f"{of}, above {threshold:g}"
-            _errorbars(middle, result, values, colour, marker, line, label, fill=fill)
-    middle.axhline(result.dimension, color=theme.muted, linewidth=1, linestyle=":")
+        look = {"marker": marker, "linestyle": line, "fillstyle": fill}
+        look["label"] = f"{of}, above {threshold:g}"
+        values = [getattr(level, name) for level in result.levels]
+        _against_input(middle, result.levels, values, colour, **look)
+    middle.axhline(result.dimension, linewidth=1, **dots)
     middle.set(title="how many are large", ylabel="number of eigenvalues", ylim=(0, None))
     middle.yaxis.set_major_locator(MaxNLocator(integer=True))
     middle.legend()
     overlap = [level.overlap for level in result.levels]
-    _errorbars(right, result, overlap, theme.twins, "o", "-", "network")
+    _against_input(right, result.levels, overlap, theme.twins, marker="o", label="network")
     right.set(title="tangent space kept", ylabel="mean squared cosine", ylim=(0, 1.05))
     for axes in (middle, right):
-        axes.set_xlabel("input PSNR (dB)")
+        axes.set_xlabel(plots.INPUT)
     return drawn
 
 
@@ -251,47 +217,36 @@ def _picked(result: Result) -> list[int]:
 def eigenvectors(run: Run, theme: Theme) -> Figure:
     """Eigenvectors of the network's Jacobian at one disc, beside the tangent space."""
     result, picked = run.result, _picked(run.result)
+    names = ("eigenvalues", "eigenvectors", "extravalues", "extravectors", "noisy", "denoised")
     values, vectors, extra_values, extra, noisy, denoised = (
-        run.array(f"shown/{name}")
-        for name in (
-            *("eigenvalues", "eigenvectors", "extravalues", "extravectors"),
-            *("noisy", "denoised"),
-        )
+        run.array(f"shown/{name}") for name in names
     )
     across = 2 + vectors.shape[1]
     rows = 1 + 2 * len(picked)
     drawn = style.new_figure(0.2 + rows * (0.9 * style.WIDTH / across + 0.17))
     drawn.get_layout_engine().set(wspace=0.03, hspace=0.03)
-    grid = drawn.subplots(rows, across, squeeze=False)
-    for axes in grid.ravel():
-        axes.set_axis_off()
+    grid = plots.blank(drawn.subplots(rows, across, squeeze=False))
     tangent = run.array("shown/tangent")
     reach = max(np.abs(part).max() for part in (tangent, vectors[picked], extra[picked]))
-    _picture(grid[0, 0], run.array("shown/clean")[0], "clean")
+    of_images = {"cmap": "gray", "vmin": 0, "vmax": 1}
+    of_vectors = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach}
+    _tile(grid[0, 0], run.array("shown/clean")[0], "clean", of_images)
     for k, (axes, vector) in enumerate(zip(grid[0, 2:], tangent, strict=False), 1):
-        _vector(axes, vector[0], f"tangent {k}", reach)
-    for row, k in zip(range(1, rows, 2), picked, strict=True):
-        _picture(grid[row, 0], noisy[k, 0], f"σ = {result.levels[k].sigma:.2g}")
-        _picture(grid[row, 1], denoised[k, 0], "network")
-        _words(grid[row + 1, 1], "extra\ndirections")
-        for of_row, shares, directions in (
-            (grid[row], values[k], vectors[k]),
-            (grid[row + 1], extra_values[k], extra[k]),
+        _tile(axes, vector[0], f"tangent {k}", of_vectors)
+    for above, below, k in zip(grid[1::2], grid[2::2], picked, strict=True):
+        _tile(above[0], noisy[k, 0], f"σ = {result.levels[k].sigma:.2g}", of_images)
+        _tile(above[1], denoised[k, 0], "network", of_images)
+        middle = {"transform": below[1].transAxes, "ha": "center", "va": "center"}
+        below[1].text(0.5, 0.5, "extra\ndirections", fontsize=6.5, **middle)
+        for line, shares, found in (
+            (above, values[k], vectors[k]),
+            (below, extra_values[k], extra[k]),
         ):
-            for axes, share, direction in zip(of_row[2:], shares, directions, strict=True):
-                _vector(axes, direction[0], f"{share:.2f}", reach)
+            for axes, share, direction in zip(line[2:], shares, found, strict=True):
+                _tile(axes, direction[0], f"{share:.2f}", of_vectors)
     return drawn
 
 
-def _picture(axes: Axes, image: np.ndarray, title: str) -> None:
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_title(title, fontsize=6.5, fontweight="normal", pad=2)
-
-
-def _vector(axes: Axes, vector: np.ndarray, title: str, reach: float) -> None:
-    axes.imshow(vector, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="nearest")
-    axes.set_title(title, fontsize=6.5, fontweight="normal", pad=2)
-
-
-def _words(axes: Axes, text: str) -> None:
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=6.5)
+def _tile(axes: Axes, image: np.ndarray, title: str, colours: dict[str, Any]) -> None:
+    axes.imshow(image, interpolation="nearest", **colours)
+    axes.set_title(title, pad=2, **plots.SMALL)

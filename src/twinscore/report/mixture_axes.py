@@ -1,17 +1,22 @@
 """What several figures of the early-stopping study are drawn with."""
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from twinscore.report.plots import band, entry, legend, reach
 from twinscore.report.style import Theme
+from twinscore.results.base import Interval
 from twinscore.results.mixture import Exponent, Stop
 
 MOST_CURVES = 6
 MOST_TICKS = 5
-MARKED = 12
 
 
 def some(count: int, most: int = MOST_CURVES) -> list[int]:
@@ -35,16 +40,15 @@ def counted(axes: Axes, counts: list[int]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def banded(
-    axes: Axes, x: np.ndarray, values: np.ndarray, colour: object, label: str, dash: str = "-"
-) -> None:
-    """A curve and its band, of value, low and high (3, K)."""
-    value, low, high = values
-    axes.plot(x, value, dash, color=colour, label=label)
-    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+def named(n: int | None) -> str:
+    """A number of samples; None is infinitely many."""
+    return r"n = $\infty$" if n is None else f"n = {n:,}"
 
 
-def mark_least(axes: Axes, times: np.ndarray, values: np.ndarray, colour: object) -> None:
+banded = partial(band, alpha=0.18)
+
+
+def mark_least(axes: Axes, times: np.ndarray, values: np.ndarray, colour: Any) -> None:
     """Mark the least value; hollow where it lies at an end of the range."""
     known = np.flatnonzero(np.isfinite(values))
     if not len(known):
@@ -54,61 +58,38 @@ def mark_least(axes: Axes, times: np.ndarray, values: np.ndarray, colour: object
     axes.plot(times[best], values[best], "o", color=colour, markerfacecolor=fill, zorder=3)
 
 
-def stopping_times(
-    axes: Axes, stops: list[Stop], colour: object, mark: str, label: str, aside: float
-) -> None:
-    """Best stopping times tau against n, moved ``aside`` by a factor."""
-    inside = [s for s in stops if s.inside]
-    taus = [s.tau.model_copy(update={k: v * s.m for k, v in vars(s.tau).items()}) for s in inside]
-    error_bars(axes, [aside * (s.n or 0) for s in inside], taus, colour, mark, label)
+def stopping_times(stops: list[Stop]) -> list[tuple[Stop, Interval]]:
+    """Best stopping times tau, of minima inside the range."""
+    return [(s, Interval(**{k: v * s.m for k, v in s.tau})) for s in stops if s.inside]
 
 
-def above_floor(
-    axes: Axes, stops: list[Stop], colour: object, mark: str, label: str, aside: float
-) -> None:
-    """Least KL above its floor against n; intervals end at a tenth of the value."""
-    shown = [s for s in stops if s.kl.value > s.floor.value]
-    gaps = [
-        s.kl.model_copy(
-            update={
-                "value": s.kl.value - s.floor.value,
-                "low": max(s.kl.low - s.floor.value, 0.1 * (s.kl.value - s.floor.value)),
-                "high": s.kl.high - s.floor.value,
-            }
-        )
-        for s in shown
-    ]
-    inside = [s.inside for s in shown]
-    error_bars(axes, [aside * (s.n or 0) for s in shown], gaps, colour, mark, label, inside)
+def above_floor(stops: list[Stop]) -> list[tuple[Stop, Interval]]:
+    """Least KL above its floor; intervals end at a tenth of the value."""
+    found = []
+    for s in stops:
+        value, low, high = (end - s.floor.value for end in (s.kl.value, s.kl.low, s.kl.high))
+        if value > 0:
+            found.append((s, Interval(value=value, low=max(low, 0.1 * value), high=high)))
+    return found
 
 
 def error_bars(
     axes: Axes,
     x: list,
     numbers: list,
-    colour: object,
+    colour: Any,
     mark: str,
     label: str,
     filled: list[bool] | None = None,
 ) -> None:
     """Values with their intervals; marks that are not filled are hollow."""
-    value, low, high = (
-        np.array([getattr(n, k) for n in numbers]) for k in ("value", "low", "high")
-    )
-    error = np.maximum([value - low, high - value], 0) if len(x) else None
-    axes.errorbar(
-        x, value, error, color=colour, marker=mark, markersize=4, linewidth=1.1, label=label
-    )
+    value, error = reach(numbers)
+    look = {"color": colour, "markersize": 4}
+    yerr = error if len(x) else None
+    axes.errorbar(x, value, yerr, marker=mark, linewidth=1.1, label=label, **look)
     ends = [k for k, inside in enumerate(filled or []) if not inside]
-    axes.plot(
-        np.array(x)[ends],
-        value[ends],
-        mark,
-        color=colour,
-        markersize=4,
-        markerfacecolor=axes.figure.get_facecolor(),
-        zorder=3,
-    )
+    look |= {"markerfacecolor": axes.figure.get_facecolor(), "zorder": 3}
+    axes.plot(np.array(x)[ends], value[ends], mark, **look)
 
 
 def guide(axes: Axes, stops: list[Stop], fit: Exponent, theme: Theme) -> None:
@@ -136,12 +117,17 @@ def guide(axes: Axes, stops: list[Stop], fit: Exponent, theme: Theme) -> None:
 
 def sampled(theme: Theme, n: int) -> list[Line2D]:
     """Legend of curves of n samples and of infinitely many."""
-    return [entry(theme.muted, f"n = {n:,}"), entry(theme.muted, r"n = $\infty$", "--")]
+    return [entry(theme.muted, named(n)), entry(theme.muted, named(None), linestyle="--")]
 
 
-def entry(colour: object, label: str, dash: str = "-", **mark: object) -> Line2D:
-    """An entry of a legend: a line, or a mark without one."""
-    return Line2D([], [], color=colour, linestyle="" if mark else dash, label=label, **mark)
+def marked(colour: Any, label: str, marker: str = "o", **look: Any) -> Line2D:
+    """An entry of a legend that is a mark without a line."""
+    return entry(colour, label, marker=marker, linestyle="", **look)
+
+
+def at_an_end(theme: Theme) -> Line2D:
+    """What a hollow mark means."""
+    return marked(theme.muted, "at an end of the range", markerfacecolor="none")
 
 
 def power(tau: float) -> str:
@@ -155,15 +141,6 @@ def plain(value: float, _: int | None) -> str:
     return f"{value:g}"
 
 
-def every(times: np.ndarray) -> int:
-    """Which of the times are marked: one in so many."""
-    return max(1, len(times) // MARKED)
-
-
-def legend_below(
-    figure: Figure, axes: Axes, columns: int, more: list[Line2D] | None = None
-) -> None:
-    """What the panel draws, and more; labels that are empty are left out."""
-    handles: list[Line2D] = [*axes.get_legend_handles_labels()[0], *(more or [])]
-    labels = [handle.get_label() for handle in handles]
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7.5)
+def legend_below(drawn: Figure, axes: Axes, columns: int, more: Sequence[Line2D] = ()) -> None:
+    """What the panel draws, and more, below all panels."""
+    legend(drawn, axes, more, "lower center", ncols=columns, fontsize=7.5)

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from twinscore.report.content import HOLDS_NOT, Cell, Content, Table
+from twinscore.report.content import HOLDS_NOT, Cell, Content, Table, interval_cell, table
 from twinscore.report.reading import Run
-from twinscore.results.base import Interval
 from twinscore.results.mixture import DIAGONAL, Along, Learned, Shifted, Varied
 
 QUANTITIES = {
@@ -32,7 +31,7 @@ def _facts(run: Run) -> tuple[tuple[str, str], ...]:
     spec, result = run.spec, run.result
     times = f"{spec['tau_count']} training times, tau / m = {spec['tau_first']:g}"
     return (
-        ("Sweep", f"n = {_span(run.spec['sizes'])}, n infinite; m = {_span(run.spec['widths'])}"),
+        ("Sweep", f"n = {_span(spec['sizes'])}, n infinite; m = {_span(spec['widths'])}"),
         ("Training", f"{times} to {spec['tau_last']:g}; {spec['replicates']} replicates"),
         ("Densities", f"{result.densities:,} by the reverse SDE's Fokker-Planck equation"),
         (
@@ -49,17 +48,17 @@ def _table(run: Run) -> Table:
     shown = {DIAGONAL, Along(Varied.UP_TO_M, widest), Along(Varied.N, widest)}
     shown |= {Along(Varied.M, n) for n in (sizes[0], sizes[-1])}
     chosen = [e for e in run.result.exponents if e.along in shown] + run.result.terms
-    rows = tuple(
+    rows = (
         (
             Cell(QUANTITIES.get(e.quantity, f"{e.quantity} term"), TARGETS.get(e.target, e.target)),
-            Cell(str(e.along)),
-            Cell(f"{e.measured.value:+.2f}", _interval(e.measured)) if e.measured else Cell("-"),
-            Cell(e.theory),
+            str(e.along),
+            interval_cell(e.measured, "{:+.2f}".format, absent="-"),
+            e.theory,
             Cell(e.answer, f"{e.settings} settings"),
         )
         for e in chosen
     )
-    return Table(
+    return table(
         "Fitted exponents with 95 % intervals over replicates (Student's t over the jackknife), "
         "beside what the theory gives. Intervals hold what differs between replicates, not how far "
         "the values are from a power law. Of KL and of the terms the theory gives upper bounds; "
@@ -117,10 +116,6 @@ def _when(at: Learned | None) -> str:
         return "lost"
     last = "never" if at.last is None else f"{at.last:.3g}"
     return f"there from tau / m = {at.median:.3g} on ({at.first:.3g} to {last})"
-
-
-def _interval(number: Interval) -> str:
-    return f"{number.low:+.2f} to {number.high:+.2f}"
 
 
 def _span(values: list[int]) -> str:

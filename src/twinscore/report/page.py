@@ -34,18 +34,13 @@ def write(folder: Path, *, images: bool = True) -> Path:
     folder
         Run folder of any study, finished or not.
     images
-        Whether the page and the figures may show training images and samples.
-
-    Returns
-    -------
-    pathlib.Path
-        The page.
+        Whether the page, whose path is returned, and the figures may show images.
 
     Raises
     ------
     InputError
-        If the folder is no run folder, its study is unknown, nothing of it is finished, one of its
-        files is damaged or the report cannot be written.
+        If the folder is not a run folder, its study is unknown, nothing of it is finished, one of
+        its files is damaged or the report cannot be written.
     """
     run = reading.read(folder, images=images)
     study = import_module(f"twinscore.report.{run.study}")
@@ -53,18 +48,12 @@ def write(folder: Path, *, images: bool = True) -> Path:
     for part in content.parts:
         write(run.folder / part.folder, images=images)
     drawings = _drawings(run.study)
-    light, dark = _figures(run, drawings, "light"), _figures(run, drawings, "dark")
-    viewers = {
-        name: viewer
-        for name in light
-        if drawings[name].viewer and (viewer := drawings[name].viewer(run))
-    }
+    themed = {theme: _figures(run, drawings, theme) for theme in ("light", "dark")}
+    light = themed["light"]
+    viewers = {name: draw(run) for name in light if (draw := drawings[name].viewer)}
     pictures = {
-        name: {
-            "light": data_uri(style.svg(light[name], "light"), "image/svg+xml"),
-            "dark": data_uri(style.svg(figure, "dark"), "image/svg+xml"),
-        }
-        for name, figure in dark.items()
+        name: {t: data_uri(style.svg(of[name], t), "image/svg+xml") for t, of in themed.items()}
+        for name in light
         if name not in viewers or viewers[name].beside
     }
     html = _render(
@@ -80,7 +69,8 @@ def write(folder: Path, *, images: bool = True) -> Path:
     _remove(run.folder / "figures", set(drawings) - set(light))
     for name, figure in light.items():
         for kind, encoded in (("pdf", style.pdf(figure)), ("png", style.png(figure))):
-            _write_bytes(run.folder / "figures" / f"{name}.{kind}", encoded)
+            target = run.folder / "figures" / f"{name}.{kind}"
+            write_atomic(target, lambda temporary, content=encoded: temporary.write_bytes(content))
     write_text(path, html)
     return path
 
@@ -88,19 +78,8 @@ def write(folder: Path, *, images: bool = True) -> Path:
 def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[str, Figure]:
     """Draw the figures of a run folder, by their names, in the order of the page.
 
-    Parameters
-    ----------
-    folder
-        Run folder of any study, finished or not.
-    images
-        Whether to draw those that show images.
-    theme
-        ``light`` or ``dark``.
-
-    Raises
-    ------
-    InputError
-        As :func:`write`.
+    ``images`` tells whether to draw those that show images; ``theme`` is ``light`` or ``dark``.
+    Raises as :func:`write`.
     """
     run = reading.read(folder, images=images)
     return _figures(run, _drawings(run.study), theme)
@@ -120,23 +99,17 @@ def _drawings(study: str) -> dict[str, Drawing]:
 
 def _figures(run: Run, drawings: Mapping[str, Drawing], theme: str) -> dict[str, Figure]:
     """Draw what the run has the numbers for, and may show."""
-    wanted = [
-        drawing
-        for drawing in drawings.values()
-        if (run.images or not drawing.images) and (run.result or drawing.early)
-    ]
+    shown = (x for x in drawings.values() if run.images or not x.images)
     with style.applied(theme) as look:
-        drawn = {drawing.name: drawing.draw(run, look) for drawing in wanted}
+        drawn = {x.name: x.draw(run, look) for x in shown if run.result or x.early}
         return {name: style.settle(figure) for name, figure in drawn.items() if figure}
 
 
 def _unfinished(run: Run) -> Content:
     """What can be said of a run before any part of its result is there."""
-    if not reading.histories(run):
+    if not run.histories:
         raise InputError(f"{run.folder}: nothing is finished yet; run the same command again")
-    return Content(
-        title=f"twinscore: {run.study}", verdict="No part of this run is finished yet.", facts=()
-    )
+    return Content(f"twinscore: {run.study}", "No part of this run is finished yet.", ())
 
 
 def _missing(run: Run) -> Iterator[str]:
@@ -147,7 +120,7 @@ def _missing(run: Run) -> Iterator[str]:
         yield "result.json: the run was interrupted before it was written"
     steps = run.spec.get("training", {}).get("steps")
     of_steps = f" of {steps:,}" if isinstance(steps, int) else ""
-    for history in reading.histories(run):
+    for history in run.histories:
         done = history.columns.get("step", ())
         if not history.finished and len(done):
             yield f"trial {history.name}: stopped at step {int(done[-1]):,}{of_steps}"
@@ -155,13 +128,8 @@ def _missing(run: Run) -> Iterator[str]:
 
 def _render(**values: object) -> str:
     loader = PackageLoader("twinscore.report")
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=loader, undefined=StrictUndefined, **options)
     script = loader.get_source(environment, "page.js")[0].strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return environment.get_template("page.html.j2").render(
@@ -175,11 +143,8 @@ def _render(**values: object) -> str:
 def _background(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """Collect the tables of spec, versions and machine, without the empty ones."""
     environment = run.environment
-    machine = {
-        key: environment[key]
-        for key in ("device", "processor", "threads", "workers")
-        if key in environment
-    }
+    keys = ("device", "processor", "threads", "workers")
+    machine = {key: environment[key] for key in keys if key in environment}
     times = {
         "started": environment.get("started") or "unknown",
         "finished": environment.get("finished") or "not finished",
@@ -210,10 +175,6 @@ def _duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
     return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
 def _remove(folder: Path, names: set[str]) -> None:

@@ -9,18 +9,10 @@ from PIL import Image
 
 
 def to_rgb(images: np.ndarray) -> np.ndarray:
-    """Convert images to 8-bit colour.
+    """Convert float images (N, C, H, W) to 8-bit colour, uint8 (N, H, W, 3).
 
-    Parameters
-    ----------
-    images
-        Float images, shape (N, C, H, W), clipped to [0, 1]. Three channels are red, green and
-        blue; any other number is averaged to gray.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8, shape (N, H, W, 3).
+    They are clipped to [0, 1]. Three channels are red, green and blue; any other number is averaged
+    to gray.
     """
     if images.shape[1] != 3:
         images = images.mean(axis=1, keepdims=True).repeat(3, axis=1)
@@ -31,15 +23,8 @@ def to_rgb(images: np.ndarray) -> np.ndarray:
 def sheet(columns: Sequence[np.ndarray]) -> str:
     """Lay images out as one sheet: a column for each array, a row for each of its images.
 
-    Parameters
-    ----------
-    columns
-        Arrays of float images in [0, 1], each of shape (N, C, H, W).
-
-    Returns
-    -------
-    str
-        Data URI of a PNG of N*H by len(columns)*W pixels, gray where every image is.
+    Each array has float images in [0, 1], (N, C, H, W). Gives the data URI of a PNG of N*H by
+    len(columns)*W pixels, gray where every image is.
     """
     tiles = np.stack([to_rgb(column) for column in columns], axis=2)  # (N, H, columns, W, 3)
     count, height, across, width, _ = tiles.shape
@@ -51,25 +36,20 @@ def sheet(columns: Sequence[np.ndarray]) -> str:
     return data_uri(buffer.getvalue(), "image/png")
 
 
-def strip(tiles: Sequence[np.ndarray], gap: int) -> np.ndarray:
-    """Put images side by side with a transparent gap between them.
+def gap(width: int) -> int:
+    """Pixels between images of this width that stand side by side."""
+    return max(1, width // 12)
 
-    Parameters
-    ----------
-    tiles
-        Float images in [0, 1], each of shape (C, H, W).
-    gap
-        Pixels between two images.
 
-    Returns
-    -------
-    numpy.ndarray
-        uint8 RGBA, shape (H, len(tiles)*W + (len(tiles)-1)*gap, 4).
+def strip(tiles: Sequence[np.ndarray]) -> np.ndarray:
+    """Put float images in [0, 1], (C, H, W), side by side with a transparent gap between them.
+
+    Gives RGBA, uint8 (H, len(tiles)*W + (len(tiles)-1)*gap(W), 4).
     """
-    colours = to_rgb(np.stack(list(tiles)))
+    colours, between = to_rgb(np.stack(tiles)), gap(tiles[0].shape[-1])
     opaque = np.pad(colours, [(0, 0)] * 3 + [(0, 1)], constant_values=255)
-    spaced = np.pad(opaque, [(0, 0), (0, 0), (0, gap), (0, 0)])
-    return np.concatenate(list(spaced), axis=1)[:, : spaced.shape[2] * len(tiles) - gap]
+    spaced = np.pad(opaque, [(0, 0), (0, 0), (0, between), (0, 0)])
+    return np.concatenate(list(spaced), axis=1)[:, : spaced.shape[2] * len(tiles) - between]
 
 
 def data_uri(content: bytes, kind: str) -> str:

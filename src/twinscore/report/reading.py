@@ -1,6 +1,8 @@
 """Read a run folder: its JSON files, its arrays and the training history of its trials."""
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -17,22 +19,23 @@ from twinscore.runs import check_schema, read_json
 
 
 @dataclass(frozen=True)
+class History:
+    """The training history of one trial: a 1-D array per column, NaN where a cell is empty."""
+
+    name: str
+    n: int
+    twin: str
+    finished: bool
+    columns: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Run:
     """A run folder as reports read it.
 
-    Attributes
-    ----------
-    folder : Path
-        Where it lies.
-    study : str
-        Name of the study.
-    result : Result or None
-        What ``result.json`` holds, of the type in ``results/<study>.py``; None until a part of it
-        is finished.
-    spec, environment : dict
-        What ``spec.json`` and ``environment.json`` hold.
-    images : bool
-        Whether the report may show images.
+    ``result`` is what ``result.json`` holds, of the type in ``results/<study>.py``, or None until
+    a part of it is finished; ``images`` tells whether the report may show images. Damaged files
+    raise an InputError where they are read.
     """
 
     folder: Path
@@ -44,45 +47,40 @@ class Run:
 
     @cached_property
     def arrays(self) -> frozenset[str]:
-        """Names of its arrays."""
-        return array_names(self)
+        """Names of its arrays; none if it has not written any."""
+        if not (self.folder / "arrays.safetensors").is_file():
+            return frozenset()
+        with self._opened() as arrays:
+            return frozenset(arrays.keys())
 
     def array(self, name: str, first: int | None = None) -> np.ndarray:
-        """One of its arrays, or the first entries of it."""
-        return array(self, name, first)
+        """One of its arrays, or the first entries of its first axis."""
+        with self._opened() as arrays:
+            return arrays.get_slice(name)[slice(first)]
 
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        path = self.folder / "arrays.safetensors"
+        try:
+            with safe_open(path, framework="numpy") as arrays:
+                yield arrays
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, error) from error
 
-@dataclass(frozen=True)
-class History:
-    """The training history of one trial: a 1-D array per column, NaN where a cell is empty."""
-
-    name: str
-    n: int
-    twin: str
-    replicate: int
-    finished: bool
-    columns: dict[str, np.ndarray]
+    @cached_property
+    def histories(self) -> list[History]:
+        """The training history of every trial that has one, ordered by the trial's name."""
+        paths = sorted((self.folder / "trials").glob("*/history.csv"))
+        return [_history(path) for path in paths]
 
 
 def read(folder: Path, *, images: bool = True) -> Run:
-    """Read the JSON files of a run folder.
-
-    Parameters
-    ----------
-    folder
-        A run folder, finished or not.
-    images
-        Whether the report may show images.
-
-    Returns
-    -------
-    Run
-        Its result, spec and environment.
+    """Read the JSON files of a run folder, finished or not.
 
     Raises
     ------
     InputError
-        If the folder is no run folder, a file is not valid JSON or its schema is newer.
+        If the folder is not a run folder, a file is not valid JSON or its schema is newer.
     """
     folder = Path(folder)
     started = (folder / "result.json").is_file() or (folder / "trials").is_dir()
@@ -97,14 +95,8 @@ def read(folder: Path, *, images: bool = True) -> Run:
     if result:
         check_schema(folder / "result.json", result)
     study = str(result.get("study", spec.get("study", "transition")))
-    return Run(
-        folder=folder,
-        study=study,
-        result=_typed(folder, study, result),
-        spec=spec,
-        environment=_read_object(folder / "environment.json", required=False),
-        images=images,
-    )
+    environment = _read_object(folder / "environment.json", required=False)
+    return Run(folder, study, _typed(folder, study, result), spec, environment, images)
 
 
 def _typed(folder: Path, study: str, result: dict[str, Any]) -> Any:
@@ -127,83 +119,20 @@ def _typed(folder: Path, study: str, result: dict[str, Any]) -> Any:
         ) from None
 
 
-def array_names(run: Run) -> frozenset[str]:
-    """List the arrays of a run, none if it has not written any.
-
-    Raises
-    ------
-    InputError
-        If arrays.safetensors cannot be read.
-    """
-    path = run.folder / "arrays.safetensors"
-    if not path.is_file():
-        return frozenset()
-    try:
-        with safe_open(path, framework="numpy") as arrays:
-            return frozenset(arrays.keys())
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def array(run: Run, name: str, first: int | None = None) -> np.ndarray:
-    """Read one array of a run, or only its first entries.
-
-    Parameters
-    ----------
-    run
-        The run.
-    name
-        Name of the array, such as ``n00010/samples_a``.
-    first
-        Read this many entries of the first axis; all of them by default.
-
-    Returns
-    -------
-    numpy.ndarray
-        The array as stored.
-
-    Raises
-    ------
-    InputError
-        If the array cannot be read.
-    """
-    path = run.folder / "arrays.safetensors"
-    try:
-        with safe_open(path, framework="numpy") as arrays:
-            return arrays.get_slice(name)[slice(first)]
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def histories(run: Run) -> list[History]:
-    """Read the training history of every trial that has one, ordered by the trial's name.
-
-    A last row that was cut short while being written is left out.
-
-    Raises
-    ------
-    InputError
-        If a trial's spec or history cannot be read.
-    """
-    found = []
-    for path in sorted((run.folder / "trials").glob("*/history.csv")):
-        spec_path = path.parent / "spec.json"
-        spec = _read_object(spec_path)
-        absent = [key for key in ("n", "twin") if key not in spec]
-        if absent:
-            raise InputError(f"{spec_path}: has no field {absent[0]!r}; run the study again")
-        weights, resume = path.parent / "weights.safetensors", path.parent / "resume.pt"
-        found.append(
-            History(
-                name=path.parent.name,
-                n=int(spec["n"]),
-                twin=str(spec["twin"]),
-                replicate=int(spec.get("replicate", 0)),
-                finished=weights.exists() and not resume.exists(),
-                columns=_read_columns(path),
-            )
-        )
-    return found
+def _history(path: Path) -> History:
+    spec_path = path.parent / "spec.json"
+    spec = _read_object(spec_path)
+    absent = [key for key in ("n", "twin") if key not in spec]
+    if absent:
+        raise InputError(f"{spec_path}: has no field {absent[0]!r}; run the study again")
+    weights, resume = path.parent / "weights.safetensors", path.parent / "resume.pt"
+    return History(
+        name=path.parent.name,
+        n=int(spec["n"]),
+        twin=str(spec["twin"]),
+        finished=weights.exists() and not resume.exists(),
+        columns=_read_columns(path),
+    )
 
 
 def _read_object(path: Path, *, required: bool = True) -> dict[str, Any]:
@@ -211,11 +140,12 @@ def _read_object(path: Path, *, required: bool = True) -> dict[str, Any]:
         return {}
     value = read_json(path)
     if not isinstance(value, dict):
-        raise InputError(f"{path}: holds no JSON object; run the study again to rewrite it")
+        raise InputError(f"{path}: is not a JSON object; run the study again to rewrite it")
     return value
 
 
 def _read_columns(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a table, without a last row that was cut short while being written."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     if not rows:

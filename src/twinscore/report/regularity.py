@@ -3,37 +3,41 @@
 After Kadkhodaie, Guth, Simoncelli and Mallat (ICLR 2024), figures 4 and 5.
 """
 
-from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from twinscore.report import style
-from twinscore.report.content import HOLDS_SYNTHETIC, Cell, Content, Table, covers, figure
+from twinscore.report import plots, style
+from twinscore.report.content import (
+    HOLDS_SYNTHETIC,
+    Cell,
+    Content,
+    covers,
+    figure,
+    interval_cell,
+    table,
+)
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
-from twinscore.results.base import Interval
 from twinscore.results.regularity import NETWORK, Class, Result
 
 VECTORS = 9
-CURVES = {NETWORK: ("-", 1.8), "best basis": ("--", 1.2), "cosines": (":", 1.4)}
-"""Line and width of the methods whose curves are drawn."""
-BASES = {
+CURVES = {  # methods whose curves are drawn
+    NETWORK: {"linestyle": "-", "linewidth": 1.8},
+    "best basis": {"linestyle": "--", "linewidth": 1.2},
+    "cosines": {"linestyle": ":", "linewidth": 1.4},
+}
+BASES = {  # in which the energy is drawn
     "eigenvectors": ("twins", "-"),
     "best basis": ("closest_pairs", "--"),
     "wavelets": ("nearest", "--"),
     "cosines": ("held_out", "--"),
 }
-"""Colour and line of the bases in which the energy is drawn."""
-REFERENCE = {"linewidth": 1.1, "marker": "|", "markersize": 6}
-"""How the theory's slope is drawn beside a curve."""
-DASHED = {"linestyle": (0, (4, 3)), "linewidth": 1.2}
-SMALL = {"fontsize": 6.5, "fontweight": "normal"}
-FULL_TONE = 3.0
-"""Entries of a vector are drawn at full tone from this multiple of their root mean square: a
-constant vector is pale."""
+REFERENCE = {"linewidth": 1.1, "marker": "|", "markersize": 6}  # slopes of the theory
+THEORY = {"linestyle": plots.DASHED, "linewidth": 1.2}
+FULL_TONE = 3.0  # multiple of its root mean square; a constant vector is pale
 
 Colour = tuple[float, ...]
 
@@ -43,6 +47,7 @@ def content(run: Run) -> Content:
     result: Result = run.result
     size, (low, high) = run.spec["size"], result.fit_range
     once = "none twice" if result.trained_on >= result.shown else f"{result.shown:,} showings"
+    cell = partial(interval_cell, form="{:.3f}".format)
     return Content(
         title="twinscore: regularity of C-alpha images",
         verdict=result.verdict,
@@ -51,63 +56,51 @@ def content(run: Run) -> Content:
             ("Fit", f"{low:g} to {high:g} dB of input PSNR, stated in the spec"),
             ("Training images of each network", f"{result.trained_on:,}, {once}"),
         ),
-        table=_table(result),
+        table=table(
+            "Slope of output PSNR (of the mean squared error) against input PSNR in the fit range, "
+            "with intervals. Theory: alpha / (alpha + 1); filter's: the slope of the backgrounds "
+            "at the regularity s that the filter gives them, s / (s + 1). Oracles know the clean "
+            "image.",
+            ("class", "theory", *(curve.method for curve in result.classes[0].curves)),
+            (
+                (
+                    f"{c.generator}, alpha {c.alpha:g}",
+                    Cell(f"{c.theory:.3f}", f"filter's: {c.of_filter:.3f}"),
+                    *(cell(curve.slope) for curve in c.curves),
+                )
+                for c in result.classes
+            ),
+        ),
         notes=(covers(run.spec["replicates"], "test images"),),
         holding=HOLDS_SYNTHETIC,
     )
-
-
-def _table(result: Result) -> Table:
-    rows = tuple(
-        (
-            Cell(f"{c.generator}, alpha {c.alpha:g}"),
-            Cell(f"{c.theory:.3f}", f"filter's: {c.of_filter:.3f}"),
-            *(_cell(curve.slope) for curve in c.curves),
-        )
-        for c in result.classes
-    )
-    return Table(
-        "Slope of output PSNR (of the mean squared error) against input PSNR in the fit range, "
-        "with intervals. Theory: alpha / (alpha + 1); filter's: the slope of the backgrounds at "
-        "the regularity s that the filter gives them, s / (s + 1). Oracles know the clean image.",
-        ("class", "theory", *(curve.method for curve in result.classes[0].curves)),
-        rows,
-    )
-
-
-def _cell(slope: Interval) -> Cell:
-    return Cell(f"{slope.value:.3f}", f"{slope.low:.3f} to {slope.high:.3f}")
-
-
-def _slopes_alt(run: Run) -> str:
-    classes = ", ".join(f"alpha {c.alpha:g} ({c.generator})" for c in run.result.classes)
-    return f"Slope of each method for each generator; classes: {classes}."
 
 
 @figure(
     "Slopes",
     "The fitted slope of each method, with its interval; dashed lines are alpha / (alpha + 1). "
     "Cosines, wavelets and best basis threshold the noisy image; oracles know the clean one.",
-    _slopes_alt,
+    lambda run: (
+        "Slope of each method for each generator; classes: "
+        f"{', '.join(f'alpha {c.alpha:g} ({c.generator})' for c in run.result.classes)}."
+    ),
 )
 def slopes(run: Run, theme: Theme) -> Figure:
     """The slope of each method in a row of its own, a panel for each generator."""
     methods = [curve.method for curve in run.result.classes[0].curves]
-    drawn = style.new_figure(0.9 + 0.36 * len(methods))
-    panels = _panels(drawn, run, theme, "slope, dB per dB")
+    drawn, panels = _panels(run, theme, 0.9 + 0.36 * len(methods), "slope, dB per dB")
     for axes, classes in panels:
         offsets = 0.5 * (np.arange(len(classes)) + 0.5) / len(classes) - 0.25
         for (c, colour), offset in zip(classes, offsets, strict=True):
-            value, low, high = style.curve([curve.slope for curve in c.curves])
-            reach = np.maximum([value - low, high - value], 0)
+            value, error = plots.reach([curve.slope for curve in c.curves])
             look = {"color": colour, "fmt": "o", "capsize": 2, "linewidth": 1.2}
             label = f"alpha {c.alpha:g}"
-            axes.errorbar(value, np.arange(len(methods)) + offset, xerr=reach, label=label, **look)
-            axes.axvline(c.theory, color=colour, zorder=1, **DASHED)
+            axes.errorbar(value, np.arange(len(methods)) + offset, xerr=error, label=label, **look)
+            axes.axvline(c.theory, color=colour, zorder=1, **THEORY)
     first = panels[0][0]
     first.set_yticks(range(len(methods)), methods)
     first.invert_yaxis()
-    _legend(drawn, first, {"alpha / (alpha + 1)": Line2D([], [], color=theme.ink, **DASHED)})
+    plots.legend(drawn, first, [plots.entry(theme.ink, "alpha / (alpha + 1)", **THEORY)])
     return drawn
 
 
@@ -123,25 +116,26 @@ def slopes(run: Run, theme: Theme) -> Figure:
 )
 def curves(run: Run, theme: Theme) -> Figure:
     """Output against input PSNR of the network and two estimators, and the theory's slopes."""
-    drawn, levels = style.new_figure(4.4), np.array(run.result.levels)
-    panels = _panels(drawn, run, theme, "input PSNR (dB)", "output PSNR (dB)")
+    levels = np.array(run.result.levels)
+    drawn, panels = _panels(run, theme, 4.4, plots.INPUT, plots.OUTPUT)
     for axes, classes in panels:
-        axes.axvspan(*run.result.fit_range, color=theme.muted, alpha=0.12, linewidth=0)
+        _fit_range(axes, run, theme)
         for c, colour in classes:
-            for method, (line, width) in CURVES.items():
+            for method, look in CURVES.items():
                 label = f"alpha {c.alpha:g}" if method == NETWORK else None
-                look = {"linestyle": line, "linewidth": width, "label": label}
-                _band(axes, levels, c.curve(method).psnr, colour, **look)
+                psnr = plots.curve(c.curve(method).psnr)
+                plots.band(axes, levels, psnr, colour, label=label, **look)
             axes.plot(*_reference(run.result, c), color=theme.ink, **REFERENCE)
         axes.plot(levels, levels, color=theme.muted, linewidth=1)
-    lines = {
-        name: Line2D([], [], color=theme.ink, linestyle=line, linewidth=width)
-        for name, (line, width) in CURVES.items()
-    }
-    lines["slope\nalpha / (alpha + 1)"] = Line2D([], [], color=theme.ink, **REFERENCE)
-    lines["output = input"] = Line2D([], [], color=theme.muted, linewidth=1)
-    _legend(drawn, panels[0][0], lines)
+    lines = [plots.entry(theme.ink, method, **look) for method, look in CURVES.items()]
+    lines.append(plots.entry(theme.ink, "slope\nalpha / (alpha + 1)", **REFERENCE))
+    lines.append(plots.entry(theme.muted, "output = input", linewidth=1))
+    plots.legend(drawn, panels[0][0], lines)
     return drawn
+
+
+def _fit_range(axes: Axes, run: Run, theme: Theme) -> None:
+    axes.axvspan(*run.result.fit_range, color=theme.muted, alpha=0.12, linewidth=0)
 
 
 def _reference(result: Result, of: Class) -> tuple[np.ndarray, np.ndarray]:
@@ -165,29 +159,29 @@ def _reference(result: Result, of: Class) -> tuple[np.ndarray, np.ndarray]:
 )
 def local(run: Run, theme: Theme) -> Figure:
     """The network's local slopes with their intervals, and the theory's beside them."""
-    drawn, levels = style.new_figure(2.9), np.array(run.result.levels)
-    panels = _panels(drawn, run, theme, "input PSNR (dB)", "local slope, dB per dB")
+    levels = np.array(run.result.levels)
+    drawn, panels = _panels(run, theme, 2.9, plots.INPUT, "local slope, dB per dB")
     for axes, classes in panels:
-        axes.axvspan(*run.result.fit_range, color=theme.muted, alpha=0.12, linewidth=0)
+        _fit_range(axes, run, theme)
         for c, colour in classes:
             look = {"marker": "o", "label": f"alpha {c.alpha:g}"}
-            _band(axes, (levels[1:] + levels[:-1]) / 2, c.curve(NETWORK).local, colour, **look)
+            middles, local = (levels[1:] + levels[:-1]) / 2, c.curve(NETWORK).local
+            plots.band(axes, middles, plots.curve(local), colour, **look)
             look = {"linewidth": 3, "transform": axes.get_yaxis_transform()}
             axes.plot([0.96, 1.0], [c.theory] * 2, color=colour, **look)
-    _legend(drawn, panels[0][0])
+    plots.legend(drawn, panels[0][0])
     return drawn
 
 
 @figure(
     "Eigenvectors and best-basis vectors",
-    "For each class, above: a test image, the noisy and the denoised one, eigenvectors "
-    "of the network's Jacobian there, in the order of falling eigenvalues (numbers). "
-    "Below: vectors of the clean image's best basis with the largest coefficients. Blue "
-    "is negative, red positive; a pale square is the constant vector. In coarse bands, too "
-    "small for a square that has a direction, the best basis is plain wavelets. "
-    "The Jacobian of an optimal denoiser is symmetric and has no negative eigenvalue. "
-    "Asymmetry is |J - J'| / |J| in Frobenius norms, from 0 to 2; eigenvectors are of the "
-    "symmetric part.",
+    "For each class, above: a test image, the noisy and the denoised one, eigenvectors of the "
+    "network's Jacobian there, in the order of falling eigenvalues (numbers). Below: vectors of "
+    "the clean image's best basis with the largest coefficients. Blue is negative, red positive; a "
+    "pale square is the constant vector. In coarse bands, too small for a square that has a "
+    "direction, the best basis is plain wavelets. The Jacobian of an optimal denoiser is symmetric "
+    "and has no negative eigenvalue. Asymmetry is |J - J'| / |J| in Frobenius norms, from 0 to 2; "
+    "eigenvectors are of the symmetric part.",
     "Small pictures: image, noisy, denoised, then eigenvectors; below, best-basis vectors.",
     images=True,
 )
@@ -205,21 +199,18 @@ def bases(run: Run, theme: Theme) -> Figure:
             f"{c.generator} filter, alpha {c.alpha:g}: asymmetry {c.asymmetry:.2f}, "
             f"{(values < 0).sum()} of {values.size} eigenvalues negative"
         )
-        part.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
-        grid = part.subplots(2, across)
-        for axes in grid.flat:
-            axes.set_axis_off()
+        part.suptitle(title, x=0.01, ha="left", **plots.HEADING)
+        grid = plots.blank(part.subplots(2, across))
         for axes, name in zip(grid[0], ("clean", "noisy", "denoised"), strict=False):
             axes.imshow(_array(run, c, name)[0], cmap="gray", vmin=0, vmax=1)
-            axes.set_title(name, **SMALL)
+            axes.set_title(name, **plots.SMALL)
         for row, name in zip(grid, ("eigenvectors", "best_basis"), strict=True):
             for axes, vector in zip(row[3:], _array(run, c, name), strict=False):
                 bound = max(np.abs(vector).max(), FULL_TONE / vector.size**0.5)
                 axes.imshow(vector[0], cmap="RdBu_r", vmin=-bound, vmax=bound)
         for axes, value in zip(grid[0, 3:], values, strict=False):
-            axes.set_title(f"{value:.2f}", **SMALL)
-        look = {"fontsize": 7, "ha": "center", "va": "center", "color": theme.ink}
-        grid[1, 2].text(0.5, 0.5, "best\nbasis", **look)
+            axes.set_title(f"{value:.2f}", **plots.SMALL)
+        grid[1, 2].text(0.5, 0.5, "best\nbasis", fontsize=7, ha="center", va="center")
     return drawn
 
 
@@ -235,9 +226,7 @@ def decay(run: Run, theme: Theme) -> Figure:
     generators = _by_generator(run.result)
     rows, columns = len(generators), max(map(len, generators.values()))
     drawn = style.new_figure(0.4 + 2.1 * rows)
-    grid = drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    grid = plots.blank(drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True))
     for row, classes in zip(grid, generators.values(), strict=True):
         for axes, c in zip(row, classes, strict=False):
             axes.set_axis_on()
@@ -246,11 +235,10 @@ def decay(run: Run, theme: Theme) -> Figure:
                 left = np.maximum(_array(run, c, f"residual/{name}")[:-1] / energy, 1e-6)
                 look = {"color": getattr(theme, colour), "linestyle": line, "label": name}
                 axes.loglog(np.arange(1, left.size + 1), left, **look)
-            axes.set_title(f"{c.generator}, alpha {c.alpha:g}")
-            axes.set_ylim(1e-5, 2)
+            axes.set(title=f"{c.generator}, alpha {c.alpha:g}", ylim=(1e-5, 2))
     drawn.supxlabel("number of coefficients k", fontsize=8.5)
     drawn.supylabel("energy left", fontsize=8.5)
-    _legend(drawn, grid[0, 0])
+    plots.legend(drawn, grid[0, 0])
     return drawn
 
 
@@ -263,15 +251,14 @@ def decay(run: Run, theme: Theme) -> Figure:
 )
 def eigenvalues(run: Run, theme: Theme) -> Figure:
     """The eigenvalues of each network's Jacobian at one noisy image, with their signs."""
-    drawn = style.new_figure(2.9)
-    panels = _panels(drawn, run, theme, "rank", "eigenvalue")
+    drawn, panels = _panels(run, theme, 2.9, "rank", "eigenvalue")
     for axes, classes in panels:
         axes.axhline(0, color=theme.muted, linewidth=1)
         for c, colour in classes:
             values = _array(run, c, "eigenvalues")
             ranks = np.arange(1, values.size + 1)
             axes.plot(ranks, values, color=colour, label=f"alpha {c.alpha:g}")
-    _legend(drawn, panels[0][0])
+    plots.legend(drawn, panels[0][0])
     return drawn
 
 
@@ -287,31 +274,15 @@ def _by_generator(result: Result) -> dict[str, list[Class]]:
 
 
 def _panels(
-    drawn: Figure, run: Run, theme: Theme, xlabel: str, ylabel: str = ""
-) -> list[tuple[Axes, list[tuple[Class, Colour]]]]:
+    run: Run, theme: Theme, height: float, xlabel: str, ylabel: str = ""
+) -> tuple[Figure, list[tuple[Axes, list[tuple[Class, Colour]]]]]:
     """A panel for each generator with its classes and their colours, one for each alpha."""
     generators = _by_generator(run.result)
     alphas = sorted({c.alpha for c in run.result.classes})
     colours = dict(zip(alphas, theme.ordered(len(alphas)), strict=True))
-    panels = drawn.subplots(1, len(generators), squeeze=False, sharex=True, sharey=True)[0]
+    drawn, panels = plots.new_row(height, len(generators), sharex=True, sharey=True)
     for axes, generator in zip(panels, generators, strict=True):
         axes.set(title=f"{generator} filter", xlabel=xlabel)
     panels[0].set_ylabel(ylabel)
     coloured = [[(c, colours[c.alpha]) for c in classes] for classes in generators.values()]
-    return list(zip(panels, coloured, strict=True))
-
-
-def _band(
-    axes: Axes, x: np.ndarray, intervals: Sequence[Interval], colour: Colour, **look: object
-) -> None:
-    """A curve and, behind it, its intervals."""
-    value, low, high = style.curve(intervals)
-    axes.plot(x, value, color=colour, **look)
-    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-
-
-def _legend(drawn: Figure, axes: Axes, more: dict[str, Line2D] | None = None) -> None:
-    """The curves of one panel beside all of them, and other lines."""
-    handles, labels = axes.get_legend_handles_labels()
-    more = more or {}
-    drawn.legend([*handles, *more.values()], [*labels, *more], loc="outside right center")
+    return drawn, list(zip(panels, coloured, strict=True))

@@ -2,9 +2,8 @@
 
 from matplotlib.figure import Figure
 
-from twinscore.report import style
-from twinscore.report.content import Cell, Content, Table, figure
-from twinscore.report.pictures import to_rgb
+from twinscore.report import plots, style
+from twinscore.report.content import Content, figure, table
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
 from twinscore.results.restore import Result
@@ -25,22 +24,15 @@ def content(run: Run) -> Content:
         facts.append(("Conjugate gradients", f"median relative residual {result.residual:.2g}"))
     if result.unfinished:
         facts.append(("Not converged", f"{result.unfinished} samples, left out"))
+    samples = ((f"sample {i}", score) for i, score in enumerate(result.samples, 1))
+    scores = (("measured alone", result.measured), *samples, ("mean of the samples", result.mean))
+    rows = ((name, f"{score.psnr:.2f}", f"{score.ssim:.3f}") for name, score in scores)
     return Content(
         title=f"twinscore: restoration by {result.task.replace('_', ' ')}",
         verdict=result.verdict,
         facts=tuple(facts),
-        table=_table(result),
+        table=table("Closeness to the original.", ("", "PSNR (dB)", "SSIM"), rows),
     )
-
-
-def _table(result: Result) -> Table:
-    scores = [("measured alone", result.measured)]
-    scores += [(f"sample {i}", score) for i, score in enumerate(result.samples, 1)]
-    scores += [("mean of the samples", result.mean)]
-    rows = tuple(
-        (Cell(name), Cell(f"{score.psnr:.2f}"), Cell(f"{score.ssim:.3f}")) for name, score in scores
-    )
-    return Table("Closeness to the original.", ("", "PSNR (dB)", "SSIM"), rows)
 
 
 @figure(
@@ -67,18 +59,6 @@ def restored(run: Run, theme: Theme) -> Figure:
     height, width = result.shape[1:]
     drawn = style.new_figure(0.45 + 0.92 * style.WIDTH / len(tiles) * height / width)
     for axes, (name, tile) in zip(drawn.subplots(1, len(tiles)), tiles.items(), strict=True):
-        axes.imshow(to_rgb(tile[None])[0], interpolation="nearest")
-        axes.set_axis_off()
-        axes.set_title(name, fontsize=7.5)
-        if name in below:
-            axes.annotate(
-                f"{below[name].psnr:.1f} dB",
-                (0.5, 0),
-                xycoords="axes fraction",
-                xytext=(0, -2),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-                fontsize=7,
-            )
+        psnr = f"{below[name].psnr:.1f} dB" if name in below else ""
+        plots.show(axes, tile, name, psnr, pad=None)
     return drawn

@@ -1,26 +1,34 @@
 """Shuffled pixels on paper: PSNR with and without, what is lost, and some estimates."""
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from twinscore.report import style
-from twinscore.report.content import HOLDS_TEST, Cell, Content, Table, covers, figure
+from twinscore.report import plots, style
+from twinscore.report.content import (
+    HOLDS_TEST,
+    Content,
+    covers,
+    figure,
+    interval_cell,
+    table,
+)
 from twinscore.report.pictures import to_rgb
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
-from twinscore.results.base import Interval
 from twinscore.results.shuffled import Result
 
 ROWS = ("clean", "noisy", "plain", "shuffled")
-NAMES = 0.7
-"""Inches for the names of the rows."""
+NAMES = 0.7  # inches, for the names of the rows
 
 
 def content(run: Run) -> Content:
     """What the page says about the run."""
     result: Result = run.result
     channels, height, width = result.shape
+    rows = (
+        (f"{level.sigma:g}", *map(interval_cell, (level.plain, level.shuffled, level.gap)))
+        for level in result.levels
+    )
     return Content(
         title="twinscore: shuffled pixels",
         verdict=result.verdict,
@@ -30,28 +38,14 @@ def content(run: Run) -> Content:
             ("Measured on", f"{result.test:,} other images, the same noise for both"),
             ("Control", f"closed-form Gaussian: gap of at most {result.control:.1g} dB"),
         ),
-        table=_table(result),
+        table=table(
+            "PSNR of the mean squared error on test images.",
+            ("Noise level", "Plain (dB)", "Shuffled (dB)", "Loss (dB)"),
+            rows,
+        ),
         notes=(covers(result.replicates, "test images"),),
         holding=HOLDS_TEST,
     )
-
-
-def _table(result: Result) -> Table:
-    rows = tuple(
-        (
-            Cell(f"{level.sigma:g}"),
-            _cell(level.plain),
-            _cell(level.shuffled),
-            _cell(level.gap),
-        )
-        for level in result.levels
-    )
-    columns = ("Noise level", "Plain (dB)", "Shuffled (dB)", "Loss (dB)")
-    return Table("PSNR of the mean squared error on test images.", columns, rows)
-
-
-def _cell(part: Interval) -> Cell:
-    return Cell(f"{part.value:.2f}", f"{part.low:.2f} to {part.high:.2f}")
 
 
 @figure(
@@ -63,22 +57,17 @@ def _cell(part: Interval) -> Cell:
 )
 def loss(run: Run, theme: Theme) -> Figure:
     """Output against input PSNR with and without shuffling, and their difference, dB."""
-    result, drawn = run.result, style.new_figure(2.8)
-    left, right = drawn.subplots(1, 2)
-    x = -20 * np.log10([level.sigma for level in result.levels])
+    levels, (drawn, (left, right)) = run.result.levels, plots.new_row(2.8)
+    x = -20 * np.log10([level.sigma for level in levels])
     for name, colour in (("plain", theme.twins), ("shuffled", theme.nearest)):
-        value, low, high = style.curve([getattr(level, name) for level in result.levels])
-        left.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
-        left.plot(x, value, color=colour, marker="o", label=name)
+        psnr = plots.curve([getattr(level, name) for level in levels])
+        plots.band(left, x, psnr, colour, alpha=0.25, marker="o", label=name)
     left.plot(x, x, color=theme.muted, linewidth=1, label="output = input")
     left.legend()
-    left.set_ylabel("output PSNR (dB)")
-    value, low, high = style.curve([level.gap for level in result.levels])
-    right.errorbar(x, value, (value - low, high - value), color=theme.ink, marker="o", capsize=2)
-    right.axhline(0, color=theme.muted, linestyle=(0, (4, 3)), linewidth=1)
-    right.set_ylabel("loss by shuffling (dB)")
-    for axes in (left, right):
-        axes.set_xlabel("input PSNR (dB)")
+    plots.error_bars(right, x, [level.gap for level in levels], theme.ink, marker="o")
+    right.axhline(0, color=theme.muted, linestyle=plots.DASHED, linewidth=1)
+    left.set(xlabel=plots.INPUT, ylabel=plots.OUTPUT)
+    right.set(xlabel=plots.INPUT, ylabel="loss by shuffling (dB)")
     return drawn
 
 
@@ -98,15 +87,9 @@ def estimates(run: Run, theme: Theme) -> Figure:
     drawn = style.new_figure(len(rows) * tile * height / width)
     drawn.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     ratios = [NAMES, *[tile] * count]
-    grid = drawn.subplots(len(rows), count + 1, squeeze=False, width_ratios=ratios)
+    grid = plots.blank(drawn.subplots(len(rows), count + 1, squeeze=False, width_ratios=ratios))
     for (title, images), line in zip(rows.items(), grid, strict=True):
         line[0].text(1, 0.5, title, ha="right", va="center", fontsize=8)
-        line[0].set_axis_off()
         for axes, image in zip(line[1:], to_rgb(images), strict=True):
-            _show(axes, image)
+            axes.imshow(image, interpolation="nearest")
     return drawn
-
-
-def _show(axes: Axes, image: np.ndarray) -> None:
-    axes.imshow(image, interpolation="nearest")
-    axes.set_axis_off()

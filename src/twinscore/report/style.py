@@ -6,15 +6,12 @@ paper's colour.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
-
-from twinscore.results.base import Interval
 
 WIDTH = 7.0  # inches
 
@@ -29,15 +26,15 @@ class Theme:
     grid: str
     twins: str
     nearest: str
-    closest_pairs: str
-    held_out: str
     ramp: tuple[float, float]
+    closest_pairs: str = "#009E73"
+    held_out: str = "#CC79A7"
 
     def ordered(self, count: int) -> list[tuple[float, ...]]:
         """Give `count` colours (RGBA) in an order that the eye follows."""
         low, high = self.ramp
-        steps = [low + (high - low) * i / max(count - 1, 1) for i in range(count)]
-        return [matplotlib.colormaps["viridis"](step) for step in steps]
+        steps = (low + (high - low) * i / max(count - 1, 1) for i in range(count))
+        return list(map(matplotlib.colormaps["viridis"], steps))
 
 
 THEMES = {
@@ -48,8 +45,6 @@ THEMES = {
         grid="#e4e7eb",
         twins="#0072B2",
         nearest="#D55E00",
-        closest_pairs="#009E73",
-        held_out="#CC79A7",
         ramp=(0.0, 0.85),
     ),
     "dark": Theme(
@@ -59,8 +54,6 @@ THEMES = {
         grid="#2c3239",
         twins="#56B4E9",
         nearest="#E69F00",
-        closest_pairs="#009E73",
-        held_out="#CC79A7",
         ramp=(0.3, 1.0),
     ),
 }
@@ -68,49 +61,29 @@ THEMES = {
 
 @contextmanager
 def applied(name: str) -> Iterator[Theme]:
-    """Apply a theme while figures are made or encoded.
-
-    Parameters
-    ----------
-    name
-        ``light`` or ``dark``.
-
-    Yields
-    ------
-    Theme
-        Its colours.
-    """
+    """Apply a theme, ``light`` or ``dark``, while figures are made or encoded."""
     theme = THEMES[name]
     settings = {
         "pdf.fonttype": 42,
         "svg.fonttype": "path",
         "svg.hashsalt": "twinscore",
         "font.family": "DejaVu Sans",
-        "font.size": 8.5,
+        **dict.fromkeys(("font.size", "axes.labelsize"), 8.5),
+        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 8),
+        **dict.fromkeys(("legend.fontsize", "legend.title_fontsize"), 8),
         "axes.titlesize": 9,
         "axes.titleweight": "bold",
-        "axes.labelsize": 8.5,
-        "xtick.labelsize": 8,
-        "ytick.labelsize": 8,
-        "legend.fontsize": 8,
-        "legend.title_fontsize": 8,
         "legend.frameon": False,
         "figure.facecolor": theme.paper,
         "axes.facecolor": "none",
-        "axes.edgecolor": theme.muted,
-        "axes.labelcolor": theme.ink,
+        **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), theme.muted),
+        **dict.fromkeys(("text.color", "axes.labelcolor"), theme.ink),
+        **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), theme.ink),
         "axes.linewidth": 0.7,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
+        **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+        **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
         "grid.color": theme.grid,
         "grid.linewidth": 0.6,
-        "text.color": theme.ink,
-        "xtick.color": theme.muted,
-        "ytick.color": theme.muted,
-        "xtick.labelcolor": theme.ink,
-        "ytick.labelcolor": theme.ink,
         "lines.linewidth": 1.5,
         "lines.markersize": 4.5,
     }
@@ -123,11 +96,6 @@ def applied(name: str) -> Iterator[Theme]:
 def new_figure(height: float) -> Figure:
     """Make an empty figure of the column's width and `height` inches that lays itself out."""
     return Figure(figsize=(WIDTH, height), layout="constrained")
-
-
-def curve(intervals: Sequence[Interval]) -> np.ndarray:
-    """Values, lower and upper ends of K intervals, (3, K)."""
-    return np.array([[each.value, each.low, each.high] for each in intervals]).reshape(-1, 3).T
 
 
 def settle(figure: Figure) -> Figure:

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from twinscore.report import eigenvectors, reading, style, transition_content
+from twinscore.report import eigenvectors, plots, style, transition_content
 from twinscore.report import harmonics as bases_report
-from twinscore.report.content import Viewer, figure
-from twinscore.report.pictures import sheet, strip
+from twinscore.report.content import Viewer, figure, viewer_strip
+from twinscore.report.pictures import gap, strip
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
 from twinscore.report.transition_content import bases, ends, sampled, share, size
@@ -28,7 +27,8 @@ STRIPS = 3
 COLUMNS = ("near A", "A", "B", "near B")
 MOST_SEEDS = 64
 MOST_PIXELS = 2**22
-DASHED, OF_B = (0, (4, 3)), (0, (3, 1.5))
+HELPS = {"linestyle": plots.DASHED, "linewidth": 1}
+OF_B = (0, (3, 1.5))
 
 content = transition_content.content
 
@@ -50,25 +50,19 @@ def _sizes(run: Run) -> str:
 )
 def denoising(run: Run, theme: Theme) -> Figure:
     """Draw output against input PSNR (dB) on training and on test images, a curve for each N."""
-    drawn = style.new_figure(3.1)
-    panels = drawn.subplots(1, 2, sharex=True, sharey=True)
+    drawn, panels = plots.new_row(3.1, sharex=True, sharey=True)
     colours = _colours(run, theme)
     for axes, part in zip(panels, ("train", "test"), strict=True):
         for level in run.result.levels:
-            colour = colours[level.n]
-            x = -20 * np.log10(level.psnr.sigma)
-            middle, low, high = (getattr(level.psnr, part + end) for end in ("", "_low", "_high"))
-            axes.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
-            axes.plot(x, middle, color=colour, marker="o", label=size(level.n))
+            psnr = [getattr(level.psnr, part + end) for end in ("", "_low", "_high")]
+            look = {"alpha": 0.25, "marker": "o", "label": size(level.n)}
+            plots.band(axes, -20 * np.log10(level.psnr.sigma), psnr, colours[level.n], **look)
         ends = np.array(axes.get_xlim())
-        axes.plot(ends, ends, color=theme.muted, linestyle=DASHED, linewidth=1, zorder=1)
-        axes.set_xlim(*ends)
-        axes.set_title({"train": "training images", "test": "test images"}[part])
-        axes.set_xlabel("input PSNR (dB)")
-    panels[0].set_ylabel("output PSNR (dB)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    handles.append(Line2D([], [], color=theme.muted, linestyle=DASHED, linewidth=1))
-    drawn.legend(handles, [*labels, "output = input"], loc="outside right center", title="N")
+        axes.plot(ends, ends, color=theme.muted, zorder=1, **HELPS)
+        title = {"train": "training images", "test": "test images"}[part]
+        axes.set(xlim=ends, title=title, xlabel=plots.INPUT)
+    panels[0].set_ylabel(plots.OUTPUT)
+    plots.legend(drawn, panels[0], [plots.entry(theme.muted, "output = input", **HELPS)], title="N")
     return drawn
 
 
@@ -103,14 +97,8 @@ def _viewer(run: Run) -> Viewer:
 
 def _strip(run: Run, level: Level, count: int) -> dict[str, Any]:
     tiles, between = _pictures(run, level, count)
-    return {
-        "title": f"N = {size(level.n)}",
-        "tone": level.verdict,
-        "width": tiles[0].shape[-1],
-        "height": tiles[0].shape[-2],
-        "sheet": sheet(tiles),
-        "between": [[f"↔ {share(value)}" for value in row] for row in between],
-    }
+    similarities = [[f"↔ {share(value)}" for value in row] for row in between]
+    return viewer_strip(f"N = {size(level.n)}", tiles, similarities, level.verdict)
 
 
 @figure(
@@ -133,20 +121,19 @@ def samples(run: Run, theme: Theme) -> Figure | None:
     drawn = style.new_figure(0.3 + len(levels) * (0.22 + tile * height / width))
     drawn.get_layout_engine().set(wspace=0.06)
     grid = drawn.subplots(len(levels), seeds, squeeze=False)
-    gap = max(1, width // 12)
-    centres = (width - 1) / 2 + (width + gap) * np.arange(4)
+    centres = (width - 1) / 2 + (width + gap(width)) * np.arange(4)
     for row, level in zip(grid, levels, strict=True):
         tiles, between = _pictures(run, level, seeds)
         for k, axes in enumerate(row):
-            axes.imshow(strip([tile[k] for tile in tiles], gap), interpolation="nearest")
+            axes.imshow(strip([tile[k] for tile in tiles]), interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             axes.grid(visible=False)
             for i, number in enumerate(between[k]):
-                _beside(axes, centres[i : i + 2].mean(), f"{number:.2f}", below=True)
+                plots.beside(axes, f"{number:.2f}", centres[i : i + 2].mean(), data=True)
             if level is levels[0]:
                 for centre, word in zip(centres, COLUMNS, strict=True):
-                    _beside(axes, centre, word, below=False)
+                    plots.beside(axes, word, centre, above=True, data=True)
         row[0].set_ylabel(f"N = {size(level.n)}", color=theme.ink, fontweight="bold")
     return drawn
 
@@ -175,19 +162,13 @@ def histograms(run: Run, theme: Theme) -> Figure | None:
         ("nearest_similarity_b", "sample of B to nearest in B", theme.nearest, OF_B),
     )
     values = {
-        (level.n, name): np.minimum(_array(run, level, name).ravel(), 1)
-        for level in levels
-        for name, *_ in kinds
+        (level.n, name): _array(run, level, name).ravel() for level in levels for name, *_ in kinds
     }
-    lowest = min(float(value.min()) for value in values.values())
+    lowest = min(1.0, *(float(value.min()) for value in values.values()))
     bins = np.linspace(min(np.floor(lowest * 20) / 20, 0.95), 1, 61)
     for axes, level in zip(panels, levels, strict=True):
         for name, label, colour, line in kinds:
-            value = values[level.n, name]
-            weights = np.full(value.size, 1 / value.size)
-            shared = {"bins": bins, "weights": weights, "color": colour}
-            axes.hist(value, histtype="stepfilled", alpha=0.18, **shared)
-            axes.hist(value, histtype="step", linestyle=line, linewidth=1.3, label=label, **shared)
+            plots.fractions(axes, values[level.n, name], bins, colour, linestyle=line, label=label)
         for name, label, colour, line in _baselines(theme):
             middle = float(np.median(_array(run, level, name)))
             axes.axvline(middle, color=colour, linestyle=line, label=f"{label} (median)")
@@ -197,25 +178,23 @@ def histograms(run: Run, theme: Theme) -> Figure | None:
         axes.yaxis.set_minor_locator(NullLocator())
     panels[-1].set_xlabel("cosine similarity, mean removed")
     drawn.supylabel("fraction of samples", fontsize=8.5)
-    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    plots.legend(drawn, panels[0], where="upper center", ncols=2)
     return drawn
 
 
 @figure(
     "From memorising to generalising",
-    "Left: medians of the similarities with their intervals against N; where the curve "
-    "between the twins lies above the other two, the networks agree more with each other "
-    "than with the images they were trained on. Right: the fraction of samples that count "
-    "as copies (nearest training image closer than a third of the distance to the second "
-    "nearest; undefined at N = 1), and the mean similarity among the samples of one twin, "
-    "which is high when they lack diversity. The gray band marks the critical N, where it "
-    "was reached.",
+    "Left: medians of the similarities with their intervals against N; where the curve between the "
+    "twins lies above the other two, the networks agree more with each other than with the images "
+    "they were trained on. Right: the fraction of samples that count as copies (nearest training "
+    "image closer than a third of the distance to the second nearest; undefined at N = 1), and the "
+    "mean similarity among the samples of one twin, which is high when they lack diversity. The "
+    "gray band marks the critical N, where it was reached.",
     lambda run: f"Median similarity, fraction memorised and diversity against N ({_sizes(run)}).",
 )
 def similarity(run: Run, theme: Theme) -> Figure:
     """Draw median similarities, the fraction memorised and the diversity against N."""
-    drawn = style.new_figure(3.3)
-    left, right = drawn.subplots(1, 2, width_ratios=(3, 2))
+    drawn, (left, right) = plots.new_row(3.3, width_ratios=(3, 2))
     levels = run.result.levels
     _intervals(left, levels, [x.twin_similarity for x in levels], theme.twins, "o", "between twins")
     for twin, marker in (("a", "^"), ("b", "v")):
@@ -225,16 +204,14 @@ def similarity(run: Run, theme: Theme) -> Figure:
     for name, label, colour, line in _baselines(theme):
         baseline = getattr(run.result, name).median
         left.axhline(baseline, color=colour, linestyle=line, label=label)
-    left.set_ylabel("median cosine similarity")
     for twin, marker in (("a", "^"), ("b", "v")):
-        side = twin.upper()
         for field, colour, label in (
-            ("memorised_fraction", theme.nearest, f"memorised, {side}"),
-            ("diversity", theme.ink, f"similarity within {side}"),
+            ("memorised_fraction", theme.nearest, f"memorised, {twin.upper()}"),
+            ("diversity", theme.ink, f"similarity within {twin.upper()}"),
         ):
-            known = [x for x in levels if getattr(getattr(x, field), twin) is not None]
-            values = [getattr(getattr(level, field), twin) for level in known]
-            _intervals(right, known, values, colour, marker, label)
+            values = [getattr(getattr(level, field), twin) for level in levels]
+            _intervals(right, levels, values, colour, marker, label)
+    left.set_ylabel("median cosine similarity")
     right.set_ylabel("fraction, or mean similarity")
     for axes in (left, right):
         _number_axis(axes, [level.n for level in levels])
@@ -285,46 +262,36 @@ def spectrum(run: Run, theme: Theme) -> Figure | None:
 )
 def training(run: Run, theme: Theme) -> Figure | None:
     """Draw each trial's loss and test PSNR (dB) against the training step."""
-    if not (histories := reading.histories(run)):
+    if not run.histories:
         return None
-    drawn = style.new_figure(2.7)
-    panels = drawn.subplots(1, 1 + len(SHOWN_SIGMAS))
+    drawn, panels = plots.new_row(2.7, 1 + len(SHOWN_SIGMAS))
     colours = _colours(run, theme)
     names = ("train_loss", *(f"test_psnr_{sigma:g}" for sigma in SHOWN_SIGMAS))
-    for history in histories:
-        look = {
-            "color": colours[history.n],
-            "linestyle": "-" if history.twin == "a" else OF_B,
-            "linewidth": 1.1,
-        }
+    for history in run.histories:
+        line = "-" if history.twin == "a" else OF_B
+        look = {"color": colours[history.n], "linestyle": line, "linewidth": 1.1}
+        step = history.columns.get("step", np.empty(0))
         for axes, name in zip(panels, names, strict=True):
-            step = history.columns.get("step", np.empty(0))
             value = history.columns.get(name, np.full(step.shape, np.nan))
             known = np.isfinite(value)
             axes.plot(step[known], value[known], **look)
-    panels[0].set_yscale("log")
-    panels[0].set_title("training loss")
-    panels[0].set_ylabel("loss")
+    panels[0].set(yscale="log", title="training loss", ylabel="loss")
     for axes, sigma in zip(panels[1:], SHOWN_SIGMAS, strict=True):
-        axes.set_title(f"test images, σ = {sigma:g}")
-        axes.set_ylabel("output PSNR (dB)")
+        axes.set(title=f"test images, σ = {sigma:g}", ylabel=plots.OUTPUT)
     for axes in panels:
         axes.set_xlabel("step")
         axes.locator_params(axis="x", nbins=4)
-    sizes = sorted({history.n for history in histories})
-    handles = [Line2D([], [], color=colours[n], label=f"N = {size(n)}") for n in sizes]
-    handles += [
-        Line2D([], [], color=theme.ink, linestyle=line, label=label)
-        for line, label in (("-", "A"), (OF_B, "B"))
-    ]
-    drawn.legend(handles=handles, loc="outside right center")
+    sizes = sorted({history.n for history in run.histories})
+    lines = [plots.entry(colours[n], f"N = {size(n)}") for n in sizes]
+    lines += [plots.entry(theme.ink, "A"), plots.entry(theme.ink, "B", linestyle=OF_B)]
+    drawn.legend(handles=lines, loc="outside right center")
     return drawn
 
 
 def _colours(run: Run, theme: Theme) -> dict[int, tuple[float, ...]]:
     """Of every N with a result or a history."""
     sizes = {level.n for level in run.result.levels} if run.result else set()
-    sizes |= {history.n for history in reading.histories(run)}
+    sizes |= {history.n for history in run.histories}
     return dict(zip(sorted(sizes), theme.ordered(len(sizes)), strict=True))
 
 
@@ -335,42 +302,22 @@ def _baselines(theme: Theme) -> tuple[tuple[str, str, str, object], ...]:
     )
 
 
-def _beside(axes: Axes, x: float, text: str, *, below: bool) -> None:
-    axes.annotate(
-        text,
-        (x, 0 if below else 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(0, -2 if below else 2),
-        textcoords="offset points",
-        ha="center",
-        va="top" if below else "bottom",
-        fontsize=7,
-    )
-
-
 def _intervals(
     axes: Axes,
     levels: Sequence[Level],
-    values: Sequence[Median | Interval],
+    values: Sequence[Median | Interval | None],
     colour: str,
     marker: str,
     label: str,
 ) -> None:
-    """Plot values against N with their intervals."""
-    n = np.array([level.n for level in levels])
+    """Plot values against N with their intervals, where there are any."""
+    known = [(level.n, value) for level, value in zip(levels, values, strict=True) if value]
+    n = np.array([size for size, _ in known])
     aside = {"^": -0.012, "v": 0.012}.get(marker, 0.0)
-    middle, low, high = np.array([(v.value, v.low, v.high) for v in values]).reshape(-1, 3).T
-    axes.errorbar(
-        n * (n.max() / n.min()) ** aside if n.size else n,
-        middle,
-        yerr=np.maximum([middle - low, high - middle], 0),
-        color=colour,
-        marker=marker,
-        linestyle="--" if marker == "v" else "-",
-        capsize=2,
-        linewidth=1.3,
-        label=label,
-    )
+    x = n * (n.max() / n.min()) ** aside if n.size else n
+    line = "--" if marker == "v" else "-"
+    look = {"marker": marker, "linestyle": line, "linewidth": 1.3, "label": label}
+    plots.error_bars(axes, x, [value for _, value in known], colour, **look)
 
 
 def _number_axis(axes: Axes, sizes: list[int]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from twinscore.report import reading
-from twinscore.report.content import Cell, Content, Part, Table
+from twinscore.report.content import Cell, Content, Part, images_text, interval_cell, percent, table
 from twinscore.report.reading import Run
 from twinscore.results.base import Interval
 from twinscore.results.transition import Data, Level, Median, Result
@@ -18,7 +18,17 @@ def content(run: Run) -> Content:
         title=f"twinscore: transition on {result.data.source}",
         verdict=result.verdict,
         facts=tuple(_facts(result)),
-        table=_table(result),
+        table=table(
+            "The result at each N, with intervals. Similarities are medians of the cosine "
+            "similarity, mean removed: between the twins' samples from the same noise, and from "
+            "each sample to the nearest training image of its own twin. The gap is the largest "
+            "difference between train and test PSNR over the noise levels.",
+            (
+                *("N", "verdict", "between twins", "to nearest in A", "to nearest in B"),
+                *("memorised A", "memorised B", "train − test gap"),
+            ),
+            map(_row, result.levels),
+        ),
         missing=tuple(_missing(run)),
         notes=tuple(_notes(run)),
         parts=_parts(run),
@@ -51,10 +61,6 @@ def share(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
-
-
 def _missing(run: Run) -> list[str]:
     """Sizes that were added since the result was written, and arrays that are gone."""
     known = {f"N = {level.n}" for level in run.result.levels} | set(run.result.missing)
@@ -74,18 +80,9 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         ("Critical N", _ranged(critical, size) if critical else result.critical_n_phrase),
         ("Closest pairs of A and B", f"{_ranged(result.closest_pairs, share)} {similar}"),
         (held_out, f"{_ranged(result.held_out_nearest, share)} {similar}"),
-        ("Images", _images(result.data)),
+        ("Images", images_text(result.data)),
     ]
     return lines + ([("Split", _split(result.data))] if result.data.split else [])
-
-
-def _images(data: Data) -> str:
-    channels, height, width = data.shape
-    return (
-        f"{data.source}; {data.images:,} images; {height} × {width} pixels, "
-        f"{channels} channel{'s' * (channels > 1)}; {data.dropped:,} near-duplicates left out "
-        f"(correlation above {data.threshold:g})"
-    )
 
 
 def _split(data: Data) -> str:
@@ -99,50 +96,22 @@ def _split(data: Data) -> str:
     return words.get(data.split, f"as the lists in {data.split} say")
 
 
-def _table(result: Result) -> Table:
-    return Table(
-        caption=(
-            "The result at each N, with intervals. Similarities are medians of the cosine "
-            "similarity, mean removed: between the twins' samples from the same noise, and from "
-            "each sample to the nearest training image of its own twin. The gap is the largest "
-            "difference between train and test PSNR over the noise levels."
-        ),
-        columns=(
-            "N",
-            "verdict",
-            "between twins",
-            "to nearest in A",
-            "to nearest in B",
-            "memorised A",
-            "memorised B",
-            "train − test gap",
-        ),
-        rows=tuple(_row(level) for level in result.levels),
-    )
-
-
-def _row(level: Level) -> tuple[Cell, ...]:
+def _row(level: Level) -> tuple[Cell | str, ...]:
     nearest, memorised = level.nearest_similarity, level.memorised_fraction
     difference = np.subtract(level.psnr.train, level.psnr.test)
     k = int(np.argmax(difference))
     gap = f"{difference[k]:.2f} dB".replace("-", "−")
     return (
-        Cell(size(level.n)),
+        size(level.n),
         Cell(level.verdict, tone=level.verdict),
-        *(_cell(median, share) for median in (level.twin_similarity, nearest.a, nearest.b)),
-        *(_cell(fraction, _percent) for fraction in (memorised.a, memorised.b)),
+        *(interval_cell(median, share) for median in (level.twin_similarity, nearest.a, nearest.b)),
+        *(interval_cell(fraction, percent) for fraction in (memorised.a, memorised.b)),
         Cell(gap, f"at σ = {level.psnr.sigma[k]:g}"),
     )
 
 
-def _cell(number: Median | Interval | None, form: Callable[[float], str]) -> Cell:
-    if number is None:
-        return Cell("–")
-    return Cell(form(number.value), f"{form(number.low)} to {form(number.high)}")
-
-
 def _ranged(number: Median | Interval, form: Callable[[float], str]) -> str:
-    cell = _cell(number, form)
+    cell = interval_cell(number, form)
     return f"{cell.text} ({cell.detail})"
 
 

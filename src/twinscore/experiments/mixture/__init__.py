@@ -1,4 +1,4 @@
-"""Early stopping, capacity and modes shift of score models ([GP]; STUDIES section 6), exactly."""
+"""Early stopping, capacity and modes shift, exactly: docs/formulas.md#generalisation-bound."""
 
 from twinscore.experiments.mixture import cost, replicates
 from twinscore.experiments.mixture.spec import Spec
