@@ -143,20 +143,10 @@ def trials(spec: Spec, report: Report) -> list[Trial]:
         mean = tuple(here.images.take(members).mean())
         for replicate in range(spec.replicates):
             halves = _halves(spec, pair, replicate)
-            for twin in "ab":
-                trial = Trial.of(
-                    spec,
-                    here.images,
-                    spec.data,
-                    indices=halves[twin],
-                    test=halves["test"],
-                    mean=mean,
-                    twin=twin,
-                    replicate=replicate,
-                    part=f"replicate {replicate}",
-                    arm=arm,
-                )
-                found.append(trial)
+            role = {"replicate": replicate, "arm": arm, "mean": mean, "test": halves["test"]}
+            found += [
+                Trial.of(spec, spec.data, indices=halves[twin], twin=twin, **role) for twin in "ab"
+            ]
     return sorted(found, key=lambda trial: trial.replicate)
 
 

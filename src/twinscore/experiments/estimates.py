@@ -142,8 +142,6 @@ def of_trainings(
     needs: Callable[[Any], Needs], spec: Any, left: int, how: Execution, *, cells: Cells = alone
 ) -> Estimate:
     """Estimate ``left`` trials from a few real steps of training; takes some seconds itself."""
-    if not left:
-        return NOTHING
     work = memory = disk = 0.0
     at_once, parts = min(how.workers, left), cells(spec)
     for cell in parts:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,10 +19,10 @@ from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
 from twinscore.errors import InputError, one_line
 from twinscore.execution import Report
-from twinscore.experiments import budget
+from twinscore.experiments import budget, trials
 from twinscore.experiments.drawing import model_digest
 from twinscore.experiments.eigenbasis import DENSE, Basis, measure, noise
-from twinscore.experiments.estimates import NOTHING, Estimate, by_the_clock, core_seconds, counted
+from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds, counted
 from twinscore.experiments.folders import remembered
 from twinscore.experiments.study import Arrays, Study, Summary
 from twinscore.experiments.trials import Factory, open_images, open_model
@@ -99,14 +99,11 @@ class Spec(Frozen):
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(trials.Task):
     """One model, counted from 0, at one noise level."""
 
     model: int
     sigma: float
-    folder: Path = Path()
-    device: str = "cpu"
-    custom: Factory | None = None
 
     @property
     def name(self) -> str:
@@ -117,15 +114,6 @@ class Task:
     def part(self) -> str:
         """The noise level."""
         return f"σ = {self.sigma:g}"
-
-    @property
-    def begun(self) -> bool:
-        """Whether its basis is there."""
-        return any(self.folder.glob(f"trials/{self.name}-*.safetensors"))
-
-    def placed(self, folder: Path, device: str, custom: Factory | None) -> Self:
-        """The same in a run's folder, on a device, with the user's own network if any."""
-        return replace(self, folder=folder, device=device, custom=custom)
 
 
 def check(spec: Spec, device: str, network: Factory | None) -> dict[str, Any]:
@@ -345,8 +333,6 @@ def refuse(spec: Spec, device: str, workers: int) -> None:
 
 def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     """From the time of a product with the Jacobian, and how many a basis takes."""
-    if not left:
-        return NOTHING
     x, (cost, krylov) = _image(spec, how.device), _memory(spec)
     d = x.numel()
     around = linearise(open_model(spec.model, None).on(x.device), x, spec.sigma)

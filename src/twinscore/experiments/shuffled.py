@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from twinscore import images as image_sets
 from twinscore.analysis.levels import image_errors
 from twinscore.denoisers import Checkpoint, Denoiser, NetworkSpec, check
 from twinscore.denoisers.closed_form import Gaussian
@@ -26,7 +25,7 @@ from twinscore.experiments import budget
 from twinscore.experiments.estimates import Needs
 from twinscore.experiments.intervals import columns, numbers, of_replicates, psnr
 from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials
-from twinscore.experiments.trials import Trial, open_images
+from twinscore.experiments.trials import Trial, held_out, open_images
 from twinscore.images import ImageSet
 from twinscore.images.sources import parse
 from twinscore.images.synthetic import PixelShuffle, pixel_shuffle
@@ -72,46 +71,21 @@ def check_split(spec: Spec, *_: Any) -> Mapping[str, Any]:
     """Refuse data that are shuffled already or do not suffice."""
     if parse(spec.data)[2].shuffle is not None:
         raise InputError(f"data: {spec.data} is shuffled already; give it without shuffle=")
-    _split(spec, 0)
+    held_out(spec, derive_seed(spec.seed, "split", 0))
     return {}
 
 
 def trials(spec: Spec, report: Report) -> list[Trial]:
     """Both arms of every replicate."""
-    images = open_images(spec.data)
-    mean = tuple(images.mean())
+    mean = tuple(open_images(spec.data).mean())
     sources = {"plain": spec.data, "shuffled": f"{spec.data},shuffle={spec.shuffle}"}
-    found = []
-    for arm, source in sources.items():
-        for replicate in range(spec.replicates):
-            training, test = _split(spec, replicate)
-            trial = Trial.of(
-                spec,
-                open_images(source),
-                source,
-                indices=training,
-                test=test,
-                mean=mean,
-                twin="a",
-                replicate=replicate,
-                part=f"replicate {replicate}",
-                arm=arm,
-            )
-            found.append(trial)
-    return found
-
-
-def _split(spec: Spec, replicate: int) -> tuple[NDArray, NDArray]:
-    """Training and test indices."""
-    images, seed = open_images(spec.data), derive_seed(spec.seed, "split", replicate)
-    training, test = image_sets.held_out(images, spec.test, seed=seed, by=spec.split)
-    n = spec.n or len(training)
-    if n > len(training):
-        raise InputError(
-            f"n: {n} training and {spec.test} test images are more than the {len(images)} of "
-            f"{spec.data} give; the largest n is {len(training)}"
-        )
-    return training[:n], test
+    seeds = [derive_seed(spec.seed, "split", replicate) for replicate in range(spec.replicates)]
+    splits = [held_out(spec, seed) for seed in seeds]
+    return [
+        Trial.of(spec, source, indices=of, test=test, mean=mean, replicate=replicate, arm=arm)
+        for arm, source in sources.items()
+        for replicate, (of, test) in enumerate(splits)
+    ]
 
 
 def _order(spec: Spec, shape: tuple[int, int, int], arm: str) -> PixelShuffle:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
 from twinscore.experiments.estimates import (
+    NOTHING,
     Cells,
     Estimate,
     Needs,
@@ -36,6 +37,7 @@ from twinscore.experiments.estimates import (
 from twinscore.experiments.folders import Done, remembered, run_folder
 from twinscore.experiments.trials import (
     Factory,
+    Task,
     Trial,
     factory_name,
     forget_images,
@@ -46,25 +48,6 @@ from twinscore.images import ImageSet
 from twinscore.results.base import Result
 
 Arrays = dict[str, NDArray]
-
-
-class Task(Protocol):
-    """A piece of work that runs by itself, in this process or in a worker."""
-
-    @property
-    def name(self) -> str:
-        """Names it in progress and log."""
-
-    @property
-    def part(self) -> str:
-        """The part of the result that waits for it, in words."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether an earlier run left something of it."""
-
-    def placed(self, folder: Path, device: str, custom: Factory | None) -> Self:
-        """The same in the run's folder, on a device, with the user's own network if there is."""
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -105,7 +88,7 @@ class Study(Generic[S, T, R]):
         ``summarise(spec, done)``: the summary of pairs of a task and what it gave, those of whole
         parts, in the order of the tasks; None where they are too few.
     estimate : callable
-        ``estimate(spec, left, how)``: what ``left`` tasks take.
+        ``estimate(spec, left, how)``: what ``left`` tasks take, one or more.
     refuse : callable
         ``refuse(spec, device, workers)``: raises InputError for what does not fit the memory.
     reads : tuple of str
@@ -165,14 +148,8 @@ class Study(Generic[S, T, R]):
         workers : int, optional
             Tasks side by side, sharing the cores; default one per core on a CPU, else one.
         network : callable, optional
-            The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``, for
-            which its dotted name goes into the hash. Tasks then run in this process, and their time
-            and memory are not estimated.
-
-        Returns
-        -------
-        Done
-            The folder and the result, also written there as ``result.json``.
+            The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``; its
+            dotted name goes into the hash. Tasks then run in this process, without an estimate.
 
         Raises
         ------
@@ -216,7 +193,8 @@ class Study(Generic[S, T, R]):
         content = self._content(spec, device, workers, None)
         folder = out or runs.default_folder(content)
         how = environment.settings(folder, device=device, workers=workers, trials=self.count(spec))
-        return self.estimate(spec, self._left(spec, folder), how)
+        left = self._left(spec, folder)
+        return self.estimate(spec, left, how) if left else NOTHING
 
     def _content(
         self, spec: S, device: str, workers: int | None, network: Factory | None
@@ -295,20 +273,10 @@ def of_trials(
 ) -> Study:
     """A study whose tasks are to train a network and then to measure it.
 
-    Parameters
-    ----------
-    trials : callable
-        The study's tasks.
-    measure : callable
-        ``measure(spec, trial, model, report)``: arrays, which are kept beside the weights.
-    key : callable
-        ``key(spec, trial)``: JSON values that the measures depend on, apart from the weights.
-    needs : callable
-        ``needs(cell)``: what the trials need of time, memory and disk.
-    cells : callable
-        ``cells(spec)``: the specs of which equally many networks are trained, mostly one.
-    **declared
-        The other attributes of :class:`Study`.
+    ``measure`` gives arrays, which are kept beside the weights; ``key`` JSON values that they
+    depend on, apart from the weights; ``needs`` what trials need of time, memory and disk;
+    ``cells`` the specs of which equally many networks are trained, mostly one. What else is
+    declared are attributes of :class:`Study`.
     """
     return Study(
         tasks=trials,
@@ -333,6 +301,11 @@ def _train_and_measure(
         return measure(spec, trial, model, report)
 
     return remembered(trial.path, "measures", key(spec, trial), compute)
+
+
+def stacked(each: Sequence[Arrays], names: Iterable[str] = (), axis: int = 0) -> Arrays:
+    """Arrays of these names, or of all, along a new axis."""
+    return {name: np.stack([of[name] for of in each], axis) for name in names or each[0]}
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

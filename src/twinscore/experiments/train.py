@@ -7,12 +7,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from twinscore import environment, runs
-from twinscore import images as image_sets
 from twinscore.denoisers import NetworkSpec
-from twinscore.errors import InputError
 from twinscore.execution import torch_threads
-from twinscore.experiments.estimates import Estimate, Needs, of_trainings, refuse_trainings
-from twinscore.experiments.trials import Trial, forget_images, open_images
+from twinscore.experiments.estimates import NOTHING, Estimate, Needs, of_trainings, refuse_trainings
+from twinscore.experiments.trials import Trial, forget_images, held_out, open_images
 from twinscore.experiments.trials import train as train_trial
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
@@ -104,7 +102,7 @@ def cost(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Estima
     folder = out or runs.default_folder(content)
     how = environment.settings(folder, device=device, workers=1, trials=1)
     left = not trial.placed(folder, how.device, None).trained
-    return of_trainings(_needs, spec, int(left), how)
+    return of_trainings(_needs, spec, 1, how) if left else NOTHING
 
 
 def _needs(spec: Spec) -> Needs:
@@ -115,25 +113,9 @@ def _trial(spec: Spec, device: str) -> tuple[dict[str, Any], Trial]:
     """What ``spec.json`` will hold, once nothing speaks against the training, and the training."""
     environment.check(device)
     forget_images()
-    images = open_images(spec.data)
-    training, test = image_sets.held_out(images, spec.test, seed=spec.seed, by=spec.split)
-    n = len(training) if spec.n is None else spec.n
-    if n > len(training):
-        raise InputError(
-            f"n: {n} training and {spec.test} test images are more than the {len(images)} of "
-            f"{spec.data} give; the largest n is {len(training)}"
-        )
+    training, test = held_out(spec, spec.seed)
     refuse_trainings(_needs, spec, device, 1)
-    content = {"study": "train"} | spec.model_dump(mode="json") | {"data_digest": images.digest}
-    trial = Trial.of(
-        spec,
-        images,
-        spec.data,
-        indices=training[:n],
-        test=test,
-        mean=tuple(images.mean()),
-        twin="a",
-        replicate=0,
-        alone=True,
-    )
-    return content, trial
+    mean = tuple(open_images(spec.data).mean())
+    trial = Trial.of(spec, spec.data, indices=training, test=test, mean=mean, alone=True)
+    content = {"study": "train"} | spec.model_dump(mode="json")
+    return content | {"data_digest": trial.data_digest}, trial

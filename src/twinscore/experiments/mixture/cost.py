@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from twinscore.environment import Execution
 from twinscore.errors import InputError
 from twinscore.experiments import budget
-from twinscore.experiments.estimates import NOTHING, Estimate, by_the_clock, counted
+from twinscore.experiments.estimates import Estimate, by_the_clock, counted
 from twinscore.experiments.mixture import sweep
 from twinscore.experiments.mixture.replicates import Condition, conditions, count
 from twinscore.experiments.mixture.spec import Spec, forward, likelihood_rule, resolving_grid
@@ -110,8 +110,6 @@ def refuse(spec: Spec, device: str, workers: int) -> None:
 
 def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     """Estimate ``left`` tasks from a few densities; takes some seconds itself."""
-    if not left:
-        return NOTHING
     needs = {condition: size(spec, condition) for condition in conditions(spec)}
     share, at_once = left / count(spec), min(how.workers, left)
     with threadpool_limits(how.threads):
