@@ -2,29 +2,22 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from twinscore import images
 from twinscore.errors import InputError
 from twinscore.images import packed
 from twinscore.progress import Reporter
+from twinscore.results.base import Frozen
 
-__all__ = ["Result", "Spec", "run"]
 
-
-class Spec(BaseModel):
+class Spec(Frozen):
     """Images to pack."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = ""
     """Source of the images, its options included: faces/,size=80,gray."""
 
 
-class Result(BaseModel):
+class Result(Frozen):
     """What the packed file holds."""
-
-    model_config = ConfigDict(frozen=True)
 
     path: Path
     number: int
@@ -72,7 +65,7 @@ def run(spec: Spec, out: Path | None = None) -> Result:
     if not spec.data:
         raise InputError("--data: not given; give a source of images, like faces/,size=80,gray")
     if out is None or out.suffix != ".safetensors":
-        raise InputError(f"--out: {out} is no packed file; give one that ends in .safetensors")
+        raise InputError(f"--out: {out} is not a packed file; give one that ends in .safetensors")
     if out.exists():
         raise InputError(f"--out: {out} exists; give a new name")
     with Reporter() as report:

@@ -1,7 +1,7 @@
 """Restore a picture from linear measurements with the prior inside a denoiser."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from twinscore import runs
-from twinscore.denoisers import Checkpoint, denoise, psnr
+from twinscore.denoisers import Checkpoint, Denoiser, denoise, psnr
 from twinscore.environment import Execution
 from twinscore.errors import InputError
 from twinscore.execution import Report
@@ -121,23 +121,49 @@ def compute(spec: Spec, task: Whole, report: Report) -> Arrays:
     checkpoint, original = _opened(spec, task.custom)
     operator = _operator(spec, tuple(original.shape))
     x = original[None].to(single_device(task.device).device)
-    restored = _restore(spec, checkpoint, operator, x, report)
+    mean = torch.tensor(checkpoint.mean, device=x.device).view(-1, 1, 1)
+    measurement = operator.measure(x)
+    if spec.noise:
+        generator = torch.Generator().manual_seed(runs.derive_seed(spec.seed, "measurement"))
+        z = torch.randn(measurement.shape, generator=generator).to(measurement)
+        measurement = measurement + spec.noise * z
+    start, solves = completed(operator, measurement, mean), Solves([])
+    sampler = _sampler(spec, checkpoint.on(x.device), operator, measurement, solves, report)
+    seeds = [runs.derive_seed(spec.seed, "image", i) for i in range(spec.samples)]
+    z = noise(seeds, operator.shape).to(x.device)
+    samples = sampler(z, seeds=seeds, mean=start, sigma_max=spec.sigma_max)
+    good = samples[(samples - mean).abs().flatten(1).amax(1) < RUNAWAY]
+    if len(good) < 2:
+        raise RuntimeError("fewer than two samples converged; try a larger --ridge or smaller --h0")
     return {
         "original": original.numpy(),
-        "measured": restored.measured.numpy(),
-        "samples": restored.samples.numpy(),
+        "measured": start[0].cpu().numpy(),
+        "samples": good.cpu().numpy(),
         "measurements": np.array(operator.size),
-        "inconsistency": np.array(restored.inconsistency),
-        "residual": np.array(restored.residual, dtype=float),  # NaN where there is none
+        "inconsistency": np.array(inconsistency(operator, good, measurement).max().item()),
+        "residual": np.array(np.median(solves.residuals) if solves.residuals else np.nan),
     }
 
 
-@dataclass(frozen=True)
-class _Restored:
-    measured: Tensor
-    samples: Tensor
-    inconsistency: float
-    residual: float | None
+def _sampler(
+    spec: Spec,
+    denoiser: Denoiser,
+    operator: Operator,
+    measurement: Tensor,
+    solves: Solves,
+    report: Report,
+) -> Callable[..., Tensor]:
+    """What draws samples that agree with the measurement."""
+    if spec.rule == "projected":
+        given = projected(denoiser, operator, measurement)
+        return partial(reverse_diffusion, given, h0=spec.h0, beta=spec.beta)
+    own = {"noise_level": spec.noise, "ridge": spec.ridge, "iterations": spec.iterations}
+    given = conditioned(denoiser, operator, measurement, solves=solves, **own)
+
+    def progress(step: int, *_: object) -> None:
+        report("levels", {"step": step + 1, "steps": spec.steps})
+
+    return partial(probability_flow, given, steps=spec.steps, callback=progress)
 
 
 def _operator(spec: Spec, shape: tuple[int, int, int]) -> Operator:
@@ -172,49 +198,6 @@ def _all_but_a_square(shape: tuple[int, int, int], missing: float) -> Tensor:
     top, left = (height - tall) // 2, (width - wide) // 2
     mask[:, top : top + tall, left : left + wide] = False
     return mask
-
-
-def _restore(
-    spec: Spec, checkpoint: Checkpoint, operator: Operator, original: Tensor, report: Any
-) -> _Restored:
-    denoiser = checkpoint.on(original.device)
-    mean = torch.tensor(checkpoint.mean, device=original.device).view(-1, 1, 1)
-    measurement = operator.measure(original)
-    if spec.noise:
-        generator = torch.Generator().manual_seed(runs.derive_seed(spec.seed, "measurement"))
-        z = torch.randn(measurement.shape, generator=generator).to(measurement)
-        measurement = measurement + spec.noise * z
-    seeds = [runs.derive_seed(spec.seed, "image", i) for i in range(spec.samples)]
-    z = noise(seeds, operator.shape).to(original.device)
-    start, solves = completed(operator, measurement, mean), Solves([])
-    if spec.rule == "projected":
-        given = projected(denoiser, operator, measurement)
-        sampler = partial(reverse_diffusion, h0=spec.h0, beta=spec.beta)
-    else:
-        given = conditioned(
-            denoiser,
-            operator,
-            measurement,
-            noise_level=spec.noise,
-            ridge=spec.ridge,
-            iterations=spec.iterations,
-            solves=solves,
-        )
-        sampler = partial(
-            probability_flow,
-            steps=spec.steps,
-            callback=lambda step, *_: report("levels", {"step": step + 1, "steps": spec.steps}),
-        )
-    samples = sampler(given, z, seeds=seeds, mean=start, sigma_max=spec.sigma_max)
-    good = samples[(samples - mean).abs().flatten(1).amax(1) < RUNAWAY]
-    if len(good) < 2:
-        raise RuntimeError("fewer than two samples converged; try a larger --ridge or smaller --h0")
-    return _Restored(
-        start[0].cpu(),
-        good.cpu(),
-        inconsistency(operator, good, measurement).max().item(),
-        float(np.median(solves.residuals)) if solves.residuals else None,
-    )
 
 
 def summarise(spec: Spec, arrays: Arrays) -> Summary[Result]:

@@ -2,40 +2,32 @@
 
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load
 from twinscore.errors import InputError
-from twinscore.experiments.drawing import (
-    SamplingSpec,
-    batch_for,
-    draw_batch,
-    model_digest,
-    sized,
-)
+from twinscore.experiments.drawing import SamplingSpec, batch_for, draw_batch, model_digest, sized
 from twinscore.progress import Reporter
+from twinscore.results.base import Frozen
 from twinscore.training import single_device
-
-__all__ = ["Result", "Spec", "run"]
 
 MARGIN = 1
 FILM_SEEDS = 8
 
 
-class Spec(BaseModel):
+class Spec(Frozen):
     """Samples of one model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = ""
     """A trial folder, its weights file, or another model (docs/models.md)."""
@@ -62,10 +54,8 @@ class Spec(BaseModel):
         return self
 
 
-class Result(BaseModel):
+class Result(Frozen):
     """Where the samples went, and how many did not converge."""
-
-    model_config = ConfigDict(frozen=True)
 
     path: Path
     unfinished: int
@@ -99,11 +89,11 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
             "--model: not given; give a trial folder or another model (docs/models.md)"
         )
     if out is None or out.suffix not in {".png", ".npz"}:
-        raise InputError(f"--out: {out} is no file for samples; give one that ends in .png or .npz")
+        raise InputError(f"--out: {out} is not a file for samples; give .png or .npz")
     if out.exists():
         raise InputError(f"--out: {out} exists; give a new name")
     if spec.film and out.suffix != ".png":
-        raise InputError(f"--film: {out} is no picture; give an --out that ends in .png")
+        raise InputError(f"--film: {out} is not a picture; give an --out that ends in .png")
     checkpoint = sized(load(spec.model), spec.size)
     if spec.mean is not None:
         checkpoint = replace(checkpoint, mean=(spec.mean,))
@@ -113,8 +103,8 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     count = min(spec.count, FILM_SEEDS) if spec.film else spec.count
     seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(count)])
     if spec.film:
-        picture, unfinished = _film(spec, checkpoint, seeds, device)
-        runs.write_atomic(out, lambda path: Image.fromarray(picture).save(path))
+        film, unfinished = _film(spec, checkpoint, seeds, device)
+        _write_picture(out, film)
         return Result(path=out, unfinished=unfinished)
     unfinished = 0
     parts = out.with_name(f".{out.name}.parts")
@@ -124,14 +114,16 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
         for done, lost in _batches(spec, checkpoint, seeds, parts, device):
             report("samples", {"step": done, "steps": count})
             unfinished += lost
-        write = _write_arrays if out.suffix == ".npz" else _write_grid
-        runs.write_atomic(out, lambda path: write(path, parts, seeds, checkpoint.shape))
+        if out.suffix == ".npz":
+            runs.write_atomic(out, lambda path: _write_arrays(path, parts, seeds, checkpoint.shape))
+        else:
+            grid = _tiled(chain.from_iterable(_stored(parts)), count, checkpoint.shape)
+            _write_picture(out, grid)
     shutil.rmtree(parts)
     return Result(path=out, unfinished=unfinished)
 
 
 def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:
-    sampling = spec.sampling.resolved.model_dump(exclude={"quality"})
     return {
         "study": "sample",
         "model_digest": model_digest(checkpoint),
@@ -140,7 +132,7 @@ def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:
         "count": spec.count,
         "seed": spec.seed,
         "batch": spec.batch,
-        "sampling": sampling,
+        "sampling": spec.sampling.resolved.model_dump(exclude={"quality"}),
     }
 
 
@@ -176,32 +168,28 @@ def _write_arrays(path: Path, parts: Path, seeds: np.ndarray, shape: tuple[int, 
             np.lib.format.write_array(file, seeds)
 
 
-def _write_grid(path: Path, parts: Path, seeds: np.ndarray, shape: tuple[int, int, int]) -> None:
-    """Tile all samples into one uint8 picture, as square as can be, white between."""
-    columns = int(np.ceil(np.sqrt(len(seeds))))
-    grid = _Grid(-(-len(seeds) // columns), columns, shape)
-    cell = 0
-    for samples in _stored(parts):
-        for image in samples:
-            grid.place(*divmod(cell, columns), image)
-            cell += 1
-    Image.fromarray(grid.picture.squeeze()).save(path)
+def _write_picture(out: Path, picture: np.ndarray) -> None:
+    runs.write_atomic(out, lambda path: Image.fromarray(picture).save(path))
 
 
-class _Grid:
-    """Images in rows and columns, white between."""
+def _tiled(
+    images: Iterable[np.ndarray], count: int, shape: tuple[int, int, int], columns: int = 0
+) -> np.ndarray:
+    """Images (C, H, W), clipped to [0, 1], row by row in a uint8 picture, white between.
 
-    def __init__(self, rows: int, columns: int, shape: tuple[int, int, int]) -> None:
-        channels, height, width = shape
-        self._cell = height + MARGIN, width + MARGIN
-        size = rows * self._cell[0] + MARGIN, columns * self._cell[1] + MARGIN
-        self.picture = np.full((*size, channels), 255, dtype=np.uint8)
-
-    def place(self, row: int, column: int, image: np.ndarray) -> None:
-        """Draw a (C, H, W) image, clipped to [0, 1]."""
-        top, left = MARGIN + row * self._cell[0], MARGIN + column * self._cell[1]
+    By default it is as square as can be.
+    """
+    columns = columns or int(np.ceil(np.sqrt(count)))
+    channels, height, width = shape
+    tall, wide = height + MARGIN, width + MARGIN
+    size = -(-count // columns) * tall + MARGIN, columns * wide + MARGIN
+    picture = np.full((*size, channels), 255, dtype=np.uint8)
+    for cell, image in enumerate(images):
+        row, column = divmod(cell, columns)
+        top, left = MARGIN + row * tall, MARGIN + column * wide
         tile = np.rint(255 * image.transpose(1, 2, 0).clip(0, 1)).astype(np.uint8)
-        self.picture[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+        picture[top : top + height, left : left + width] = tile
+    return picture.squeeze()
 
 
 def _film(
@@ -218,8 +206,6 @@ def _film(
         callback=lambda step, sigma, y: seen.append(y.to("cpu", torch.float32, copy=True)),
     )
     moments = np.linspace(0, len(seen) - 1, spec.film - 1).round().astype(int)
-    grid = _Grid(len(seeds), spec.film, checkpoint.shape)
-    for column, frame in enumerate([*(seen[k].numpy() for k in moments), samples]):
-        for row, image in enumerate(np.nan_to_num(frame)):
-            grid.place(row, column, image)
-    return grid.picture.squeeze(), unfinished
+    frames = np.stack([*(seen[k].numpy() for k in moments), samples], axis=1)
+    images = np.nan_to_num(frames).reshape(-1, *checkpoint.shape)
+    return _tiled(images, len(images), checkpoint.shape, spec.film), unfinished
