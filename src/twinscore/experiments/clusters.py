@@ -227,16 +227,9 @@ def summarise(spec: Spec, done: Sequence[Outcome]) -> Summary[Result] | None:
 def _side(
     here: Plan, arm: str, replicates: Sequence[Twins]
 ) -> tuple[Side, dict[str, NDArray], dict[str, NDArray]]:
-    """Everything measured on one pair of clusters, from R replicates.
+    """What R replicates give on one pair of clusters.
 
-    Returns
-    -------
-    side : Side
-        The numbers.
-    values : dict
-        For each field of :class:`Measured` the value of each replicate, (R,), to compare with.
-    arrays : dict
-        What the report draws.
+    The numbers; the values (R,) of each field of :class:`Measured`; what the report draws.
     """
     pair, clusters = here.pairs[arm], here.clusters
     where = _each(replicates, lambda _, o: shares(clusters, pair, o["samples"]))
@@ -262,9 +255,7 @@ def _side(
         measured=_measured(values, RANGES),
         gap_by_sigma=_curve(SIGMAS, gaps),
         dynamics=_dynamics(replicates),
-        unfinished_samples=sum(
-            found["unfinished"].item() for twin in replicates for _, found in twin
-        ),
+        unfinished_samples=int(_each(replicates, lambda _, o: o["unfinished"].item()).sum()),
     )
     drawn = _drawn(here, pair, replicates) | {"agreement": agreement, "shares": where}
     return side, values, drawn
@@ -321,8 +312,10 @@ def _drawn(here: Plan, pair: Pair, replicates: Sequence[Twins]) -> dict[str, NDA
     for trial, found in replicates[0]:
         samples, training = found["samples"], images[trial.indices]
         near = similarity.nearest(torch.from_numpy(samples), training)[1]
-        arrays[f"samples_{trial.twin}"] = samples
-        arrays[f"nearest_{trial.twin}"] = training[near].numpy()
+        arrays |= {
+            f"samples_{trial.twin}": samples,
+            f"nearest_{trial.twin}": training[near].numpy(),
+        }
     return arrays
 
 
@@ -340,19 +333,17 @@ def _curve(at: Sequence[float], table: NDArray) -> Curve:
 
 def _verdict(data: Data, difference: Measured) -> str:
     """Which side generalises worse, by the train - test gap in PSNR."""
-    gap, what = difference.gap, f"Networks trained on two clusters of {data.source}"
-    interval = (
-        f"far - near = {gap.value:.2f} dB, 95% interval {gap.low:.2f} to {gap.high:.2f}, "
-        f"{data.replicates} replicates"
-    )
+    gap, pairs = difference.gap, "from the farthest two than from the nearest two"
     if gap.low <= 0 <= gap.high:
-        return (
-            f"{what}: the train-test gap does not tell whether they generalise worse from the "
-            f"farthest two than from the nearest two ({interval})."
-        )
-    word = "worse" if gap.value > 0 else "better"
-    than = f"generalise {word} from the farthest two than from the nearest two"
-    return f"{what} {than}, by the train-test gap ({interval})."
+        said = f": the train-test gap does not tell whether they generalise worse {pairs}"
+    else:
+        word = "worse" if gap.value > 0 else "better"
+        said = f" generalise {word} {pairs}, by the train-test gap"
+    return (
+        f"Networks trained on two clusters of {data.source}{said} (far - near = "
+        f"{gap.value:.2f} dB, 95% interval {gap.low:.2f} to {gap.high:.2f}, {data.replicates} "
+        "replicates)."
+    )
 
 
 def needs(spec: Spec) -> Needs:

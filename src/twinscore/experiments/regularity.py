@@ -24,7 +24,7 @@ from twinscore.denoisers.shrinkage import Bandlets, Cosines, Thresholding, Wavel
 from twinscore.execution import Report
 from twinscore.experiments.estimates import Needs, core_seconds
 from twinscore.experiments.intervals import columns, numbers, of_replicates, psnr
-from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials
+from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, stacked
 from twinscore.experiments.synthetic import MOST_IMAGES, InputPsnrs, fresh_trials, sigmas
 from twinscore.experiments.trials import Trial, open_images
 from twinscore.results.base import Frozen, Interval
@@ -212,8 +212,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Resul
         replicates = [arrays for trial, arrays in done if trial.source == spec.source(*of)]
         if replicates:
             names = [f"mse/{method}" for method in METHODS]
-            stacked = {name: np.stack([arrays[name] for arrays in replicates]) for name in names}
-            measured[of] = replicates[0] | stacked
+            measured[of] = replicates[0] | stacked(replicates, names)
     classes = [_class(spec, *of, arrays) for of, arrays in measured.items()]
     found = contrasts(spec, measured)
     result = Result(

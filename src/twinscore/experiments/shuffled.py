@@ -23,8 +23,8 @@ from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments import budget
 from twinscore.experiments.estimates import Needs
-from twinscore.experiments.intervals import columns, numbers, of_replicates, psnr
-from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials
+from twinscore.experiments.intervals import cells, columns, of_replicates, psnr
+from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, stacked
 from twinscore.experiments.trials import Trial, held_out, open_images
 from twinscore.images import ImageSet
 from twinscore.images.sources import parse
@@ -140,12 +140,11 @@ def control(spec: Spec, training: NDArray, test: NDArray) -> float:
     """Largest gap of the Gaussian denoisers of plain and of shuffled images, dB, unsigned.
 
     Each has the mean and the covariance of the training images: nothing but rounding is lost.
-    Cost: two eigendecompositions of (d, d), d = C H W, and two passes over the training images for
-    each; memory: six matrices (d, d) of float64, and chunks.
+    Cost: an eigendecomposition of (d, d), d = C H W, and two passes over the training images each;
+    memory: six matrices (d, d) of float64, and chunks.
     """
-    images = open_images(spec.data)
+    images, risks = open_images(spec.data), []
     x = images[test].double()
-    risks = []
     for arm in ("plain", "shuffled"):
         order = _order(spec, images.shape, arm)
         denoiser = unshuffled(Gaussian.of(*moments(images, training, order)), order)
@@ -174,10 +173,8 @@ def moments(images: ImageSet, indices: NDArray, order: PixelShuffle) -> tuple[Te
 
 def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Result]:
     """PSNR with and without shuffling, and what it costs, from the replicates that are done."""
-    arms = {
-        arm: [arrays for trial, arrays in done if trial.arm == arm] for arm in ("plain", "shuffled")
-    }
-    errors = np.stack([[each["errors"] for each in of_arm] for of_arm in arms.values()], axis=-1)
+    arms = {arm: stacked([x for of, x in done if of.arm == arm]) for arm in ("plain", "shuffled")}
+    errors = stacked(list(arms.values()), ["errors"], axis=-1)["errors"]
     images, first = open_images(spec.data), done[0][0]
     levels = [_level(s, errors[:, k], spec.seed) for k, s in enumerate(SIGMAS)]
     result = Result(
@@ -192,7 +189,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Resul
     )
     x = images[first.test[:EXAMPLES]]
     arrays = {"errors": errors, "clean": x.numpy(), "noisy": _noisy(x).numpy()}
-    arrays |= {arm: of_arm[0]["estimates"] for arm, of_arm in arms.items()}
+    arrays |= {arm: of_arm["estimates"][0] for arm, of_arm in arms.items()}
     return Summary(result, arrays, {"levels.csv": _csv(levels)})
 
 
@@ -220,19 +217,17 @@ def _verdict(levels: Sequence[Level]) -> str:
         change = f"gains {-most:.2f} to {-least:.2f} dB"
     else:
         change = f"loses up to {most:.2f} dB and gains up to {-least:.2f} dB"
-    sentence = (
+    return (
         f"With shuffled pixels the network {change}, depending on the noise level; it is worse "
         f"(95 % intervals above 0) at {worse} of {len(levels)} noise levels"
+        + (f", and better at {better}." if better else ".")
     )
-    return f"{sentence}, and better at {better}." if better else f"{sentence}."
 
 
 def _csv(levels: Sequence[Level]) -> str:
-    rows = [
-        (level.sigma, *numbers(level.plain), *numbers(level.shuffled), *numbers(level.gap))
-        for level in levels
-    ]
-    return csv_text(["sigma", *columns(("plain", "shuffled", "gap"))], rows)
+    names = ("plain", "shuffled", "gap")
+    rows = ((level.sigma, *cells(level, names)) for level in levels)
+    return csv_text(["sigma", *columns(names)], rows)
 
 
 def needs(spec: Spec) -> Needs:

@@ -47,12 +47,11 @@ class Result:
 
     def table(self) -> str:
         """Train and test PSNR at each noise level."""
-        lines = ["sigma  train dB  test dB"]
-        lines += [
+        lines = (
             f"{s:5g}  {self.row[f'train_psnr_{s:g}']:8.2f}  {self.row[f'test_psnr_{s:g}']:7.2f}"
             for s in SIGMAS
-        ]
-        return "\n".join(lines)
+        )
+        return "\n".join(["sigma  train dB  test dB", *lines])
 
 
 def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:

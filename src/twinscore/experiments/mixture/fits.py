@@ -175,8 +175,51 @@ def exponents(spec: Spec, name: TargetName, found: dict) -> list[Exponent]:
     ]
     fitted = []
     for along, pairs in paths:
-        fitted += [_stopping(name, along, pairs, found), _least(name, along, pairs, found)]
+        both = [pair for pair in pairs if pair in found and (None, pair[1]) in found]
+        inside = [(n, m, found[n, m], found[None, m]) for n, m in both if found[n, m].inside]
+        taus = {(n, m): (best.tau * m, best.taus * m) for n, m, best, _ in inside}
+        above = {(n, m): (a.kl - b.kl, a.kls - b.kls) for n, m, a, b in inside}
+        above = {p: of for p, of in above.items() if number(*of).low > 0 and of[1].min() > 0}
+        fitted.append(_exponent(name, "tau_es", along, pairs, taus))
+        fitted.append(_exponent(name, "KL_min", along, pairs, above))
     return fitted
+
+
+def _exponent(
+    name: TargetName,
+    quantity: Literal["tau_es", "KL_min"],
+    along: Along,
+    pairs: Pairs,
+    values: Mapping[tuple[int, int], tuple[float, NDArray[np.float64]]],
+) -> Exponent:
+    """Of the settings that can be used, given their values, of all and without each replicate.
+
+    They are those whose minimum lies inside, where that of infinitely many samples is known too.
+    """
+    used = list(values)
+    grown = [m if along.varied is Varied.M else n for n, m in used]
+    measured = _power_law(grown, list(values.values()))
+    low, high = _predicted(along, used if measured else pairs)
+    above = quantity == "KL_min"
+    return Exponent(
+        target=name,
+        quantity=quantity,
+        along=along,
+        measured=measured,
+        predicted=(-low, -high) if above else (low, high),
+        kind="at most" if above else "equal",
+        settings=len(used),
+    )
+
+
+def _power_law(
+    x: Sequence[float], found: Sequence[tuple[float, NDArray[np.float64]]]
+) -> Interval | None:
+    """Exponent of positive values at x, each with those without each replicate; None of too few."""
+    if len(found) < LEAST_SETTINGS:
+        return None
+    values, without = zip(*found, strict=True)
+    return slope(x, np.log(values), np.log(np.stack(without, axis=1)))
 
 
 def _predicted(along: Along, used: Pairs) -> tuple[float, float]:
@@ -191,59 +234,6 @@ def _predicted(along: Along, used: Pairs) -> tuple[float, float]:
     few = [n < m**1.5 for n, m in used]
     later = 0.5 if along.varied is Varied.M else 0.0
     return (0.2 if any(few) else later), (0.2 if all(few) else later)
-
-
-def _grown(along: Along, used: Pairs) -> list[int]:
-    """What the fit is against: m along m, else n."""
-    return [m if along.varied is Varied.M else n for n, m in used]
-
-
-def _inside(pairs: Pairs, found: dict) -> Pairs:
-    """Settings whose minimum lies inside, where that of infinitely many samples is known too."""
-    known = [(n, m) for n, m in pairs if (n, m) in found and (None, m) in found]
-    return [pair for pair in known if found[pair].inside]
-
-
-def _stopping(name: TargetName, along: Along, pairs: Pairs, found: dict) -> Exponent:
-    used = _inside(pairs, found)
-    enough = len(used) >= LEAST_SETTINGS
-    measured = None
-    if enough:
-        logs = np.log([found[n, m].tau * m for n, m in used])
-        without = np.log(np.stack([found[n, m].taus * m for n, m in used], axis=1))
-        measured = slope(_grown(along, used), logs, without)
-    return Exponent(
-        target=name,
-        quantity="tau_es",
-        along=along,
-        measured=measured,
-        predicted=_predicted(along, used if enough else pairs),
-        kind="equal",
-        settings=len(used),
-    )
-
-
-def _least(name: TargetName, along: Along, pairs: Pairs, found: dict) -> Exponent:
-    used, values, without = [], [], []
-    for n, m in _inside(pairs, found):
-        above, others = (found[n, m].kl - found[None, m].kl), found[n, m].kls - found[None, m].kls
-        if number(above, others).low > 0 and others.min() > 0:
-            used.append((n, m))
-            values.append(np.log(above))
-            without.append(np.log(others))
-    enough, measured = len(used) >= LEAST_SETTINGS, None
-    if enough:
-        measured = slope(_grown(along, used), np.array(values), np.stack(without, axis=1))
-    low, high = _predicted(along, used if enough else pairs)
-    return Exponent(
-        target=name,
-        quantity="KL_min",
-        along=along,
-        measured=measured,
-        predicted=(-low, -high),
-        kind="at most",
-        settings=len(used),
-    )
 
 
 def slope(x: Sequence[float], logs: NDArray[np.float64], without: NDArray[np.float64]) -> Interval:
@@ -334,16 +324,12 @@ def shift_minimum(spec: Spec, part: Measured, row: int) -> Minimum | None:
 
 def _least_along_mu(along: str, mus: list[float], minima: list[Minimum | None]) -> Term:
     used = [(mu, best) for mu, best in zip(mus, minima, strict=True) if best and best.kls.min() > 0]
-    measured = None
-    if len(used) >= LEAST_SETTINGS:
-        logs = np.log([best.kl for _, best in used])
-        without = np.log(np.stack([best.kls for _, best in used], axis=1))
-        measured = slope([mu for mu, _ in used], logs, without)
+    fit = _power_law([mu for mu, _ in used], [(best.kl, best.kls) for _, best in used])
     return Term(
         target="shift",
         quantity="least KL",
         along=along,
-        measured=measured,
+        measured=fit,
         predicted=None,
         kind="at most",
         settings=len(used),
