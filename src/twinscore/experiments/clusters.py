@@ -98,10 +98,7 @@ class Plan:
 def plan(spec: Spec) -> Plan:
     """Cluster the images, once, and choose the nearest and the farthest two of the clusters.
 
-    Raises
-    ------
-    InputError
-        If fewer than three clusters are large enough; says which n fits.
+    InputError if fewer than three clusters are large enough; it says which n fits.
     """
     return _plan(spec, open_images(spec.data).digest)
 

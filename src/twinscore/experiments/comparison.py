@@ -27,15 +27,9 @@ def compare(
 ) -> tuple[Level, dict[str, NDArray], NDArray]:
     """Everything measured at one N, from R replicates of two twins.
 
-    Returns
-    -------
-    level : Level
-        The numbers.
-    arrays : dict
-        What the report draws: all samples of the first replicate with their nearest training
-        images, (S, C, H, W), and every similarity.
-    gaps : array
-        (R, S, 3), for :func:`critical_n`.
+    Returns the numbers; the arrays that the report draws (every similarity, and all samples of the
+    first replicate with their nearest training images, (S, C, H, W)); and gaps (R, S, 3), for
+    :func:`critical_n`.
     """
     n = len(splits[0].a)
     seeds = {what: derive_seed(seed, n, what) for what in ("twin", "a", "b", "pairs", "held out")}
@@ -167,7 +161,8 @@ def critical_n(
     """Where the twins become more alike than samples and training images, and a phrase for it.
 
     The gap at each N is the median twin similarity less the larger of the two median
-    nearest-training similarities; the critical N is where it turns positive, linear in log N.
+    nearest-training similarities; the critical N is where it turns positive, linear in log N. Its
+    bootstrap interval is cut at the sizes tried; it is None where the crossing is not inside.
 
     Parameters
     ----------
@@ -179,13 +174,6 @@ def critical_n(
     implausible : collection of int
         Sizes at which samples do not look like the data, so that agreement means little: there
         the gap counts as not positive.
-
-    Returns
-    -------
-    value : Interval or None
-        With a bootstrap interval, cut at the sizes tried; None where the crossing is not inside.
-    phrase : str
-        The same in words.
     """
     sizes = sorted(levels)
     point = np.array([[_gap(levels[n].reshape(1, -1, 3), axis=1)[0] for n in sizes]])

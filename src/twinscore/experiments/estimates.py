@@ -57,27 +57,12 @@ def counted(number: int, noun: str) -> str:
 class Needs:
     """What the trials of a study need, apart from what their spec says of network and training.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        (C, H, W) of the images.
-    held : int
-        Training images kept in memory.
-    jacobians : int
-        Jacobians, or other matrices of (d, d), that are formed whole and decomposed at a time.
-    matrix : str
-        What a refusal calls one of them.
-    before : tuple of Demand
-        What else must fit the memory.
-    passes : float
-        Images that a trained network denoises while it is measured; a product with its Jacobian
-        counts as three.
-    stored : float
-        Bytes that the measures of a trial take on disk.
-    seconds : callable
-        ``seconds(device)``: what else is computed for a trial, seconds of a core or the device.
-    field : str
-        What a refusal begins with.
+    ``shape`` is the (C, H, W) of the images; ``held`` training images kept in memory; ``jacobians``
+    how many of them, or of other matrices of (d, d), are formed whole and decomposed at a time, and
+    ``matrix`` what a refusal calls one, which begins with ``field``; ``before`` what else must fit
+    the memory; ``passes`` images that a trained network denoises while it is measured, a product
+    with its Jacobian counted as three; ``stored`` bytes of a trial's measures on disk;
+    ``seconds(device)`` what else is computed for a trial, seconds of a core or the device.
     """
 
     shape: tuple[int, int, int]

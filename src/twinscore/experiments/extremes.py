@@ -17,13 +17,9 @@ VECTORS = 32
 def add_harmonics(spec: Any, trials: Sequence[Trial], result: Result) -> Result:
     """Compare the smallest N that memorises with the largest that generalises, twin A of each.
 
-    The comparison goes to a folder within the run's, and is read if it is there.
-
-    Returns
-    -------
-    Result
-        With its section ``harmonics`` where both ends were reached, else as it is. Cost: see
-        :func:`twinscore.experiments.eigenbasis.measure`, at four noise levels for two networks.
+    The comparison goes to a folder within the run's, and is read if it is there. The result has it
+    as ``harmonics`` where both ends were reached. Cost: see
+    :func:`twinscore.experiments.eigenbasis.measure`, at four noise levels for two networks.
     """
     memorising = [level.n for level in result.levels if level.verdict == "memorises"]
     generalising = [level.n for level in result.levels if level.verdict == "generalises"]

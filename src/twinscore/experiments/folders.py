@@ -31,14 +31,8 @@ def run_folder(
 ) -> Iterator[tuple[Path, Reporter]]:
     """Hold a run's folder while it runs, and its reporter.
 
-    Parameters
-    ----------
-    content : mapping
-        What the run is: ``study``, its spec, and the digests of what it reads.
-    out : Path or None
-        Run folder; default ``runs/<study>-<hash>``.
-    extendable : sequence of str
-        Lists of the spec that may grow.
+    ``content`` is what the run is: ``study``, its spec, and the digests of what it reads; lists of
+    it that are ``extendable`` may have grown. The folder is by default ``runs/<study>-<hash>``.
 
     Raises
     ------

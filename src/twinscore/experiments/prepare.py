@@ -45,17 +45,10 @@ class Result(Frozen):
 
 
 def run(spec: Spec, out: Path | None = None) -> Result:
-    """Pack images.
+    """Pack images into a new ``.safetensors`` file.
 
     Pixels of 8 bits are kept as they are; others are rounded to multiples of 1/255, which changes
     the digests.
-
-    Parameters
-    ----------
-    spec : Spec
-        The source.
-    out : Path
-        A ``.safetensors`` file. An existing file is refused.
 
     Raises
     ------

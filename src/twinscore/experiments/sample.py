@@ -62,20 +62,11 @@ class Result(Frozen):
 
 
 def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
-    """Draw samples and write them.
+    """Draw samples and write them to a new file.
 
-    Batches are kept in a hidden folder beside ``out`` until all are there: memory holds one batch,
-    and the same command continues after an interruption.
-
-    Parameters
-    ----------
-    spec : Spec
-        Model, number, seed and sampler.
-    out : Path
-        A ``.png`` (a square grid, or a film strip, clipped to [0, 1]) or a ``.npz`` (``samples``,
-        (S, C, H, W) float32, not clipped, and ``seeds``). An existing file is refused.
-    device : str
-        lightning-fabric's accelerator: auto, cpu, cuda, mps.
+    Batches are kept in a hidden folder beside it until all are there: memory holds one batch, and
+    the same command continues after an interruption. A ``.png`` is a square grid, or a film strip,
+    clipped to [0, 1]; a ``.npz`` has ``samples``, (S, C, H, W) float32, not clipped, and ``seeds``.
 
     Raises
     ------

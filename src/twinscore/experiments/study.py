@@ -71,16 +71,13 @@ class Summary(Generic[R]):
 class Study(Generic[S, T, R]):
     """A study, declared. Every function is a module's own, so that workers can be given it.
 
+    It has the ``name`` of its modules, and is asked a ``spec``.
+
     Attributes
     ----------
-    name : str
-        Of its modules.
-    spec : type
-        What it is asked.
-    count : callable
-        ``count(spec)``: how many tasks there will be.
-    tasks : callable
-        ``tasks(spec, report)``: all of them, in the order in which they are begun.
+    count, tasks : callable
+        ``count(spec)``: how many tasks there will be. ``tasks(spec, report)``: all of them, in the
+        order in which they are begun.
     work : callable
         ``work(spec, task, report)``: what one task gives. It keeps what it gave, and reads it when
         the run continues.
@@ -91,17 +88,15 @@ class Study(Generic[S, T, R]):
         ``estimate(spec, left, how)``: what ``left`` tasks take, one or more.
     refuse : callable
         ``refuse(spec, device, workers)``: raises InputError for what does not fit the memory.
-    reads : tuple of str
-        Fields of the spec that name images; their content is part of the run's identity.
+    reads, extendable : tuple of str
+        Fields of the spec that name images, whose content is part of the run's identity; and lists
+        that may grow.
     check : callable
         ``check(spec, device, network)``: refuses what cannot be done before anything is written;
         gives what else belongs to the run's identity.
-    record : callable
-        ``record(spec, tasks, folder)``: writes what is known before the work begins.
-    finish : callable
-        ``finish(spec, tasks, result)``: adds to the result of a run with all its parts.
-    extendable : tuple of str
-        Lists of the spec that may grow.
+    record, finish : callable
+        ``record(spec, tasks, folder)`` writes what is known before the work begins;
+        ``finish(spec, tasks, result)`` adds to the result of a run with all its parts.
     machine : tuple of str
         Which of ``device`` and ``workers`` the command has as options; without ``device``, all
         is done by the processor; without ``workers``, tasks run in this process, one after another.
@@ -131,7 +126,7 @@ class Study(Generic[S, T, R]):
         workers: int | None = None,
         network: Factory | None = None,
     ) -> Done[R]:
-        """Do what is not done yet, and write the run folder.
+        """Do what is not done yet, and write the run folder, by default ``runs/<study>-<hash>``.
 
         Running again with the same ``out`` continues what is unfinished and reuses what is done;
         lists that are ``extendable`` may have grown. Each part of the result is written as soon as
@@ -139,10 +134,8 @@ class Study(Generic[S, T, R]):
 
         Parameters
         ----------
-        spec : BaseModel
-            The study's ``Spec``.
-        out : Path, optional
-            Run folder; default ``runs/<study>-<hash>``.
+        spec, out : BaseModel, Path
+            The study's ``Spec``, and the run folder.
         device : str
             lightning-fabric's accelerator: auto, cpu, cuda, mps.
         workers : int, optional
@@ -181,13 +174,7 @@ class Study(Generic[S, T, R]):
     def cost(
         self, spec: S, out: Path | None, *, device: str = "auto", workers: int | None = None
     ) -> Estimate:
-        """Time, memory and disk of what :meth:`run` would still do; writes nothing.
-
-        Raises
-        ------
-        InputError
-            As :meth:`run`.
-        """
+        """Time, memory and disk of what :meth:`run` would still do or refuse; writes nothing."""
         device = device if "device" in self.machine else "cpu"
         workers = workers if "workers" in self.machine else 1
         content = self._content(spec, device, workers, None)

@@ -57,14 +57,7 @@ class Result:
 def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     """Train, or continue, and write ``weights.safetensors`` and ``history.csv``.
 
-    Parameters
-    ----------
-    spec : Spec
-        What to train.
-    out : Path, optional
-        Trial folder; default ``runs/train-<hash>``.
-    device : str
-        lightning-fabric's accelerator: auto, cpu, cuda, mps.
+    The trial folder is by default ``runs/train-<hash>``.
 
     Raises
     ------
@@ -90,13 +83,7 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
 
 
 def cost(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Estimate:
-    """Time, memory and disk of what :func:`run` would still do; writes nothing.
-
-    Raises
-    ------
-    InputError
-        As :func:`run`.
-    """
+    """Time, memory and disk of what :func:`run` would still do or refuse; writes nothing."""
     content, trial = _trial(spec, device)
     folder = out or runs.default_folder(content)
     how = environment.settings(folder, device=device, workers=1, trials=1)

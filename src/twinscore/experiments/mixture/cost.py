@@ -35,18 +35,9 @@ _FEW, _MORE = 4, 24
 class Size(NamedTuple):
     """What one replicate of a condition computes, holds and stores.
 
-    Attributes
-    ----------
-    field : str
-        Of the spec, which gives the numbers of features.
-    widths : tuple of int
-        Numbers of features, ascending.
-    held, losses : int
-        Losses whose Gram matrices are held at a time, and losses in all.
-    densities, times : int
-        Densities that are computed at a time, and how many times that is done.
-    stored : int
-        Bytes of its arrays.
+    ``field`` of the spec gives the numbers of features, ``widths``, ascending. The Gram matrices of
+    ``held`` of the ``losses`` are held at a time. ``densities`` are computed at a time, so many
+    ``times``. Its arrays take ``stored`` bytes.
     """
 
     field: str
@@ -86,13 +77,7 @@ def size(spec: Spec, condition: Condition) -> Size:
 
 
 def refuse(spec: Spec, device: str, workers: int) -> None:
-    """Refuse numbers of features whose Gram matrices do not fit the memory.
-
-    Raises
-    ------
-    InputError
-        With the memory that is needed, what there is, and how many features fit.
-    """
+    """Refuse numbers of features whose Gram matrices do not fit the memory: says how many fit."""
     free = budget.available_memory("cpu")
     for condition in conditions(spec):
         need = size(spec, condition)

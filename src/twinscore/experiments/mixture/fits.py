@@ -23,15 +23,7 @@ LARGEST = 709.0
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Means over replicates, and without each of them; NaN where too few have a result.
-
-    Attributes
-    ----------
-    value : array
-        (...).
-    without : array
-        (R, ...): of all replicates but one.
-    """
+    """Means over R replicates (...), and ``without`` each (R, ...); NaN where too few count."""
 
     value: NDArray[np.float64]
     without: NDArray[np.float64]
@@ -51,15 +43,8 @@ def means(values: NDArray[np.float64], kept: NDArray[np.bool_]) -> Means:
 def reach(value: NDArray[np.float64], without: NDArray[np.float64]) -> NDArray[np.float64]:
     """Half the length of the 95 % interval of a statistic (...), by the jackknife.
 
-    Student's t over the pseudo-values ``R value - (R - 1) without`` (Tukey 1958): for a mean they
-    are the values of the replicates.
-
-    Parameters
-    ----------
-    value : array
-        (...): of all R replicates.
-    without : array
-        (R, ...): of all but one.
+    Student's t over the pseudo-values ``R value - (R - 1) without`` (Tukey 1958), where ``without``
+    (R, ...) leaves out one replicate: for a mean they are the values of the replicates.
     """
     count = len(without)
     away = (count - 1) * (value - without)

@@ -25,16 +25,7 @@ NEAR = 3.0
 def measure(spec: Spec, mu: float, lighter: float, replicate: int) -> Arrays:
     """Train on n samples, and on infinitely many, of a mixture whose mode at mu weighs less.
 
-    Parameters
-    ----------
-    spec : Spec
-        The study; its ``shift``.
-    mu : float
-        Distance of a mode from 0.
-    lighter : float
-        Weight of the mode at mu.
-    replicate : int
-        Its number. Features are the same for all mixtures of a replicate.
+    Features are the same for all mixtures of a replicate.
 
     Returns
     -------
@@ -90,19 +81,9 @@ def measure(spec: Spec, mu: float, lighter: float, replicate: int) -> Arrays:
 def near_modes(learned: Learned, centre: float) -> tuple[NDArray[np.float64], ...]:
     """What B densities, and their target, have near the modes at -centre and centre.
 
-    Parameters
-    ----------
-    learned : Learned
-        Its densities.
-    centre : float
-        Where the right mode is.
-
-    Returns
-    -------
-    mass, rise, target_mass, target_rise : array
-        (B, 2), then (2,) for the target. Mass within 3 deviations on the mode's side of 0; and by
-        how much the log density at its highest there exceeds the one halfway between the modes, at
-        0, nats. A hump at 0 has mass near both modes and rises at neither.
+    Mass (B, 2) within 3 deviations on the mode's side of 0; rise (B, 2), nats: by how much the log
+    density at its highest there exceeds the one halfway between the modes, at 0; then both of the
+    target, (2,). A hump at 0 has mass near both modes and rises at neither.
     """
     x = learned.points
     near = np.stack([np.abs(x + centre) < NEAR, np.abs(x - centre) < NEAR])

@@ -26,16 +26,7 @@ from twinscore.theory.targets import Target, two_modes
 
 
 def measure(spec: Spec, name: TargetName, replicate: int) -> Arrays:
-    """One replicate of the sweep of a target.
-
-    Parameters
-    ----------
-    spec : Spec
-        Sizes, widths and training times.
-    name : str
-        Of the target.
-    replicate : int
-        Its number, of which samples and features depend.
+    """One replicate of the sweep of a target; samples and features depend on its number.
 
     Returns
     -------
@@ -97,18 +88,10 @@ def score_error(
     taus: NDArray[np.float64],
     grid: Grid,
 ) -> Arrays:
-    """The parts of the score's error, nats of the bound.
+    """The parts of the score's error, nats of the bound, on the target of a grid.
 
-    Parameters
-    ----------
-    A : array
-        Coefficients (N + 1, K, 1, m): learned from N training sets, then from infinitely many.
-    exact, flow : QuadraticLoss, GradientFlow
-        Of infinitely many samples.
-    taus : array
-        (K,): training times.
-    grid : Grid
-        Of the target.
+    Of coefficients A (N + 1, K, 1, m) at training times (K,), learned from N training sets, then
+    from infinitely many, to which ``exact`` and ``flow`` belong.
 
     Returns
     -------

@@ -26,13 +26,6 @@ def measure(spec: Spec, replicate: int) -> Arrays:
 
     Shared features are a control: what they agree on, they may owe to their features.
 
-    Parameters
-    ----------
-    spec : Spec
-        The study; its ``twins``.
-    replicate : int
-        Its number.
-
     Returns
     -------
     dict of str to array
