@@ -29,8 +29,8 @@ _BLOCK, _PIXELS, _SAMPLE, _TIMED = 1024, 2**23, 2048, 128
 are found. Images that are timed."""
 _FEATURES, _AXES, _READ, _BOUND, _ROW = 8, 24, 16, 16, 128
 """Bytes: of each value of an image that is compared, in float32 and along the axes; of a sampled
-one, float64 thrice; of a pixel that is read, float32 and float64 with the smaller image; of a pair
-of a block; of an image in table and arrays, at most."""
+one, float64 three times; of a pixel that is read, float32 and float64 with the smaller image; of a
+pair of a block; of an image in table and arrays, at most."""
 
 
 class Spec(Frozen):
@@ -106,16 +106,8 @@ def _data(source: str, images: ImageSet) -> Data:
 def _pairs(images: ImageSet, others: ImageSet, found: Arrays) -> list[Pair]:
     """All near-duplicates, in the order of the images."""
     columns = (found[name].tolist() for name in ("index", "partner", "correlation"))
-    return [
-        Pair(
-            index=i,
-            name=images.names[i],
-            partner_index=j,
-            partner_name=others.names[j],
-            correlation=correlation,
-        )
-        for i, j, correlation in zip(*columns, strict=True)
-    ]
+    rows = ((i, images.names[i], j, others.names[j], c) for i, j, c in zip(*columns, strict=True))
+    return [Pair(**dict(zip(Pair.model_fields, row, strict=True))) for row in rows]
 
 
 def _shown(identical: NDArray, correlation: NDArray) -> dict[str, NDArray]:

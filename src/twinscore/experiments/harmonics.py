@@ -207,10 +207,10 @@ def summarise(spec: Spec, done: Sequence[tuple[Task, Arrays]]) -> Summary[Result
     if spec.sigma not in bases[0]:
         return None
     x = _image(spec)
-    names = spec.names or [_label(model) for model in spec.models.values()]
+    names = spec.names or map(_label, spec.models.values())
     models = [
-        Model(name=name, levels=[_numbers(basis) for basis in of.values()])
-        for name, of in zip(names, bases, strict=True)
+        Model(name=name, levels=[Level.model_validate_json(a["level"].tobytes()) for a in levels])
+        for name, levels in zip(names, (of.values() for of in bases), strict=True)
     ]
     found = _agreement(spec, bases) if len(bases) == 2 else []
     result = Result(
@@ -237,10 +237,6 @@ def summarise(spec: Spec, done: Sequence[tuple[Task, Arrays]]) -> Summary[Result
     return Summary(result, {name: value.astype(np.float32) for name, value in arrays.items()})
 
 
-def _numbers(basis: Arrays) -> Level:
-    return Level.model_validate_json(basis["level"].tobytes())
-
-
 def _vectors(basis: Arrays) -> Tensor:
     return torch.from_numpy(basis["eigenvectors"])
 
@@ -257,12 +253,11 @@ def _agreement(spec: Spec, bases: Sequence[dict[float, Arrays]]) -> list[Agreeme
     """Of the top 1, 2, 4, ... eigenvectors of two models at every noise level."""
     found = []
     for sigma in bases[0]:
+        one, other = (_vectors(levels[sigma]) for levels in bases)
         for count in _dimensions(spec):
-            one, other = (_vectors(levels[sigma])[:count] for levels in bases)
-            angles = harmonics.agreement(one, other)
-            found.append(
-                Agreement(sigma=sigma, dimensions=count, shared=angles.shared, chance=angles.chance)
-            )
+            angles = harmonics.agreement(one[:count], other[:count])
+            shares = {"shared": angles.shared, "chance": angles.chance}
+            found.append(Agreement(sigma=sigma, dimensions=count, **shares))
     return found
 
 
@@ -301,13 +296,12 @@ def _verdict(spec: Spec, models: list[Model], found: list[Agreement], d: int) ->
         "noise"
         for name, level in levels
     ]
-    shared = ""
-    same = [a for a in found if a.sigma == spec.sigma and a.dimensions <= 8]
-    if same:
-        shared = (
-            f"; their top {same[-1].dimensions} eigenvectors share {100 * same[-1].shared:.0f} % "
-            f"(chance: {100 * same[-1].chance:.0f} %)"
-        )
+    same = [a for a in found if a.sigma == spec.sigma and a.dimensions <= 8][-1:]
+    shared = "".join(
+        f"; their top {a.dimensions} eigenvectors share {100 * a.shared:.0f} % "
+        f"(chance: {100 * a.chance:.0f} %)"
+        for a in same
+    )
     caution = "" if all(level.converged for _, level in levels) else "; eigenpairs not converged"
     return (
         f"At σ = {spec.sigma:g} ({levels[0][1].psnr_in:.1f} dB), image {spec.index} of "

@@ -40,6 +40,11 @@ def means(values: NDArray[np.float64], kept: NDArray[np.bool_]) -> Means:
     return Means(value, without)
 
 
+def means_of_all(values: NDArray[np.float64]) -> Means:
+    """Means of values (R, ...)."""
+    return means(values, np.ones(values.shape, dtype=bool))
+
+
 def reach(value: NDArray[np.float64], without: NDArray[np.float64]) -> NDArray[np.float64]:
     """Half the length of the 95 % interval of a statistic (...), by the jackknife.
 
@@ -332,7 +337,7 @@ def _term(
     """Power law of values (R, S) at S settings x, which the theory bounds from above."""
     fit = None
     if len(x) >= LEAST_SETTINGS and (values > 0).all():
-        curve = means(values, np.ones(values.shape, dtype=bool))
+        curve = means_of_all(values)
         fit = slope(x, np.log(curve.value), np.log(curve.without))
     return Term(
         target=target,

@@ -4,18 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinscore import runs
-from twinscore.experiments.mixture.spec import Spec, forward, resolving_grid
-from twinscore.experiments.mixture.sweep import (
-    densities,
-    kl,
-    population_loss,
-    sampled_loss,
-    score_error,
-)
+from twinscore.experiments.mixture.spec import Spec, forward, likelihood_rule, resolving_grid
+from twinscore.experiments.mixture.sweep import densities, kl, score_error
 from twinscore.experiments.study import Arrays
 from twinscore.theory.densities import Learned
 from twinscore.theory.gradient_flow import gradient_flow
+from twinscore.theory.nodes import empirical_nodes, population_nodes
 from twinscore.theory.random_features import random_features
+from twinscore.theory.score_matching import quadratic_losses
 from twinscore.theory.targets import two_modes
 
 NEAR = 3.0
@@ -48,10 +44,9 @@ def measure(spec: Spec, mu: float, lighter: float, replicate: int) -> Arrays:
         seed=runs.derive_seed(spec.seed, "shift", "features", replicate),
         activation=spec.activation,
     )
-    losses = (
-        sampled_loss(features, target.draw(shift.samples, generator), grid),
-        population_loss(features, target, grid),
-    )
+    rule, samples = likelihood_rule(process, spec.start), target.draw(shift.samples, generator)
+    losses = quadratic_losses(features, empirical_nodes([samples], process, rule))
+    losses += quadratic_losses(features, population_nodes(target, process, rule))
     times, wanted = np.unique(np.append(spec.times, shift.shown), return_inverse=True)
     curve, shown = wanted[: spec.tau_count], wanted[spec.tau_count :]
     flows = [gradient_flow(loss) for loss in losses]

@@ -13,7 +13,7 @@ from twinscore.experiments.mixture.spec import (
     raised_cosine,
     resolving_grid,
 )
-from twinscore.experiments.study import Arrays
+from twinscore.experiments.study import Arrays, stacked
 from twinscore.results.mixture import TargetName
 from twinscore.theory.coordinates import Grid
 from twinscore.theory.densities import Learned
@@ -55,7 +55,7 @@ def measure(spec: Spec, name: TargetName, replicate: int) -> Arrays:
         _at_width(spec, features.narrowed(m), [loss.narrowed(m) for loss in losses], grid)
         for m in spec.widths
     ]
-    out = {key: np.stack([part[key] for part in parts], axis=-2) for key in parts[0]}
+    out = stacked(parts, axis=-2)
     return out | {"approximation": out["approximation"][:, 0]}
 
 
@@ -125,22 +125,6 @@ def kl(learned: Learned) -> NDArray[np.float64]:
     """``KL(p || p_theta)`` of each density, (B,), nats; NaN where it missed its tolerance."""
     p = learned.weights * np.exp(learned.target)
     return np.where(learned.converged, (learned.target - learned.log_density) @ p, np.nan)
-
-
-def population_loss(features: RandomFeatures, target: Target, grid: Grid) -> QuadraticLoss:
-    """Loss of infinitely many samples, over the times of the grid's process."""
-    rule = likelihood_rule(grid.process, grid.start)
-    [loss] = quadratic_losses(features, population_nodes(target, grid.process, rule))
-    return loss
-
-
-def sampled_loss(
-    features: RandomFeatures, samples: NDArray[np.float64], grid: Grid
-) -> QuadraticLoss:
-    """Loss of samples (n, 1), over the times of the grid's process."""
-    rule = likelihood_rule(grid.process, grid.start)
-    [loss] = quadratic_losses(features, empirical_nodes([samples], grid.process, rule))
-    return loss
 
 
 Measured = Mapping[str, NDArray]

@@ -37,24 +37,20 @@ def measure(spec: Spec, replicate: int) -> Arrays:
     target, process = two_modes(spec.mu), forward(spec.rate)
     rule = likelihood_rule(process, spec.start)
     grid = resolving_grid(target, process, spec.start)
+
+    def seed(what: str, twin: str) -> int:
+        return runs.derive_seed(spec.seed, "twins", what, twin, replicate)
+
     own, others = (
-        random_features(
-            spec.twins.width,
-            seed=runs.derive_seed(spec.seed, "twins", "features", twin, replicate),
-            activation=spec.activation,
-        )
+        random_features(spec.twins.width, seed=seed("features", twin), activation=spec.activation)
         for twin in "ab"
     )
-    samples = [
-        target.draw(
-            spec.sizes[-1],
-            np.random.default_rng(runs.derive_seed(spec.seed, "twins", "samples", twin, replicate)),
-        )
-        for twin in "ab"
-    ]
+    a, b = (
+        target.draw(spec.sizes[-1], np.random.default_rng(seed("samples", twin))) for twin in "ab"
+    )
     models = [
         (features, _trained(spec, features, drawn, process, rule))
-        for features, drawn in ((own, samples[0]), (others, samples[1]), (own, samples[1]))
+        for features, drawn in ((own, a), (others, b), (own, b))
     ]
     error, variance, shared = _distances(models, target, process, rule)
     laws = [densities(features, A, grid, spec.tolerance) for features, A in models]
