@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twinscore.analysis import memorization, similarity, statistics
-from twinscore.experiments.intervals import numbers
+from twinscore.experiments.intervals import columns, numbers
 from twinscore.images import ImageSet, Twins
 from twinscore.results.base import Interval
 from twinscore.results.transition import Level, Median, PerTwin, Psnr, Quantiles, Verdict
@@ -56,8 +56,8 @@ def compare(
     twin_median, fractions = _median(twin, seeds["twin"]), PerTwin(**fraction)
     nearest = PerTwin(**{side: _median(values, seeds[side]) for side, values in near.items()})
     plausible = min(nearest.a.median, nearest.b.median) >= quantiles.low
-    lost = [sum(int(of["unfinished"].item()) for of in twin) for twin in of_twins]
-    unfinished = PerTwin(a=lost[0], b=lost[1])
+    lost = (sum(int(of["unfinished"].item()) for of in twin) for twin in of_twins)
+    unfinished = PerTwin(**dict(zip("ab", lost, strict=True)))
     level = Level(
         n=n,
         verdict=verdict_of(twin_median, nearest, fractions, quantiles),
@@ -109,9 +109,7 @@ def _psnr(pairs: Sequence[tuple[Measures, Measures]], seed: int) -> Psnr:
     for part in ("train", "test"):
         table = np.stack([(a[f"psnr_{part}"] + b[f"psnr_{part}"]) / 2 for a, b in pairs])
         means = [_mean(table[:, k], derive_seed(seed, part, k)) for k in range(len(SIGMAS))]
-        curves[part], curves[f"{part}_low"], curves[f"{part}_high"] = zip(
-            *map(numbers, means), strict=True
-        )
+        curves |= zip(columns([part]), zip(*map(numbers, means), strict=True), strict=True)
     return Psnr(**curves)
 
 
@@ -132,13 +130,8 @@ def verdict_of(
     if all(s.low > twin.high and s.median > held_out.high for s in sides):
         return "memorises"
     copies = [f.low for f in (fraction.a, fraction.b) if f]
-    if (
-        all(s.high < twin.low and s.median >= held_out.low for s in sides)
-        and copies
-        and max(copies) <= COPIES
-    ):
-        return "generalises"
-    return "transition"
+    apart = all(s.high < twin.low and s.median >= held_out.low for s in sides)
+    return "generalises" if apart and copies and max(copies) <= COPIES else "transition"
 
 
 def _warnings(n: int, plausible: bool, unfinished: PerTwin[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is left of a run takes: time, memory and disk, before it is begun."""
+"""What the rest of a run takes: time, memory and disk, before it is begun."""
 
 import contextlib
 import math

@@ -1,5 +1,6 @@
 """Pack the images of any source into one file that every command maps into memory."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from twinscore import images
@@ -62,16 +63,13 @@ def run(spec: Spec, out: Path | None = None) -> Result:
     if out.exists():
         raise InputError(f"--out: {out} exists; give a new name")
     with Reporter() as report:
-        source = images.load(
-            spec.data, progress=lambda done, all_: report("read", {"step": done, "steps": all_})
-        )
+
+        def progress(what: str) -> Callable[[int, int], None]:
+            return lambda done, steps: report(what, {"step": done, "steps": steps})
+
+        source = images.load(spec.data, progress=progress("read"))
         rounded = packed.to_uint8(source)
-        packed.write(
-            out,
-            rounded,
-            source=spec.data,
-            progress=lambda done, all_: report("written", {"step": done, "steps": all_}),
-        )
+        packed.write(out, rounded, source=spec.data, progress=progress("written"))
     return Result(
         path=out,
         number=len(rounded),

@@ -9,16 +9,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
+from twinscore.analysis import slopes
 from twinscore.analysis.bases import compare_bases
 from twinscore.analysis.denoising import error_table
-from twinscore.analysis.slopes import (
-    LEAST_LEVELS,
-    Slope,
-    fitted_local_slopes,
-    fitted_slope,
-    levels_inside,
-    slope_difference,
-)
 from twinscore.denoisers import Checkpoint, NetworkSpec
 from twinscore.denoisers.shrinkage import Bandlets, Cosines, Thresholding, Wavelets, oracle_risk
 from twinscore.execution import Report
@@ -107,7 +100,7 @@ class Spec(Frozen):
     @model_validator(mode="after")
     def _check(self) -> Self:
         try:
-            levels_inside(self.sigmas, self.fit_range)
+            slopes.levels_inside(self.sigmas, self.fit_range)
         except ValueError as error:
             raise ValueError(f"fit_range: {error}") from None
         if self.images > MOST_IMAGES:
@@ -249,14 +242,14 @@ def _curve(spec: Spec, method: str, errors: NDArray) -> Curve:
     seed = derive_seed(spec.seed, "slope", method)
     return Curve(
         method=method,
-        slope=_interval(fitted_slope(spec.sigmas, errors, spec.fit_range, seed=seed)),
+        slope=_interval(slopes.fitted_slope(spec.sigmas, errors, spec.fit_range, seed=seed)),
         psnr=[of_replicates(level, psnr, seed) for level in errors.transpose(1, 0, 2)],
         mean_psnr=(-10 * np.log10(errors)).mean((0, 2)).tolist(),
-        local=[_interval(s) for s in fitted_local_slopes(spec.sigmas, errors, seed=seed)],
+        local=[_interval(s) for s in slopes.fitted_local_slopes(spec.sigmas, errors, seed=seed)],
     )
 
 
-def _interval(slope: Slope) -> Interval:
+def _interval(slope: slopes.Slope) -> Interval:
     return Interval(value=slope.value, low=slope.low, high=slope.high)
 
 
@@ -268,12 +261,12 @@ def contrasts(spec: Spec, measured: Mapping[tuple[float, Generator], Arrays]) ->
     """
     seed = derive_seed(spec.seed, "contrast")
 
-    def difference(least: NDArray, most: NDArray, fit_range: tuple[float, float]) -> Interval:
-        return _interval(slope_difference(spec.sigmas, least, most, fit_range, seed=seed))
+    def difference(*pair: NDArray, within: tuple[float, float]) -> Interval:
+        return _interval(slopes.slope_difference(spec.sigmas, *pair, within, seed=seed))
 
     low, high = COMMON_RANGE
     inside = sum(low <= level <= high for level in spec.levels)
-    has_common = spec.fit_range != COMMON_RANGE and inside >= LEAST_LEVELS
+    has_common = spec.fit_range != COMMON_RANGE and inside >= slopes.LEAST_LEVELS
     found = []
     for generator in spec.generators:
         alphas = sorted(alpha for alpha, of in measured if of == generator)
@@ -286,8 +279,8 @@ def contrasts(spec: Spec, measured: Mapping[tuple[float, Generator], Arrays]) ->
                 generator=generator,
                 method=method,
                 alphas=ends,
-                difference=difference(*pair, spec.fit_range),
-                common=difference(*pair, COMMON_RANGE) if has_common else None,
+                difference=difference(*pair, within=spec.fit_range),
+                common=difference(*pair, within=COMMON_RANGE) if has_common else None,
                 theory=ends[1] / (ends[1] + 1) - ends[0] / (ends[0] + 1),
             )
             found.append(contrast)
@@ -343,10 +336,10 @@ def _tables(spec: Spec, classes: Sequence[Class]) -> dict[str, str]:
         for name, of in named
         for ends, slope in zip(pairwise(spec.levels), of.local, strict=True)
     ]
-    psnrs, slopes = [*columns(["psnr"]), "mean_psnr"], columns(["slope"])
+    psnrs, ends = [*columns(["psnr"]), "mean_psnr"], columns(["slope"])
     return {
         "levels.csv": _csv(["sigma", "input_psnr", *psnrs], levels),
-        "local_slopes.csv": _csv(["from_input_psnr", "to_input_psnr", *slopes], local),
+        "local_slopes.csv": _csv(["from_input_psnr", "to_input_psnr", *ends], local),
     }
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from twinscore import runs
+from twinscore import runs, sampling
 from twinscore.denoisers import Checkpoint, Denoiser, denoise, psnr
 from twinscore.environment import Execution
 from twinscore.errors import InputError
@@ -26,18 +26,7 @@ from twinscore.experiments.trials import Factory, open_model
 from twinscore.images import picture
 from twinscore.results.base import Frozen
 from twinscore.results.restore import Result, Score
-from twinscore.sampling import (
-    Operator,
-    Solves,
-    completed,
-    conditioned,
-    inconsistency,
-    noise,
-    operators,
-    probability_flow,
-    projected,
-    reverse_diffusion,
-)
+from twinscore.sampling import Operator, Solves, operators
 from twinscore.training import single_device
 
 RUNAWAY = 10.0
@@ -127,10 +116,10 @@ def compute(spec: Spec, task: Whole, report: Report) -> Arrays:
         generator = torch.Generator().manual_seed(runs.derive_seed(spec.seed, "measurement"))
         z = torch.randn(measurement.shape, generator=generator).to(measurement)
         measurement = measurement + spec.noise * z
-    start, solves = completed(operator, measurement, mean), Solves([])
+    start, solves = sampling.completed(operator, measurement, mean), Solves([])
     sampler = _sampler(spec, checkpoint.on(x.device), operator, measurement, solves, report)
     seeds = [runs.derive_seed(spec.seed, "image", i) for i in range(spec.samples)]
-    z = noise(seeds, operator.shape).to(x.device)
+    z = sampling.noise(seeds, operator.shape).to(x.device)
     samples = sampler(z, seeds=seeds, mean=start, sigma_max=spec.sigma_max)
     good = samples[(samples - mean).abs().flatten(1).amax(1) < RUNAWAY]
     if len(good) < 2:
@@ -140,7 +129,7 @@ def compute(spec: Spec, task: Whole, report: Report) -> Arrays:
         "measured": start[0].cpu().numpy(),
         "samples": good.cpu().numpy(),
         "measurements": np.array(operator.size),
-        "inconsistency": np.array(inconsistency(operator, good, measurement).max().item()),
+        "inconsistency": np.array(sampling.inconsistency(operator, good, measurement).max().item()),
         "residual": np.array(np.median(solves.residuals) if solves.residuals else np.nan),
     }
 
@@ -155,15 +144,15 @@ def _sampler(
 ) -> Callable[..., Tensor]:
     """What draws samples that agree with the measurement."""
     if spec.rule == "projected":
-        given = projected(denoiser, operator, measurement)
-        return partial(reverse_diffusion, given, h0=spec.h0, beta=spec.beta)
+        given = sampling.projected(denoiser, operator, measurement)
+        return partial(sampling.reverse_diffusion, given, h0=spec.h0, beta=spec.beta)
     own = {"noise_level": spec.noise, "ridge": spec.ridge, "iterations": spec.iterations}
-    given = conditioned(denoiser, operator, measurement, solves=solves, **own)
+    given = sampling.conditioned(denoiser, operator, measurement, solves=solves, **own)
 
     def progress(step: int, *_: object) -> None:
         report("levels", {"step": step + 1, "steps": spec.steps})
 
-    return partial(probability_flow, given, steps=spec.steps, callback=progress)
+    return partial(sampling.probability_flow, given, steps=spec.steps, callback=progress)
 
 
 def _operator(spec: Spec, shape: tuple[int, int, int]) -> Operator:

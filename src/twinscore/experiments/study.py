@@ -25,15 +25,8 @@ from twinscore.denoisers import Checkpoint
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
-from twinscore.experiments.estimates import (
-    NOTHING,
-    Cells,
-    Estimate,
-    Needs,
-    alone,
-    of_trainings,
-    refuse_trainings,
-)
+from twinscore.experiments import estimates
+from twinscore.experiments.estimates import Cells, Estimate, Needs
 from twinscore.experiments.folders import Done, remembered, run_folder
 from twinscore.experiments.trials import (
     Factory,
@@ -181,7 +174,7 @@ class Study(Generic[S, T, R]):
         folder = out or runs.default_folder(content)
         how = environment.settings(folder, device=device, workers=workers, trials=self.count(spec))
         left = self._left(spec, folder)
-        return self.estimate(spec, left, how) if left else NOTHING
+        return self.estimate(spec, left, how) if left else estimates.NOTHING
 
     def _content(
         self, spec: S, device: str, workers: int | None, network: Factory | None
@@ -255,7 +248,7 @@ def of_trials(
     measure: Callable[[S, Trial, Checkpoint, Report], Arrays],
     key: Callable[[S, Trial], dict[str, Any]],
     needs: Callable[[Any], Needs],
-    cells: Cells = alone,
+    cells: Cells = estimates.alone,
     **declared: Any,
 ) -> Study:
     """A study whose tasks are to train a network and then to measure it.
@@ -268,8 +261,8 @@ def of_trials(
     return Study(
         tasks=trials,
         work=partial(_train_and_measure, measure, key),
-        estimate=partial(of_trainings, needs, cells=cells),
-        refuse=partial(refuse_trainings, needs, cells=cells),
+        estimate=partial(estimates.of_trainings, needs, cells=cells),
+        refuse=partial(estimates.refuse_trainings, needs, cells=cells),
         **declared,
     )
 
