@@ -15,17 +15,16 @@ from pydantic import Field, model_validator
 from twinscore import images as image_sets
 from twinscore.analysis import memorization, similarity
 from twinscore.analysis.statistics import mean_interval
-from twinscore.denoisers import NetworkSpec
+from twinscore.denoisers import Checkpoint, NetworkSpec
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments import twins
 from twinscore.experiments.drawing import SamplingSpec
-from twinscore.experiments.estimates import Needs, of_trainings, refuse_trainings, sampling_needs
-from twinscore.experiments.folders import remembered
+from twinscore.experiments.estimates import Needs, sampling_needs
 from twinscore.experiments.intervals import of_values
 from twinscore.experiments.likelihood import LikelihoodSpec, bits_of
-from twinscore.experiments.study import Arrays, Study, Summary, write_images
-from twinscore.experiments.trials import Trial, distinct, open_images, train
+from twinscore.experiments.study import Arrays, Summary, of_trials, write_images
+from twinscore.experiments.trials import Trial, distinct, open_images
 from twinscore.images import Clusters, ImageSet, Pair
 from twinscore.results.base import Frozen
 from twinscore.results.clusters import Curve, Data, Dynamics, Measured, Result, Side
@@ -36,8 +35,7 @@ from twinscore.training.history import SIGMAS
 
 RANGES = {"twin_similarity": (-1, 1), "memorised_fraction": (0, 1), "elsewhere": (0, 1)}
 """Where intervals of a quantity, though not of a difference, are cut."""
-NETWORKS = 4
-"""Of a replicate: both twins, near and far."""
+NETWORKS = 4  # of a replicate: both twins, near and far
 
 Outcome = tuple[Trial, Arrays]
 Twins = tuple[Outcome, Outcome]
@@ -184,13 +182,9 @@ def record(spec: Spec, tasks: Sequence[Trial], folder: Path) -> None:
     write_images(folder, here.images, {"cluster": labels} | roles)
 
 
-def work(spec: Spec, trial: Trial, report: Report) -> Arrays:
-    """Train a network and measure it: what :mod:`twins` and :func:`bits_of` give, each kept."""
-    model = train(trial, report)
-    report(trial.name, {"text": "trained; measuring"})
-    compute = partial(twins.measure, spec, trial, model, report)
-    measures = remembered(trial.path, "measures", twins.key(spec, trial), compute)
-    return measures | bits_of(trial, model, spec.likelihood)
+def bits(spec: Spec, trial: Trial, model: Checkpoint) -> Arrays:
+    """Bits per dimension, unless they are left out."""
+    return bits_of(trial, model, spec.likelihood)
 
 
 def summarise(spec: Spec, done: Sequence[Outcome]) -> Summary[Result] | None:
@@ -260,9 +254,8 @@ def _side(
 
 def _each(replicates: Sequence[Twins], measure: Callable[..., Any]) -> NDArray[np.float64]:
     """A number or row of each network, (R, 2, ...): ``measure(trial, found)``."""
-    return np.array(
-        [[measure(*outcome) for outcome in twin] for twin in replicates], dtype=np.float64
-    )
+    rows = [[measure(*outcome) for outcome in twin] for twin in replicates]
+    return np.array(rows, dtype=np.float64)
 
 
 def shares(clusters: Clusters, pair: Pair, samples: NDArray) -> tuple[float, float]:
@@ -299,8 +292,7 @@ def _dynamics(replicates: Sequence[Twins]) -> Dynamics:
 def _drawn(here: Plan, pair: Pair, replicates: Sequence[Twins]) -> dict[str, NDArray]:
     """Pictures of the first replicate, and positions between the centres of all."""
     images, positions = here.images, here.clusters.positions
-    ends = (pair.first, pair.second)
-    tests = [images[trial.test] for (trial, _), _ in replicates]
+    ends, tests = (pair.first, pair.second), [images[trial.test] for (trial, _), _ in replicates]
     arrays = {
         "images": tests[0].numpy(),
         "positions_images": np.stack([positions(test, *ends) for test in tests]),
@@ -355,15 +347,16 @@ def needs(spec: Spec) -> Needs:
     )
 
 
-STUDY = Study(
+STUDY = of_trials(
     name="clusters",
     spec=Spec,
     count=lambda spec: NETWORKS * spec.replicates,
-    tasks=trials,
-    work=work,
+    trials=trials,
+    measure=twins.measure,
+    key=twins.key,
+    besides=bits,
     summarise=summarise,
-    estimate=partial(of_trainings, needs),
-    refuse=partial(refuse_trainings, needs),
+    needs=needs,
     reads=("data",),
     check=check,
     record=record,

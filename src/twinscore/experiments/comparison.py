@@ -18,8 +18,7 @@ from twinscore.training.history import SIGMAS
 COPIES = 0.05
 """Largest memorised fraction (lower bound) with which a level may be said to generalise."""
 
-Measures = dict[str, NDArray]
-"""What :func:`twinscore.experiments.twins.measure` gives."""
+Measures = dict[str, NDArray]  # what :func:`twinscore.experiments.twins.measure` gives
 
 
 def compare(

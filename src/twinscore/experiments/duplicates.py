@@ -88,7 +88,10 @@ def summarise(spec: Spec, found: Arrays) -> Summary[Result]:
         against=_data(spec.against, others) if spec.against else None,
         compared_at=side,
         identical=identical,
-        counts=_counts(spec.threshold, found["identical"], found["correlation"]),
+        counts=[
+            Count(threshold=t, images=int((found["identical"] | (found["correlation"] > t)).sum()))
+            for t in (spec.threshold, *(level for level in LADDER if level > spec.threshold))
+        ],
         pairs={name: [pairs[k] for k in chosen] for name, chosen in shown.items()},
     )
     rows = [
@@ -140,13 +143,6 @@ def _pictures(
             pictures = F.interpolate(pictures, shape, mode="bilinear", antialias=True)
         arrays[f"{name}/{side}"] = pictures.numpy()
     return arrays
-
-
-def _counts(threshold: float, identical: NDArray, correlation: NDArray) -> list[Count]:
-    return [
-        Count(threshold=level, images=int((identical | (correlation > level)).sum()))
-        for level in (threshold, *(level for level in LADDER if level > threshold))
-    ]
 
 
 def _verdict(spec: Spec, total: int, dropped: int, identical: int) -> str:

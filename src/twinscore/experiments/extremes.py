@@ -10,8 +10,7 @@ from twinscore.experiments.trials import Trial
 from twinscore.results.transition import Harmonics, Result
 from twinscore.runs import digest
 
-VECTORS = 32
-"""Eigenvectors to keep, of images that have as many values."""
+VECTORS = 32  # eigenvectors to keep, of images that have as many values
 
 
 def add_harmonics(spec: Any, trials: Sequence[Trial], result: Result) -> Result:

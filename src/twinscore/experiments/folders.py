@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 
 from twinscore import runs
+from twinscore.errors import InputError
 from twinscore.progress import Reporter
 
 ResultT = TypeVar("ResultT")
@@ -23,6 +24,20 @@ class Done(Generic[ResultT]):
 
     folder: Path
     result: ResultT
+
+
+def require(spec: Any, field: str, what: str) -> None:
+    """Refuse a spec without one of its fields; InputError."""
+    if not getattr(spec, field):
+        raise InputError(f"--{field}: not given; give {what}")
+
+
+def require_new(out: Path | None, ends: Sequence[str], what: str) -> None:
+    """Refuse a file that is there, or whose name has another end; InputError."""
+    if out is None or out.suffix[1:] not in ends:
+        raise InputError(f"--out: {out} is not {what}; give one that ends in .{' or .'.join(ends)}")
+    if out.exists():
+        raise InputError(f"--out: {out} exists; give a new name")
 
 
 @contextmanager
@@ -59,7 +74,13 @@ def remembered(
 def kept(path: Path, compute: Callable[[], Mapping[str, Any]]) -> dict[str, NDArray]:
     """Read the arrays of a safetensors file, or compute them and keep them there."""
     if not path.exists():
-        arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
+        arrays = compute()
         runs.make_folder(path.parent)
-        runs.write_atomic(path, lambda temporary: temporary.write_bytes(serialise(arrays)))
+        write_arrays(path, arrays)
     return load_file(path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write a safetensors file."""
+    encoded = serialise({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+    runs.write_atomic(path, lambda temporary: temporary.write_bytes(encoded))

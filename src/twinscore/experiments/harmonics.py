@@ -19,11 +19,12 @@ from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
 from twinscore.errors import InputError, one_line
 from twinscore.execution import Report
-from twinscore.experiments import budget, trials
+from twinscore.experiments import budget
 from twinscore.experiments.drawing import model_digest
 from twinscore.experiments.eigenbasis import DENSE, Basis, measure, noise
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds, counted
-from twinscore.experiments.folders import remembered
+from twinscore.experiments.folders import remembered, require
+from twinscore.experiments.single import Whole
 from twinscore.experiments.study import Arrays, Study, Summary
 from twinscore.experiments.trials import Factory, open_images, open_model
 from twinscore.results.base import Frozen
@@ -31,8 +32,7 @@ from twinscore.results.harmonics import Agreement, Fixed, Level, Model, Result
 from twinscore.runs import derive_seed
 from twinscore.training import single_device
 
-VERSION = 1
-"""Raised when the same spec gives other numbers, or they are kept in another form."""
+VERSION = 1  # raised when the same spec gives other numbers, or they are kept in another form
 
 LEAST = 1e-5
 """Least noise level, image units: float32 holds images to 6e-8, and so noise to a percent."""
@@ -43,8 +43,7 @@ values takes: with its image, float64, and once more as complex numbers."""
 _OTHERS, _DRAWN, _DECOMPOSED = 200, 2, 1.5e-9
 """Products for trace, rank and asymmetry where they are estimated, and for each draw; and seconds
 of a core, times d^3, in which a whole Jacobian is decomposed."""
-_TIMED = 64
-"""Products that are timed, fewer of large images."""
+_TIMED = 64  # products that are timed, fewer of large images
 
 
 class Spec(Frozen):
@@ -98,28 +97,17 @@ class Spec(Frozen):
         return {"model": self.model} | ({} if self.against is None else {"against": self.against})
 
 
-@dataclass(frozen=True)
-class Task(trials.Task):
+@dataclass(frozen=True, kw_only=True)
+class Task(Whole):
     """One model, counted from 0, at one noise level."""
 
     model: int
     sigma: float
 
-    @property
-    def name(self) -> str:
-        """Such as ``model0-0.2``."""
-        return f"model{self.model}-{self.sigma:g}"
-
-    @property
-    def part(self) -> str:
-        """The noise level."""
-        return f"σ = {self.sigma:g}"
-
 
 def check(spec: Spec, device: str, network: Factory | None) -> dict[str, Any]:
     """Refuse an image that is not there, and models that cannot be taken apart at it."""
-    if not spec.model:
-        raise InputError("--model: not given; give a trial folder or a model (docs/models.md)")
+    require(spec, "model", "a trial folder or a model (docs/models.md)")
     count = len(open_images(spec.data))
     if spec.index >= count:
         raise InputError(
@@ -159,7 +147,11 @@ def _try(spec: Spec, flag: str, model: Checkpoint, x: Tensor, sigma: float) -> N
 
 def tasks(spec: Spec, report: Report) -> list[Task]:
     """Every model at every noise level."""
-    return [Task(model, sigma) for sigma in spec.levels for model in range(len(spec.models))]
+    return [
+        Task(name=f"model{model}-{sigma:g}", part=f"σ = {sigma:g}", model=model, sigma=sigma)
+        for sigma in spec.levels
+        for model in range(len(spec.models))
+    ]
 
 
 def work(spec: Spec, task: Task, report: Report) -> Arrays:

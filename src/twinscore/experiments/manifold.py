@@ -27,23 +27,17 @@ from twinscore.results.manifold import Beside, Level, Result
 from twinscore.runs import derive_seed
 from twinscore.training import TrainingSpec, single_device
 
-DIMENSION = 5
-"""Of the manifold of discs: centre, radius, foreground, background."""
-LARGEST = 64
-"""Eigenvalues that are kept of each Jacobian."""
-SHOWN = 10
-"""Eigenvectors that are shown at each noise level."""
-NEAR_ONE = 0.9
-"""An eigenvalue above it is near 1: almost nothing of its direction is taken away."""
-MEASURES_VERSION = 2
-"""Bumped when the same trial gives other measures."""
+DIMENSION = 5  # of the manifold of discs: centre, radius, foreground, background
+LARGEST = 64  # eigenvalues that are kept of each Jacobian
+SHOWN = 10  # eigenvectors that are shown at each noise level
+NEAR_ONE = 0.9  # an eigenvalue above it is near 1: almost nothing of its direction is taken away
+MEASURES_VERSION = 2  # bumped when the same trial gives other measures
 VALUES = (
     *("network", "tangent", "exact", "gap_tangent", "gap_exact"),
     *("kept", "kept_exact", "near_one", "near_one_exact", "overlap"),
 )
 """The numbers with intervals of a :class:`Level`."""
-_PRODUCTS = 300
-"""Pixels at which the products of a Jacobian take as long as a call, about."""
+_PRODUCTS = 300  # pixels at which the products of a Jacobian take as long as a call, about
 
 
 class Spec(Frozen):
@@ -252,7 +246,12 @@ def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Resul
         dimension=DIMENSION,
         near_one=NEAR_ONE,
     )
-    return Summary(result, arrays | shown, {"levels.csv": _csv(levels)})
+    rows = [
+        [f"{level.sigma:.6g}", f"{level.input_psnr:g}", *texts(level, VALUES, ".6f")]
+        for level in levels
+    ]
+    table = csv_text(["sigma", "input_psnr", *columns(VALUES)], rows)
+    return Summary(result, arrays | shown, {"levels.csv": table})
 
 
 def _level(spec: Spec, k: int, arrays: Arrays) -> Level:
@@ -331,15 +330,6 @@ def _by(level: Level) -> str:
     if gap.value < 0:
         gap = Interval(value=-gap.value, low=-gap.high, high=-gap.low)
     return f"by {gap.text()} dB at sigma = {level.sigma:.2g}"
-
-
-def _csv(levels: Sequence[Level]) -> str:
-    """The levels as CSV: a row for each noise level, empty where nothing was computed."""
-    rows = [
-        [f"{level.sigma:.6g}", f"{level.input_psnr:g}", *texts(level, VALUES, ".6f")]
-        for level in levels
-    ]
-    return csv_text(["sigma", "input_psnr", *columns(VALUES)], rows)
 
 
 def needs(spec: Spec) -> Needs:

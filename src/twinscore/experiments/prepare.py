@@ -5,6 +5,7 @@ from pathlib import Path
 
 from twinscore import images
 from twinscore.errors import InputError
+from twinscore.experiments.folders import require_new
 from twinscore.images import packed
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
@@ -58,10 +59,7 @@ def run(spec: Spec, out: Path | None = None) -> Result:
     """
     if not spec.data:
         raise InputError("--data: not given; give a source of images, like faces/,size=80,gray")
-    if out is None or out.suffix != ".safetensors":
-        raise InputError(f"--out: {out} is not a packed file; give one that ends in .safetensors")
-    if out.exists():
-        raise InputError(f"--out: {out} exists; give a new name")
+    require_new(out, ("safetensors",), "a packed file")
     with Reporter() as report:
 
         def progress(what: str) -> Callable[[int, int], None]:

@@ -42,10 +42,8 @@ COMMON_RANGE = (10.0, 31.0)
 """Where slopes are fitted unless the spec says otherwise, dB of input PSNR. A run that fits another
 range gives its contrasts over this one too."""
 MOST_ALPHA = 10.0
-MEASURES_VERSION = 2
-"""Bumped when the same trial gives other measures."""
-_TIMED = 2**14
-"""Pixels on which the baselines are timed, of at least one image."""
+MEASURES_VERSION = 2  # bumped when the same trial gives other measures
+_TIMED = 2**14  # pixels on which the baselines are timed, of at least one image
 
 
 class Spec(Frozen):

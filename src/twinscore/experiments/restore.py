@@ -20,6 +20,7 @@ from twinscore.execution import Report
 from twinscore.experiments import budget
 from twinscore.experiments.drawing import SamplingSpec, evaluations, model_digest, sized
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds, counted
+from twinscore.experiments.folders import require
 from twinscore.experiments.single import Whole, of_one
 from twinscore.experiments.study import Arrays, Summary
 from twinscore.experiments.trials import Factory, open_model
@@ -29,8 +30,7 @@ from twinscore.results.restore import Result, Score
 from twinscore.sampling import Operator, Solves, operators
 from twinscore.training import single_device
 
-RUNAWAY = 10.0
-"""Distance from the mean, image units, at which a sample has run away."""
+RUNAWAY = 10.0  # distance from the mean, image units, at which a sample has run away
 
 _VECTORS, _HELD = 12, 3
 """Images of a sample that conjugate gradients and sampler hold, and tensors of an evaluation."""
@@ -81,12 +81,8 @@ class Spec(Frozen):
 
 def check(spec: Spec, device: str, network: Factory | None) -> dict[str, Any]:
     """Refuse what is not given or does not fit the picture; digests of model and picture."""
-    for name, what in {
-        "model": "a trial folder or another model (docs/models.md)",
-        "image": "a picture",
-    }.items():
-        if not getattr(spec, name):
-            raise InputError(f"--{name}: not given; give {what}")
+    require(spec, "model", "a trial folder or another model (docs/models.md)")
+    require(spec, "image", "a picture")
     if spec.rule == "projected" and spec.noise:
         raise InputError("noise: projected takes measurements without noise; use rule conditioned")
     checkpoint, original = _opened(spec, network)

@@ -18,6 +18,7 @@ from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load
 from twinscore.errors import InputError
 from twinscore.experiments.drawing import SamplingSpec, batch_for, draw_batch, model_digest, sized
+from twinscore.experiments.folders import require, require_new
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
 from twinscore.training import single_device
@@ -75,14 +76,8 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
         the model or the machine.
     """
     environment.check(device)
-    if not spec.model:
-        raise InputError(
-            "--model: not given; give a trial folder or another model (docs/models.md)"
-        )
-    if out is None or out.suffix not in {".png", ".npz"}:
-        raise InputError(f"--out: {out} is not a file for samples; give .png or .npz")
-    if out.exists():
-        raise InputError(f"--out: {out} exists; give a new name")
+    require(spec, "model", "a trial folder or another model (docs/models.md)")
+    require_new(out, ("png", "npz"), "a file for samples")
     if spec.film and out.suffix != ".png":
         raise InputError(f"--film: {out} is not a picture; give an --out that ends in .png")
     checkpoint = sized(load(spec.model), spec.size)
@@ -108,8 +103,8 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
         if out.suffix == ".npz":
             runs.write_atomic(out, lambda path: _write_arrays(path, parts, seeds, checkpoint.shape))
         else:
-            grid = _tiled(chain.from_iterable(_stored(parts)), count, checkpoint.shape)
-            _write_picture(out, grid)
+            images = chain.from_iterable(_stored(parts))
+            _write_picture(out, _tiled(images, count, checkpoint.shape))
     shutil.rmtree(parts)
     return Result(path=out, unfinished=unfinished)
 

@@ -39,8 +39,7 @@ EXAMPLES = 8
 EXAMPLE_LEVEL = 0.2
 _SQUARES = 6
 """Matrices (d, d) that the control holds at a time, float64; most of them the eigensolver's."""
-_CHUNK_VALUES = 2**22
-"""Pixels of the images that are summed at once, float64: 32 MiB."""
+_CHUNK_VALUES = 2**22  # pixels of the images that are summed at once, float64: 32 MiB
 
 
 class Spec(Frozen):
@@ -190,7 +189,10 @@ def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Resul
     x = images[first.test[:EXAMPLES]]
     arrays = {"errors": errors, "clean": x.numpy(), "noisy": _noisy(x).numpy()}
     arrays |= {arm: of_arm["estimates"][0] for arm, of_arm in arms.items()}
-    return Summary(result, arrays, {"levels.csv": _csv(levels)})
+    names = ("plain", "shuffled", "gap")
+    rows = ((level.sigma, *cells(level, names)) for level in levels)
+    table = csv_text(["sigma", *columns(names)], rows)
+    return Summary(result, arrays, {"levels.csv": table})
 
 
 def _level(sigma: float, errors: NDArray[np.float64], seed: int) -> Level:
@@ -222,12 +224,6 @@ def _verdict(levels: Sequence[Level]) -> str:
         f"(95 % intervals above 0) at {worse} of {len(levels)} noise levels"
         + (f", and better at {better}." if better else ".")
     )
-
-
-def _csv(levels: Sequence[Level]) -> str:
-    names = ("plain", "shuffled", "gap")
-    rows = ((level.sigma, *cells(level, names)) for level in levels)
-    return csv_text(["sigma", *columns(names)], rows)
 
 
 def needs(spec: Spec) -> Needs:

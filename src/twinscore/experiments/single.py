@@ -20,7 +20,7 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True)
 class Whole(Task):
-    """The one task of a study, by whose name it is known."""
+    """A task that leaves arrays of its name; by default all that a study does."""
 
     name: str = ""
     part: str = "everything"

@@ -18,7 +18,6 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
-from safetensors.numpy import save as serialise
 
 from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint
@@ -27,7 +26,7 @@ from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
 from twinscore.experiments import estimates
 from twinscore.experiments.estimates import Cells, Estimate, Needs
-from twinscore.experiments.folders import Done, remembered, run_folder
+from twinscore.experiments.folders import Done, remembered, run_folder, write_arrays
 from twinscore.experiments.trials import (
     Factory,
     Task,
@@ -41,7 +40,6 @@ from twinscore.images import ImageSet
 from twinscore.results.base import Result
 
 Arrays = dict[str, NDArray]
-
 
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T", bound=Task)
@@ -229,9 +227,7 @@ def _written(folder: Path, summary: Summary[R], missing: list[str]) -> R:
     """Write a summary; ``result.json`` comes last."""
     state = {"complete": not missing, "missing": missing}
     result = summary.result.model_copy(update=state)
-    arrays = {name: np.ascontiguousarray(values) for name, values in summary.arrays.items()}
-    encoded = serialise(arrays)
-    runs.write_atomic(folder / "arrays.safetensors", lambda path: path.write_bytes(encoded))
+    write_arrays(folder / "arrays.safetensors", summary.arrays)
     for name, text in summary.tables.items():
         runs.write_text(folder / name, text)
     _write_result(folder, result)
@@ -247,6 +243,7 @@ def of_trials(
     trials: Callable[[S, Report], Sequence[Trial]],
     measure: Callable[[S, Trial, Checkpoint, Report], Arrays],
     key: Callable[[S, Trial], dict[str, Any]],
+    besides: Callable[[S, Trial, Checkpoint], Arrays] | None = None,
     needs: Callable[[Any], Needs],
     cells: Cells = estimates.alone,
     **declared: Any,
@@ -254,13 +251,13 @@ def of_trials(
     """A study whose tasks are to train a network and then to measure it.
 
     ``measure`` gives arrays, which are kept beside the weights; ``key`` JSON values that they
-    depend on, apart from the weights; ``needs`` what trials need of time, memory and disk;
-    ``cells`` the specs of which equally many networks are trained, mostly one. What else is
-    declared are attributes of :class:`Study`.
+    depend on, apart from the weights; ``besides`` what is kept on its own; ``needs`` what trials
+    need of time, memory and disk; ``cells`` the specs of which equally many networks are trained,
+    mostly one. What else is declared are attributes of :class:`Study`.
     """
     return Study(
         tasks=trials,
-        work=partial(_train_and_measure, measure, key),
+        work=partial(_train_and_measure, measure, key, besides),
         estimate=partial(estimates.of_trainings, needs, cells=cells),
         refuse=partial(estimates.refuse_trainings, needs, cells=cells),
         **declared,
@@ -270,6 +267,7 @@ def of_trials(
 def _train_and_measure(
     measure: Callable[[S, Trial, Checkpoint, Report], Arrays],
     key: Callable[[S, Trial], dict[str, Any]],
+    besides: Callable[[S, Trial, Checkpoint], Arrays] | None,
     spec: S,
     trial: Trial,
     report: Report,
@@ -280,7 +278,8 @@ def _train_and_measure(
         report(trial.name, {"text": "trained; measuring"})
         return measure(spec, trial, model, report)
 
-    return remembered(trial.path, "measures", key(spec, trial), compute)
+    measures = remembered(trial.path, "measures", key(spec, trial), compute)
+    return measures | (besides(spec, trial, model) if besides else {})
 
 
 def stacked(each: Sequence[Arrays], names: Iterable[str] = (), axis: int = 0) -> Arrays:

@@ -8,8 +8,7 @@ from pydantic import AfterValidator
 from twinscore.execution import Report
 from twinscore.experiments.trials import Trial, open_images
 
-MOST_IMAGES = 9_999_999
-"""Largest number of images of a synthetic source."""
+MOST_IMAGES = 9_999_999  # largest number of images of a synthetic source
 
 
 def _levels(levels: tuple[float, ...]) -> tuple[float, ...]:

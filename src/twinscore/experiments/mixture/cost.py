@@ -20,16 +20,13 @@ from twinscore.theory.random_features import random_features
 from twinscore.theory.score_matching import quadratic_losses
 from twinscore.theory.targets import Target, two_modes
 
-_FLOAT = 8
-"""Bytes of a number; all are float64."""
+_FLOAT = 8  # bytes of a number; all are float64
 _SOLVER = 6
 """Matrices (m, m) that are held beside the Gram matrices: eigenvectors, and what eigh needs."""
 _POINTS, _FINEST, _ARRAYS = 129, 1025, 20
 """Points of a density, and of the finest grid; arrays (B, points) that its solver holds."""
-_TIMED = 256
-"""Features, at most, of the models that are timed."""
-_FEW, _MORE = 4, 24
-"""Densities that are timed."""
+_TIMED = 256  # features, at most, of the models that are timed
+_FEW, _MORE = 4, 24  # densities that are timed
 
 
 class Size(NamedTuple):

@@ -17,8 +17,7 @@ from twinscore.results.mixture import DIAGONAL, Along, Exponent, Stop, TargetNam
 ENOUGH = 0.8
 """Share of replicates that must have reached their tolerance for a training time to count."""
 LEAST_SETTINGS = 3
-LARGEST = 709.0
-"""Logarithm of the largest end of an interval; what is larger is not a number."""
+LARGEST = 709.0  # logarithm of the largest end of an interval; what is larger is not a number
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +110,6 @@ def _bottom(values: NDArray[np.float64], times: NDArray[np.float64]) -> float:
     return float(np.exp((x0 + x1) / 2 - left * (x2 - x0) / 2 / (right - left)))
 
 
-def _within(spec: Spec, tau: Interval) -> Interval:
-    """An interval of training times, cut at the ends of the range."""
-    low, high = np.clip([tau.low, tau.high], spec.tau_first, spec.tau_last)
-    return Interval(value=tau.value, low=float(low), high=float(high))
-
-
 def stops(spec: Spec, name: TargetName, measured: Measured) -> tuple[list[Stop], dict]:
     """Best stopping of every n and m of a target, and the minima behind them by (n, m)."""
     found, out = {}, []
@@ -130,13 +123,14 @@ def stops(spec: Spec, name: TargetName, measured: Measured) -> tuple[list[Stop],
             if (n, m) not in found or (None, m) not in found:
                 continue
             best, floor = found[n, m], found[None, m]
-            last = curves.value[i, -1]
+            last, tau = curves.value[i, -1], positive(best.tau, best.taus)
+            low, high = np.clip([tau.low, tau.high], spec.tau_first, spec.tau_last)
             out.append(
                 Stop(
                     target=name,
                     n=n,
                     m=m,
-                    tau=_within(spec, positive(best.tau, best.taus)),
+                    tau=tau.model_copy(update={"low": float(low), "high": float(high)}),
                     kl=positive(best.kl, best.kls),
                     floor=positive(floor.kl, floor.kls),
                     last=float(last) if np.isfinite(last) else None,
@@ -147,8 +141,7 @@ def stops(spec: Spec, name: TargetName, measured: Measured) -> tuple[list[Stop],
     return out, found
 
 
-Pairs = list[tuple[int, int]]
-"""Settings (n, m)."""
+Pairs = list[tuple[int, int]]  # settings (n, m)
 
 
 def exponents(spec: Spec, name: TargetName, found: dict) -> list[Exponent]:

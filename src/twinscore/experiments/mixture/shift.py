@@ -14,8 +14,7 @@ from twinscore.theory.random_features import random_features
 from twinscore.theory.score_matching import quadratic_losses
 from twinscore.theory.targets import two_modes
 
-NEAR = 3.0
-"""Deviations of a mode within which mass counts as its own."""
+NEAR = 3.0  # deviations of a mode within which mass counts as its own
 
 
 def measure(spec: Spec, mu: float, lighter: float, replicate: int) -> Arrays:

@@ -18,12 +18,9 @@ from twinscore.results.mixture import DIAGONAL, Exponent, Learned, Result, Shift
 from twinscore.theory.bounds import score_matching_bound
 from twinscore.theory.targets import Target, two_modes
 
-HALF = 0.5
-"""Share of a mode's mass below which the mode counts as lost."""
-MOST_START = 0.5
-"""Share of the least KL above which ``KL(p_T || pi)`` is worth a word."""
-LEAST_REPLICATES = 2
-"""Of every condition: intervals are over replicates."""
+HALF = 0.5  # share of a mode's mass below which the mode counts as lost
+MOST_START = 0.5  # share of the least KL above which ``KL(p_T || pi)`` is worth a word
+LEAST_REPLICATES = 2  # of every condition: intervals are over replicates
 
 
 def summarise(spec: Spec, done: Sequence[tuple[Task, Arrays]]) -> Summary[Result] | None:
@@ -235,9 +232,7 @@ def _verdict(
 ) -> str:
     name = spec.targets[0]
     said = [
-        f"{e.quantity} moves as n^{e.measured.value:.2f} "
-        f"[{e.measured.low:.2f}, {e.measured.high:.2f}]"
-        f" (theory {e.predicted[0]:+.1f}: {e.answer})"
+        f"{e.quantity} moves as n^{e.measured.text()} (theory {e.predicted[0]:+.1f}: {e.answer})"
         for e in exponents
         if e.target == name and e.along == DIAGONAL and e.measured
     ]

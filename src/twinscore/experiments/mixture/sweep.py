@@ -127,5 +127,4 @@ def kl(learned: Learned) -> NDArray[np.float64]:
     return np.where(learned.converged, (learned.target - learned.log_density) @ p, np.nan)
 
 
-Measured = Mapping[str, NDArray]
-"""Arrays of all replicates, stacked along a new first axis."""
+Measured = Mapping[str, NDArray]  # arrays of all replicates, stacked along a new first axis
