@@ -182,12 +182,8 @@ def estimate(spec: Spec, how: Execution) -> Estimate:
     pairs = count**2 / 2 if within else count * len(others)
     work = pairs * pair + (count if within else count + len(others)) * each
     shown = 2 * sum(SHOWN.values()) * images.shape[0] * min(LARGEST_PICTURE, *images.shape[1:]) ** 2
-    return Estimate(
-        what=counted(count, "image"),
-        seconds=by_the_clock(1, work, how),
-        memory=budget.PROCESS + sum(_memory(spec)),
-        disk=4 * shown + _ROW * count,
-    )
+    seconds, memory = by_the_clock(1, work, how), budget.PROCESS + sum(_memory(spec))
+    return Estimate(counted(count, "image"), seconds, memory, 4 * shown + _ROW * count)
 
 
 STUDY = of_one(

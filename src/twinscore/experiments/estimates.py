@@ -77,13 +77,8 @@ class Needs:
 
     def cost(self, spec: Any) -> budget.Cost:
         """Memory of one training of a spec with ``network`` and ``training``."""
-        return budget.cost(
-            spec.network,
-            spec.training.batch,
-            self.shape,
-            held=self.held,
-            jacobians=self.jacobians,
-        )
+        own = {"held": self.held, "jacobians": self.jacobians}
+        return budget.cost(spec.network, spec.training.batch, self.shape, **own)
 
 
 def sampling_needs(spec: Any, shape: tuple[int, int, int]) -> Needs:
@@ -112,15 +107,9 @@ def refuse_trainings(
     """Refuse trials that do not fit the memory; see :func:`budget.require_memory`."""
     for cell in cells(spec):
         need = needs(cell)
-        budget.require_memory(
-            need.cost(cell),
-            max(need.shape[1:]),
-            device,
-            workers,
-            need.field,
-            before=need.before,
-            matrix=need.matrix,
-        )
+        cost, side = need.cost(cell), max(need.shape[1:])
+        own = {"before": need.before, "matrix": need.matrix}
+        budget.require_memory(cost, side, device, workers, need.field, **own)
 
 
 def of_trainings(

@@ -159,15 +159,9 @@ def work(spec: Spec, task: Task, report: Report) -> Arrays:
 
     def compute() -> Arrays:
         x, model = _image(spec, task.device), list(spec.models.values())[task.model]
-        basis = measure(
-            open_model(model, task.custom).on(x.device),
-            x,
-            task.sigma,
-            k=spec.vectors,
-            fitted=(spec.first, spec.last),
-            draws=spec.draws,
-            seed=spec.seed,
-        )
+        denoiser, asked = open_model(model, task.custom).on(x.device), {"k": spec.vectors}
+        asked |= {"fitted": (spec.first, spec.last), "draws": spec.draws, "seed": spec.seed}
+        basis = measure(denoiser, x, task.sigma, **asked)
         done = spec.levels.index(task.sigma) + 1
         report("noise levels", {"step": done, "steps": len(spec.levels)})
         return _arrays(basis)
@@ -328,12 +322,8 @@ def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     products = 3 * _PRODUCTS * spec.vectors + _OTHERS if krylov else d
     decomposed = 0.0 if krylov else _DECOMPOSED * d**3
     work = left * ((products + _DRAWN * spec.draws) * product + decomposed)
-    return Estimate(
-        what=counted(left, "Jacobian"),
-        seconds=by_the_clock(left, work, how),
-        memory=budget.PROCESS + cost.total + krylov,
-        disk=8 * left * d * (spec.vectors + 4),
-    )
+    seconds, memory = by_the_clock(left, work, how), budget.PROCESS + cost.total + krylov
+    return Estimate(counted(left, "Jacobian"), seconds, memory, 8 * left * d * (spec.vectors + 4))
 
 
 STUDY = Study(

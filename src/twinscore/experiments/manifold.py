@@ -19,10 +19,10 @@ from twinscore.execution import Report
 from twinscore.experiments.estimates import Needs, core_seconds
 from twinscore.experiments.intervals import columns, of_replicates, psnr, texts
 from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, stacked
-from twinscore.experiments.synthetic import MOST_IMAGES, InputPsnrs, fresh_trials, sigmas
+from twinscore.experiments.synthetic import MOST_IMAGES, AtLevels, InputPsnrs, fresh_trials
 from twinscore.experiments.trials import Trial
 from twinscore.images.synthetic import discs
-from twinscore.results.base import Frozen, Interval
+from twinscore.results.base import Interval
 from twinscore.results.manifold import Beside, Level, Result
 from twinscore.runs import derive_seed
 from twinscore.training import TrainingSpec, single_device
@@ -40,7 +40,7 @@ VALUES = (
 _PRODUCTS = 300  # pixels at which the products of a Jacobian take as long as a call, about
 
 
-class Spec(Frozen):
+class Spec(AtLevels):
     """Networks trained on discs, beside the optimal denoiser of discs."""
 
     size: int = Field(default=16, ge=8, le=1024, multiple_of=8)
@@ -92,11 +92,6 @@ class Spec(Frozen):
         except InputError as error:
             raise ValueError(str(error)) from None
         return self
-
-    @property
-    def sigmas(self) -> list[float]:
-        """Noise levels in image units, falling."""
-        return sigmas(self.levels)
 
     @property
     def kind(self) -> dict[str, Any]:

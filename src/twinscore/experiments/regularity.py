@@ -18,9 +18,9 @@ from twinscore.execution import Report
 from twinscore.experiments.estimates import Needs, core_seconds
 from twinscore.experiments.intervals import columns, numbers, of_replicates, psnr
 from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, stacked
-from twinscore.experiments.synthetic import MOST_IMAGES, InputPsnrs, fresh_trials, sigmas
+from twinscore.experiments.synthetic import MOST_IMAGES, AtLevels, InputPsnrs, fresh_trials
 from twinscore.experiments.trials import Trial, open_images
-from twinscore.results.base import Frozen, Interval
+from twinscore.results.base import Interval
 from twinscore.results.regularity import NETWORK, Class, Contrast, Curve, Generator, Result
 from twinscore.runs import derive_seed
 from twinscore.training import TrainingSpec, single_device
@@ -46,7 +46,7 @@ MEASURES_VERSION = 2  # bumped when the same trial gives other measures
 _TIMED = 2**14  # pixels on which the baselines are timed, of at least one image
 
 
-class Spec(Frozen):
+class Spec(AtLevels):
     """Networks trained on C-alpha images, and how fast their error falls with the noise."""
 
     alphas: tuple[float, ...] = (1.0, 2.0, 3.0)
@@ -108,11 +108,6 @@ class Spec(Frozen):
                 f"each, and a class has {MOST_IMAGES:,}; give n, at most {per_replicate:,}"
             )
         return self
-
-    @property
-    def sigmas(self) -> list[float]:
-        """Noise levels in image units, falling."""
-        return sigmas(self.levels)
 
     @property
     def middle(self) -> float:

@@ -263,12 +263,10 @@ def estimate(spec: Spec, how: Execution) -> Estimate:
         return denoise(denoiser, x, spec.sigma_max).sum().item()
 
     evaluate()  # the first one prepares the others
-    return Estimate(
-        what=counted(spec.samples, "sample"),
-        seconds=by_the_clock(1, _evaluations(spec) * core_seconds(evaluate), how),
-        memory=budget.PROCESS + _matrix(spec, original.shape) + sum(_memory(spec, how.device)),
-        disk=8 * original.numel() * (spec.samples + 4),
-    )
+    seconds = by_the_clock(1, _evaluations(spec) * core_seconds(evaluate), how)
+    memory = budget.PROCESS + _matrix(spec, original.shape) + sum(_memory(spec, how.device))
+    disk = 8 * original.numel() * (spec.samples + 4)
+    return Estimate(counted(spec.samples, "sample"), seconds, memory, disk)
 
 
 def _evaluations(spec: Spec) -> float:

@@ -181,7 +181,7 @@ def _tiled(
 def _film(
     spec: Spec, checkpoint: Checkpoint, seeds: np.ndarray, device: str
 ) -> tuple[np.ndarray, int]:
-    """A row for each seed: what the denoiser sees on the way, and at last the sample."""
+    """A row for each seed: what the denoiser sees on the way, then the sample."""
     seen: list[Tensor] = []
     samples, unfinished = draw_batch(
         checkpoint,

@@ -2,7 +2,7 @@
 
 One fixed permutation of the pixels leaves the optimal error unchanged. Networks are trained on the
 same images with and without it, with the same budget and the same seeds, and measured on the same
-noisy images; a closed-form denoiser that knows nothing of neighbourhoods is the control.
+noisy images; a closed-form denoiser that does not know neighbourhoods is the control.
 """
 
 import math

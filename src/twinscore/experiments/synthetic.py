@@ -7,6 +7,7 @@ from pydantic import AfterValidator
 
 from twinscore.execution import Report
 from twinscore.experiments.trials import Trial, open_images
+from twinscore.results.base import Frozen
 
 MOST_IMAGES = 9_999_999  # largest number of images of a synthetic source
 
@@ -21,9 +22,13 @@ InputPsnrs = Annotated[tuple[float, ...], AfterValidator(_levels)]
 """Noise levels as input PSNR, -20 log10(sigma), dB, ascending."""
 
 
-def sigmas(levels: tuple[float, ...]) -> list[float]:
-    """Noise levels in image units, falling."""
-    return [10 ** (-level / 20) for level in levels]
+class AtLevels(Frozen):
+    """A spec with noise levels, ``levels``."""
+
+    @property
+    def sigmas(self) -> list[float]:
+        """Noise levels in image units, falling."""
+        return [10 ** (-level / 20) for level in self.levels]
 
 
 def fresh_trials(spec: Any, source: str, n: int, report: Report, **roles: Any) -> list[Trial]:

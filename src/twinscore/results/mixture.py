@@ -36,13 +36,7 @@ class Along:
 
     @classmethod
     def of(cls, said: Self | str) -> Self:
-        """Read what ``str`` gave.
-
-        Raises
-        ------
-        ValueError
-            For another text.
-        """
+        """Read what ``str`` gave; ValueError for another text."""
         if isinstance(said, cls):
             return said
         found = re.fullmatch(r"(.*?)(?:, at [nm] = (\d+))?", said)
@@ -106,7 +100,7 @@ class Term(Frozen):
     @computed_field
     @property
     def answer(self) -> str:
-        """How the interval lies to it; an upper bound allows whatever falls faster."""
+        """How the interval lies to it; an upper bound allows what falls faster."""
         if self.measured is None:
             return "too few settings"
         if self.predicted is None:

@@ -96,12 +96,9 @@ def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     share, at_once = left / count(spec), min(how.workers, left)
     with threadpool_limits(how.threads):
         work = share * _seconds(spec)
-    return Estimate(
-        what=counted(left, "replicate"),
-        seconds=by_the_clock(left, work, how),
-        memory=at_once * (budget.PROCESS + max(n.growing + n.fixed for n in needs.values())),
-        disk=share * sum(times * needs[c].stored for c, times in conditions(spec).items()),
-    )
+    memory = at_once * (budget.PROCESS + max(n.growing + n.fixed for n in needs.values()))
+    disk = share * sum(times * needs[c].stored for c, times in conditions(spec).items())
+    return Estimate(counted(left, "replicate"), by_the_clock(left, work, how), memory, disk)
 
 
 def _seconds(spec: Spec) -> float:

@@ -208,7 +208,7 @@ def _power_law(
 def _predicted(along: Along, used: Pairs) -> tuple[float, float]:
     """Exponent of tau_es in the settings used, which is minus that of KL_min (STUDIES section 6).
 
-    Along m = n, and along n while m is no smaller, 2/5: there ``n^(-2/5)`` outweighs ``m^(-4/5)``.
+    Along m = n, and along n while m is not smaller, 2/5: there ``n^(-2/5)`` outweighs ``m^(-4/5)``.
     The bound's own minimum at fixed m or n: ``tau = (m n)^(1/5)`` while n is below m^(3/2); beyond,
     ``tau = m^(1/2)``.
     """
@@ -308,15 +308,8 @@ def shift_minimum(spec: Spec, part: Measured, row: int) -> Minimum | None:
 def _least_along_mu(along: str, mus: list[float], minima: list[Minimum | None]) -> Term:
     used = [(mu, best) for mu, best in zip(mus, minima, strict=True) if best and best.kls.min() > 0]
     fit = _power_law([mu for mu, _ in used], [(best.kl, best.kls) for _, best in used])
-    return Term(
-        target="shift",
-        quantity="least KL",
-        along=along,
-        measured=fit,
-        predicted=None,
-        kind="at most",
-        settings=len(used),
-    )
+    said = {"target": "shift", "quantity": "least KL", "along": along, "predicted": None}
+    return Term(**said, measured=fit, kind="at most", settings=len(used))
 
 
 def _term(
@@ -332,12 +325,5 @@ def _term(
     if len(x) >= LEAST_SETTINGS and (values > 0).all():
         curve = means_of_all(values)
         fit = slope(x, np.log(curve.value), np.log(curve.without))
-    return Term(
-        target=target,
-        quantity=quantity,
-        along=along,
-        measured=fit,
-        predicted=bound,
-        kind="at most",
-        settings=len(x),
-    )
+    said = {"target": target, "quantity": quantity, "along": along, "predicted": bound}
+    return Term(**said, measured=fit, kind="at most", settings=len(x))

@@ -19,7 +19,7 @@ from twinscore.theory.bounds import score_matching_bound
 from twinscore.theory.targets import Target, two_modes
 
 HALF = 0.5  # share of a mode's mass below which the mode counts as lost
-MOST_START = 0.5  # share of the least KL above which ``KL(p_T || pi)`` is worth a word
+MOST_START = 0.5  # share of the least KL above which ``KL(p_T || pi)`` is reported
 LEAST_REPLICATES = 2  # of every condition: intervals are over replicates
 
 
