@@ -167,7 +167,7 @@ def _errors(
         found = {"network": torch.cat([check(denoiser, part, sigma) for part in parts])}
     found["tangent"] = torch.cat([f(one[None], sigma) for f, one in zip(planes, y, strict=True)])
     if spec.exact:
-        found["exact"] = _optimum(spec)(y[: spec.exact].cpu().double(), sigma)
+        found["exact"] = Disc(**spec.kind)(y[: spec.exact].cpu().double(), sigma)
     return {
         f"mse/{name}": _array((f.cpu() - x[: len(f)].cpu()).double().square().flatten(1).mean(1))
         for name, f in found.items()
@@ -192,7 +192,7 @@ def _bases(
         spectra["network"].append(values)
         cosines.append(principal_cosines(vectors[values > spec.threshold], tangent))
         if i < spec.exact:
-            optimal = _optimum(spec).jacobian(here.cpu().double(), sigma)[0]
+            optimal = Disc(**spec.kind).jacobian(here.cpu().double(), sigma)[0]
             spectra["exact"].append(torch.linalg.eigvalsh(optimal).flip(0))
         if i == chosen:
             extra = extra_directions(whole.symmetric, tangent)
@@ -210,10 +210,6 @@ def _bases(
             found[f"near_one/{name}"] = (stacked > NEAR_ONE).sum(1).double()
     found |= {f"shown/{name}": value for name, value in shown.items()}
     return {name: _array(value) for name, value in found.items()}
-
-
-def _optimum(spec: Spec) -> Disc:
-    return Disc(**spec.kind)
 
 
 def _array(values: Tensor) -> NDArray:
@@ -342,14 +338,11 @@ def needs(spec: Spec) -> Needs:
 
 
 def _posterior_seconds(spec: Spec) -> float:
-    """Time of a trial's exact posterior means, and of their Jacobians.
-
-    A Jacobian takes a call, and products that grow by the square of the pixels.
-    """
+    """Of a trial's posterior means and their Jacobians: each a call, and products as pixels^2."""
     sigma = spec.sigmas[len(spec.sigmas) // 2]
     x, _ = discs([0], seed=spec.seed, **spec.kind)
     z = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    call = core_seconds(lambda: _optimum(spec)((x + sigma * z).double(), sigma))
+    call = core_seconds(lambda: Disc(**spec.kind)((x + sigma * z).double(), sigma))
     products = call * spec.size**2 / _PRODUCTS
     each = spec.exact * call + min(spec.exact, spec.bases) * (call + products)
     return len(spec.levels) * each

@@ -160,11 +160,8 @@ def _operator(spec: Spec, shape: tuple[int, int, int]) -> Operator:
             return operators.super_resolution(shape, spec.factor)
         if spec.task == "deblurring":
             return operators.spectral_deblurring(shape, spec.fraction)
-        random = {
-            "random_pixels": operators.random_pixels,
-            "compressive_sensing": operators.compressive_sensing,
-        }
-        return random[spec.task](shape, spec.fraction, runs.derive_seed(spec.seed, "operator"))
+        random = getattr(operators, spec.task)  # random_pixels, compressive_sensing
+        return random(shape, spec.fraction, runs.derive_seed(spec.seed, "operator"))
     except ValueError as error:
         raise InputError(f"--task {spec.task}: {error}") from None
 

@@ -100,10 +100,10 @@ def measure(spec: Spec, trial: Trial, model: Checkpoint, report: Report) -> Arra
     x = order.invert(images[trial.test]).to(device)
     denoiser = unshuffled(model.on(device), order)
     seed = derive_seed(trial.seed, "shuffled", trial.replicate)
-    return {
-        "errors": squared_errors(denoiser, x, seed, spec.training.batch),
-        "estimates": _estimates(denoiser, x[:EXAMPLES]).numpy(),
-    }
+    errors = squared_errors(denoiser, x, seed, spec.training.batch)
+    with torch.no_grad():
+        shown = denoiser(_noisy(x[:EXAMPLES]), EXAMPLE_LEVEL).cpu()
+    return {"errors": errors, "estimates": shown.numpy()}
 
 
 def key(spec: Spec, trial: Trial) -> dict[str, Any]:
@@ -114,11 +114,6 @@ def key(spec: Spec, trial: Trial) -> dict[str, Any]:
 def _noisy(x: Tensor) -> Tensor:
     z = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
     return x + EXAMPLE_LEVEL * z
-
-
-@torch.no_grad()
-def _estimates(denoiser: Denoiser, x: Tensor) -> Tensor:
-    return denoiser(_noisy(x), EXAMPLE_LEVEL).cpu()
 
 
 def unshuffled(denoiser: Denoiser, order: PixelShuffle) -> Denoiser:

@@ -48,10 +48,7 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True)
 class Summary(Generic[R]):
-    """What a study makes of its measures, and writes: the numbers and what lies beside them.
-
-    ``tables`` are the texts of further files by their names, such as ``levels.csv``.
-    """
+    """What a study makes of its measures: numbers, arrays, and texts of files by their names."""
 
     result: R
     arrays: Mapping[str, NDArray]

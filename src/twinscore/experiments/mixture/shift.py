@@ -35,14 +35,10 @@ def measure(spec: Spec, mu: float, lighter: float, replicate: int) -> Arrays:
     shift = spec.shift
     target, process = two_modes(mu, (1 - lighter, lighter)), forward(shift.rate)
     grid = resolving_grid(target, process, spec.start)
-    generator = np.random.default_rng(
-        runs.derive_seed(spec.seed, "shift", repr(mu), repr(lighter), replicate)
-    )
-    features = random_features(
-        shift.width,
-        seed=runs.derive_seed(spec.seed, "shift", "features", replicate),
-        activation=spec.activation,
-    )
+    seed = runs.derive_seed(spec.seed, "shift", repr(mu), repr(lighter), replicate)
+    generator = np.random.default_rng(seed)
+    seed = runs.derive_seed(spec.seed, "shift", "features", replicate)
+    features = random_features(shift.width, seed=seed, activation=spec.activation)
     rule, samples = likelihood_rule(process, spec.start), target.draw(shift.samples, generator)
     losses = quadratic_losses(features, empirical_nodes([samples], process, rule))
     losses += quadratic_losses(features, population_nodes(target, process, rule))

@@ -1,6 +1,5 @@
 """What follows from the replicates: the result, the curves its figures draw, and its tables."""
 
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,16 +24,18 @@ LEAST_REPLICATES = 2  # of every condition: intervals are over replicates
 
 def summarise(spec: Spec, done: Sequence[tuple[Task, Arrays]]) -> Summary[Result] | None:
     """Fit everything; None while a condition has fewer than two replicates."""
-    counts = Counter(task.condition for task, _ in done)
-    if any(counts[condition] < LEAST_REPLICATES for condition in conditions(spec)):
+    found: dict[Condition, list[Arrays]] = {condition: [] for condition in conditions(spec)}
+    for task, arrays in done:
+        found[task.condition].append(arrays)
+    if any(len(each) < LEAST_REPLICATES for each in found.values()):
         return None
-    measured = _stacked(done)
+    measured = {condition: stacked(each) for condition, each in found.items()}
     stops, exponents, terms = [], [], []
     arrays: Arrays = {"times": spec.times, "twin_times": twin_times(spec)}
     for name in spec.targets:
         part = measured["sweep", (name,)]
-        found, minima = fits.stops(spec, name, part)
-        stops += found
+        best, minima = fits.stops(spec, name, part)
+        stops += best
         exponents += fits.exponents(spec, name, minima)
         terms += fits.terms(spec, name, part)
         arrays |= _sweep_arrays(name, part)
@@ -64,14 +65,6 @@ def summarise(spec: Spec, done: Sequence[tuple[Task, Arrays]]) -> Summary[Result
         twins=_twins(spec, twins),
     )
     return Summary(result, arrays, {"levels.csv": _levels(result), "shift.csv": _shift(result)})
-
-
-def _stacked(done: Sequence[tuple[Task, Arrays]]) -> dict[Condition, Measured]:
-    """Arrays of each condition, replicates along the first axis."""
-    found = defaultdict(list)
-    for task, arrays in done:
-        found[task.condition].append(arrays)
-    return {condition: stacked(each) for condition, each in found.items()}
 
 
 def _prior(spec: Spec, target: Target, rate: float) -> float:

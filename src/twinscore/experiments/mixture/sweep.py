@@ -42,11 +42,8 @@ def measure(spec: Spec, name: TargetName, replicate: int) -> Arrays:
     rule = likelihood_rule(process, spec.start)
     generator = np.random.default_rng(runs.derive_seed(spec.seed, name, "samples", replicate))
     samples = target.draw(spec.sizes[-1], generator)
-    features = random_features(
-        spec.widths[-1],
-        seed=runs.derive_seed(spec.seed, name, "features", replicate),
-        activation=spec.activation,
-    )
+    seed = runs.derive_seed(spec.seed, name, "features", replicate)
+    features = random_features(spec.widths[-1], seed=seed, activation=spec.activation)
     nodes = empirical_nodes([samples[:n] for n in spec.sizes], process, rule)
     losses = quadratic_losses(features, nodes)
     losses += quadratic_losses(features, population_nodes(target, process, rule))
