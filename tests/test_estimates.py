@@ -152,4 +152,3 @@ def test_trainings_count_what_is_measured_and_kept(clock, monkeypatch):
     assert estimate(4, passes=8000).seconds == pytest.approx(2 * each * 4 / 3)
     assert estimate(4, seconds=lambda device: 7.0).seconds == pytest.approx(2 * (each + 7))
     assert estimate(4, stored=10).disk == plain.disk + 40
-    assert estimate(0) == estimates.Estimate("nothing left to do", 0.0, 0, 0)

@@ -168,7 +168,7 @@ def test_a_film_strip_goes_from_noise_to_the_sample(model, checkpoint, tmp_path)
 
 
 def test_a_film_is_a_picture_of_two_moments_or_more(model, tmp_path):
-    with pytest.raises(InputError, match="is no picture"):
+    with pytest.raises(InputError, match="is not a picture"):
         sample.run(spec_of(model, film=3), tmp_path / "a.npz", device="cpu")
     with pytest.raises(ValidationError, match="2 moments"):
         spec_of(model, film=1)

@@ -15,15 +15,14 @@ from pydantic import Field, model_validator
 from twinscore import images as image_sets
 from twinscore.analysis import memorization, similarity
 from twinscore.analysis.statistics import mean_interval
-from twinscore.denoisers import NetworkSpec
+from twinscore.denoisers import Checkpoint, NetworkSpec
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments import twins
-from twinscore.experiments.estimates import Needs, of_trainings, refuse_trainings, sampling_needs
-from twinscore.experiments.folders import remembered
+from twinscore.experiments.estimates import Needs, sampling_needs
 from twinscore.experiments.intervals import of_values
-from twinscore.experiments.study import Arrays, Study, Summary, write_images
-from twinscore.experiments.trials import Trial, distinct, open_images, train
+from twinscore.experiments.study import Arrays, Summary, of_trials, write_images
+from twinscore.experiments.trials import Trial, distinct, open_images
 from twinscore.images import Clusters, ImageSet, Pair
 from twinscore.results.base import Frozen
 from twinscore.results.clusters import Curve, Data, Dynamics, Measured, Result, Side
@@ -36,8 +35,7 @@ from twinscore.training.history import SIGMAS
 
 RANGES = {"twin_similarity": (-1, 1), "memorised_fraction": (0, 1), "elsewhere": (0, 1)}
 """Where intervals of a quantity, though not of a difference, are cut."""
-NETWORKS = 4
-"""Of a replicate: both twins, near and far."""
+NETWORKS = 4  # of a replicate: both twins, near and far
 
 Outcome = tuple[Trial, Arrays]
 Twins = tuple[Outcome, Outcome]
@@ -98,10 +96,7 @@ class Plan:
 def plan(spec: Spec) -> Plan:
     """Cluster the images, once, and choose the nearest and the farthest two of the clusters.
 
-    Raises
-    ------
-    InputError
-        If fewer than three clusters are large enough; says which n fits.
+    InputError if fewer than three clusters are large enough; it says which n fits.
     """
     return _plan(spec, open_images(spec.data).digest)
 
@@ -143,20 +138,10 @@ def trials(spec: Spec, report: Report) -> list[Trial]:
         mean = tuple(here.images.take(members).mean())
         for replicate in range(spec.replicates):
             halves = _halves(spec, pair, replicate)
-            for twin in "ab":
-                trial = Trial.of(
-                    spec,
-                    here.images,
-                    spec.data,
-                    indices=halves[twin],
-                    test=halves["test"],
-                    mean=mean,
-                    twin=twin,
-                    replicate=replicate,
-                    part=f"replicate {replicate}",
-                    arm=arm,
-                )
-                found.append(trial)
+            role = {"replicate": replicate, "arm": arm, "mean": mean, "test": halves["test"]}
+            found += [
+                Trial.of(spec, spec.data, indices=halves[twin], twin=twin, **role) for twin in "ab"
+            ]
     return sorted(found, key=lambda trial: trial.replicate)
 
 
@@ -197,13 +182,9 @@ def record(spec: Spec, tasks: Sequence[Trial], folder: Path) -> None:
     write_images(folder, here.images, {"cluster": labels} | roles)
 
 
-def work(spec: Spec, trial: Trial, report: Report) -> Arrays:
-    """Train a network and measure it: PSNR, samples and bits of :mod:`twins`, each kept."""
-    model = train(trial, report)
-    report(trial.name, {"text": "trained; measuring"})
-    compute = partial(twins.measure, spec, trial, model, report)
-    measures = remembered(trial.path, "measures", twins.key(spec, trial), compute)
-    return measures | twins.bits_of(trial, model, spec.likelihood)
+def bits(spec: Spec, trial: Trial, model: Checkpoint) -> Arrays:
+    """Bits per dimension, unless they are left out."""
+    return twins.bits_of(trial, model, spec.likelihood)
 
 
 def summarise(spec: Spec, done: Sequence[Outcome]) -> Summary[Result] | None:
@@ -237,16 +218,9 @@ def summarise(spec: Spec, done: Sequence[Outcome]) -> Summary[Result] | None:
 def _side(
     here: Plan, arm: str, replicates: Sequence[Twins]
 ) -> tuple[Side, dict[str, NDArray], dict[str, NDArray]]:
-    """Everything measured on one pair of clusters, from R replicates.
+    """What R replicates give on one pair of clusters.
 
-    Returns
-    -------
-    side : Side
-        The numbers.
-    values : dict
-        For each field of :class:`Measured` the value of each replicate, (R,), to compare with.
-    arrays : dict
-        What the report draws.
+    The numbers; the values (R,) of each field of :class:`Measured`; what the report draws.
     """
     pair, clusters = here.pairs[arm], here.clusters
     where = _each(replicates, lambda _, o: shares(clusters, pair, o["samples"]))
@@ -272,9 +246,7 @@ def _side(
         measured=_measured(values, RANGES),
         gap_by_sigma=_curve(SIGMAS, gaps),
         dynamics=_dynamics(replicates),
-        unfinished_samples=sum(
-            found["unfinished"].item() for twin in replicates for _, found in twin
-        ),
+        unfinished_samples=int(_each(replicates, lambda _, o: o["unfinished"].item()).sum()),
     )
     drawn = _drawn(here, pair, replicates) | {"agreement": agreement, "shares": where}
     return side, values, drawn
@@ -282,9 +254,8 @@ def _side(
 
 def _each(replicates: Sequence[Twins], measure: Callable[..., Any]) -> NDArray[np.float64]:
     """A number or row of each network, (R, 2, ...): ``measure(trial, found)``."""
-    return np.array(
-        [[measure(*outcome) for outcome in twin] for twin in replicates], dtype=np.float64
-    )
+    rows = [[measure(*outcome) for outcome in twin] for twin in replicates]
+    return np.array(rows, dtype=np.float64)
 
 
 def shares(clusters: Clusters, pair: Pair, samples: NDArray) -> tuple[float, float]:
@@ -321,8 +292,7 @@ def _dynamics(replicates: Sequence[Twins]) -> Dynamics:
 def _drawn(here: Plan, pair: Pair, replicates: Sequence[Twins]) -> dict[str, NDArray]:
     """Pictures of the first replicate, and positions between the centres of all."""
     images, positions = here.images, here.clusters.positions
-    ends = (pair.first, pair.second)
-    tests = [images[trial.test] for (trial, _), _ in replicates]
+    ends, tests = (pair.first, pair.second), [images[trial.test] for (trial, _), _ in replicates]
     arrays = {
         "images": tests[0].numpy(),
         "positions_images": np.stack([positions(test, *ends) for test in tests]),
@@ -331,8 +301,10 @@ def _drawn(here: Plan, pair: Pair, replicates: Sequence[Twins]) -> dict[str, NDA
     for trial, found in replicates[0]:
         samples, training = found["samples"], images[trial.indices]
         near = similarity.nearest(torch.from_numpy(samples), training)[1]
-        arrays[f"samples_{trial.twin}"] = samples
-        arrays[f"nearest_{trial.twin}"] = training[near].numpy()
+        arrays |= {
+            f"samples_{trial.twin}": samples,
+            f"nearest_{trial.twin}": training[near].numpy(),
+        }
     return arrays
 
 
@@ -350,19 +322,17 @@ def _curve(at: Sequence[float], table: NDArray) -> Curve:
 
 def _verdict(data: Data, difference: Measured) -> str:
     """Which side generalises worse, by the train - test gap in PSNR."""
-    gap, what = difference.gap, f"Networks trained on two clusters of {data.source}"
-    interval = (
-        f"far - near = {gap.value:.2f} dB, 95% interval {gap.low:.2f} to {gap.high:.2f}, "
-        f"{data.replicates} replicates"
-    )
+    gap, pairs = difference.gap, "from the farthest two than from the nearest two"
     if gap.low <= 0 <= gap.high:
-        return (
-            f"{what}: the train-test gap does not tell whether they generalise worse from the "
-            f"farthest two than from the nearest two ({interval})."
-        )
-    word = "worse" if gap.value > 0 else "better"
-    than = f"generalise {word} from the farthest two than from the nearest two"
-    return f"{what} {than}, by the train-test gap ({interval})."
+        said = f": the train-test gap does not tell whether they generalise worse {pairs}"
+    else:
+        word = "worse" if gap.value > 0 else "better"
+        said = f" generalise {word} {pairs}, by the train-test gap"
+    return (
+        f"Networks trained on two clusters of {data.source}{said} (far - near = "
+        f"{gap.value:.2f} dB, 95% interval {gap.low:.2f} to {gap.high:.2f}, {data.replicates} "
+        "replicates)."
+    )
 
 
 def needs(spec: Spec) -> Needs:
@@ -377,15 +347,16 @@ def needs(spec: Spec) -> Needs:
     )
 
 
-STUDY = Study(
+STUDY = of_trials(
     name="clusters",
     spec=Spec,
     count=lambda spec: NETWORKS * spec.replicates,
-    tasks=trials,
-    work=work,
+    trials=trials,
+    measure=twins.measure,
+    key=twins.key,
+    besides=bits,
     summarise=summarise,
-    estimate=partial(of_trainings, needs),
-    refuse=partial(refuse_trainings, needs),
+    needs=needs,
     reads=("data",),
     check=check,
     record=record,

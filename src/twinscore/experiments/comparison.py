@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twinscore.analysis import memorization, similarity, statistics
-from twinscore.experiments.intervals import numbers
+from twinscore.experiments.intervals import columns, numbers
 from twinscore.images import ImageSet, Twins
 from twinscore.results.base import Interval
 from twinscore.results.transition import Level, Median, PerTwin, Psnr, Quantiles, Verdict
@@ -18,8 +18,7 @@ from twinscore.training.history import SIGMAS
 COPIES = 0.05
 """Largest memorised fraction (lower bound) with which a level may be said to generalise."""
 
-Measures = dict[str, NDArray]
-"""What :func:`twinscore.experiments.twins.measure` gives."""
+Measures = dict[str, NDArray]  # what :func:`twinscore.experiments.twins.measure` gives
 
 
 def compare(
@@ -27,15 +26,9 @@ def compare(
 ) -> tuple[Level, dict[str, NDArray], NDArray]:
     """Everything measured at one N, from R replicates of two twins.
 
-    Returns
-    -------
-    level : Level
-        The numbers.
-    arrays : dict
-        What the report draws: all samples of the first replicate with their nearest training
-        images, (S, C, H, W), and every similarity.
-    gaps : array
-        (R, S, 3), for :func:`critical_n`.
+    Returns the numbers; the arrays that the report draws (every similarity, and all samples of the
+    first replicate with their nearest training images, (S, C, H, W)); and gaps (R, S, 3), for
+    :func:`critical_n`.
     """
     n = len(splits[0].a)
     seeds = {what: derive_seed(seed, n, what) for what in ("twin", "a", "b", "pairs", "held out")}
@@ -62,8 +55,8 @@ def compare(
     twin_median, fractions = _median(twin, seeds["twin"]), PerTwin(**fraction)
     nearest = PerTwin(**{side: _median(values, seeds[side]) for side, values in near.items()})
     plausible = min(nearest.a.median, nearest.b.median) >= quantiles.low
-    lost = [sum(int(of["unfinished"].item()) for of in twin) for twin in of_twins]
-    unfinished = PerTwin(a=lost[0], b=lost[1])
+    lost = (sum(int(of["unfinished"].item()) for of in twin) for twin in of_twins)
+    unfinished = PerTwin(**dict(zip("ab", lost, strict=True)))
     level = Level(
         n=n,
         verdict=verdict_of(twin_median, nearest, fractions, quantiles),
@@ -115,9 +108,7 @@ def _psnr(pairs: Sequence[tuple[Measures, Measures]], seed: int) -> Psnr:
     for part in ("train", "test"):
         table = np.stack([(a[f"psnr_{part}"] + b[f"psnr_{part}"]) / 2 for a, b in pairs])
         means = [_mean(table[:, k], derive_seed(seed, part, k)) for k in range(len(SIGMAS))]
-        curves[part], curves[f"{part}_low"], curves[f"{part}_high"] = zip(
-            *map(numbers, means), strict=True
-        )
+        curves |= zip(columns([part]), zip(*map(numbers, means), strict=True), strict=True)
     return Psnr(**curves)
 
 
@@ -138,13 +129,8 @@ def verdict_of(
     if all(s.low > twin.high and s.median > held_out.high for s in sides):
         return "memorises"
     copies = [f.low for f in (fraction.a, fraction.b) if f]
-    if (
-        all(s.high < twin.low and s.median >= held_out.low for s in sides)
-        and copies
-        and max(copies) <= COPIES
-    ):
-        return "generalises"
-    return "transition"
+    apart = all(s.high < twin.low and s.median >= held_out.low for s in sides)
+    return "generalises" if apart and copies and max(copies) <= COPIES else "transition"
 
 
 def _warnings(n: int, plausible: bool, unfinished: PerTwin[int]) -> list[str]:
@@ -167,7 +153,8 @@ def critical_n(
     """Where the twins become more alike than samples and training images, and a phrase for it.
 
     The gap at each N is the median twin similarity less the larger of the two median
-    nearest-training similarities; the critical N is where it turns positive, linear in log N.
+    nearest-training similarities; the critical N is where it turns positive, linear in log N. Its
+    bootstrap interval is cut at the sizes tried; it is None where the crossing is not inside.
 
     Parameters
     ----------
@@ -179,13 +166,6 @@ def critical_n(
     implausible : collection of int
         Sizes at which samples do not look like the data, so that agreement means little: there
         the gap counts as not positive.
-
-    Returns
-    -------
-    value : Interval or None
-        With a bootstrap interval, cut at the sizes tried; None where the crossing is not inside.
-    phrase : str
-        The same in words.
     """
     sizes = sorted(levels)
     point = np.array([[_gap(levels[n].reshape(1, -1, 3), axis=1)[0] for n in sizes]])

@@ -29,8 +29,8 @@ _BLOCK, _PIXELS, _SAMPLE, _TIMED = 1024, 2**23, 2048, 128
 are found. Images that are timed."""
 _FEATURES, _AXES, _READ, _BOUND, _ROW = 8, 24, 16, 16, 128
 """Bytes: of each value of an image that is compared, in float32 and along the axes; of a sampled
-one, float64 thrice; of a pixel that is read, float32 and float64 with the smaller image; of a pair
-of a block; of an image in table and arrays, at most."""
+one, float64 three times; of a pixel that is read, float32 and float64 with the smaller image; of a
+pair of a block; of an image in table and arrays, at most."""
 
 
 class Spec(Frozen):
@@ -88,7 +88,10 @@ def summarise(spec: Spec, found: Arrays) -> Summary[Result]:
         against=_data(spec.against, others) if spec.against else None,
         compared_at=side,
         identical=identical,
-        counts=_counts(spec.threshold, found["identical"], found["correlation"]),
+        counts=[
+            Count(threshold=t, images=int((found["identical"] | (found["correlation"] > t)).sum()))
+            for t in (spec.threshold, *(level for level in LADDER if level > spec.threshold))
+        ],
         pairs={name: [pairs[k] for k in chosen] for name, chosen in shown.items()},
     )
     rows = [
@@ -106,16 +109,8 @@ def _data(source: str, images: ImageSet) -> Data:
 def _pairs(images: ImageSet, others: ImageSet, found: Arrays) -> list[Pair]:
     """All near-duplicates, in the order of the images."""
     columns = (found[name].tolist() for name in ("index", "partner", "correlation"))
-    return [
-        Pair(
-            index=i,
-            name=images.names[i],
-            partner_index=j,
-            partner_name=others.names[j],
-            correlation=correlation,
-        )
-        for i, j, correlation in zip(*columns, strict=True)
-    ]
+    rows = ((i, images.names[i], j, others.names[j], c) for i, j, c in zip(*columns, strict=True))
+    return [Pair(**dict(zip(Pair.model_fields, row, strict=True))) for row in rows]
 
 
 def _shown(identical: NDArray, correlation: NDArray) -> dict[str, NDArray]:
@@ -148,13 +143,6 @@ def _pictures(
             pictures = F.interpolate(pictures, shape, mode="bilinear", antialias=True)
         arrays[f"{name}/{side}"] = pictures.numpy()
     return arrays
-
-
-def _counts(threshold: float, identical: NDArray, correlation: NDArray) -> list[Count]:
-    return [
-        Count(threshold=level, images=int((identical | (correlation > level)).sum()))
-        for level in (threshold, *(level for level in LADDER if level > threshold))
-    ]
 
 
 def _verdict(spec: Spec, total: int, dropped: int, identical: int) -> str:
@@ -194,12 +182,8 @@ def estimate(spec: Spec, how: Execution) -> Estimate:
     pairs = count**2 / 2 if within else count * len(others)
     work = pairs * pair + (count if within else count + len(others)) * each
     shown = 2 * sum(SHOWN.values()) * images.shape[0] * min(LARGEST_PICTURE, *images.shape[1:]) ** 2
-    return Estimate(
-        what=counted(count, "image"),
-        seconds=by_the_clock(1, work, how),
-        memory=memory.PROCESS + sum(_memory(spec)),
-        disk=4 * shown + _ROW * count,
-    )
+    seconds, most = by_the_clock(1, work, how), memory.PROCESS + sum(_memory(spec))
+    return Estimate(counted(count, "image"), seconds, most, 4 * shown + _ROW * count)
 
 
 STUDY = of_one(

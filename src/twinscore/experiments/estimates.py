@@ -1,4 +1,4 @@
-"""What is left of a run takes: time, memory and disk, before it is begun."""
+"""What the rest of a run takes: time, memory and disk, before it is begun."""
 
 import math
 import time
@@ -46,27 +46,12 @@ def counted(number: int, noun: str) -> str:
 class Needs:
     """What the trials of a study need, apart from what their spec says of network and training.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        (C, H, W) of the images.
-    held : int
-        Training images kept in memory.
-    jacobians : int
-        Jacobians, or other matrices of (d, d), that are formed whole and decomposed at a time.
-    matrix : str
-        What a refusal calls one of them.
-    before : tuple of Demand
-        What else must fit the memory.
-    passes : float
-        Images that a trained network denoises while it is measured; a product with its Jacobian
-        counts as three.
-    stored : float
-        Bytes that the measures of a trial take on disk.
-    seconds : callable
-        ``seconds(device)``: what else is computed for a trial, seconds of a core or the device.
-    field : str
-        What a refusal begins with.
+    ``shape`` is the (C, H, W) of the images; ``held`` training images kept in memory; ``jacobians``
+    how many of them, or of other matrices of (d, d), are formed whole and decomposed at a time, and
+    ``matrix`` what a refusal calls one, which begins with ``field``; ``before`` what else must fit
+    the memory; ``passes`` images that a trained network denoises while it is measured, a product
+    with its Jacobian counted as three; ``stored`` bytes of a trial's measures on disk;
+    ``seconds(device)`` what else is computed for a trial, seconds of a core or the device.
     """
 
     shape: tuple[int, int, int]
@@ -81,13 +66,8 @@ class Needs:
 
     def cost(self, spec: Any) -> memory.Cost:
         """Memory of one training of a spec with ``network`` and ``training``."""
-        return memory.cost(
-            spec.network,
-            spec.training.batch,
-            self.shape,
-            held=self.held,
-            jacobians=self.jacobians,
-        )
+        own = {"held": self.held, "jacobians": self.jacobians}
+        return memory.cost(spec.network, spec.training.batch, self.shape, **own)
 
 
 def sampling_needs(spec: Any, shape: tuple[int, int, int]) -> Needs:
@@ -116,23 +96,15 @@ def refuse_trainings(
     """Refuse trials that do not fit the memory; see :func:`memory.require_memory`."""
     for cell in cells(spec):
         need = needs(cell)
-        memory.require_memory(
-            need.cost(cell),
-            max(need.shape[1:]),
-            device,
-            workers,
-            need.field,
-            before=need.before,
-            matrix=need.matrix,
-        )
+        cost, side = need.cost(cell), max(need.shape[1:])
+        own = {"before": need.before, "matrix": need.matrix}
+        memory.require_memory(cost, side, device, workers, need.field, **own)
 
 
 def of_trainings(
     needs: Callable[[Any], Needs], spec: Any, left: int, how: Execution, *, cells: Cells = alone
 ) -> Estimate:
     """Estimate ``left`` trials from a few real steps of training; takes some seconds itself."""
-    if not left:
-        return NOTHING
     work = most = disk = 0.0
     at_once, parts = min(how.workers, left), cells(spec)
     for cell in parts:

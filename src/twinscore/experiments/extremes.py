@@ -10,20 +10,15 @@ from twinscore.experiments.trials import Trial
 from twinscore.results.transition import Harmonics, Result
 from twinscore.runs import digest
 
-VECTORS = 32
-"""Eigenvectors to keep, of images that have as many values."""
+VECTORS = 32  # eigenvectors to keep, of images that have as many values
 
 
 def add_harmonics(spec: Any, trials: Sequence[Trial], result: Result) -> Result:
     """Compare the smallest N that memorises with the largest that generalises, twin A of each.
 
-    The comparison goes to a folder within the run's, and is read if it is there.
-
-    Returns
-    -------
-    Result
-        With its section ``harmonics`` where both ends were reached, else as it is. Cost: see
-        :func:`twinscore.analysis.eigenbasis.measure`, at four noise levels for two networks.
+    The comparison goes to a folder within the run's, and is read if it is there. The result has it
+    as ``harmonics`` where both ends were reached. Cost: see
+    :func:`twinscore.analysis.eigenbasis.measure`, at four noise levels for two networks.
     """
     memorising = [level.n for level in result.levels if level.verdict == "memorises"]
     generalising = [level.n for level in result.levels if level.verdict == "generalises"]

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 
 from twinscore import runs
+from twinscore.errors import InputError
 from twinscore.progress import Reporter
 
 ResultT = TypeVar("ResultT")
@@ -25,20 +26,28 @@ class Done(Generic[ResultT]):
     result: ResultT
 
 
+def require(spec: Any, field: str, what: str) -> None:
+    """Refuse a spec without one of its fields; InputError."""
+    if not getattr(spec, field):
+        raise InputError(f"--{field}: not given; give {what}")
+
+
+def require_new(out: Path | None, ends: Sequence[str], what: str) -> None:
+    """Refuse a file that is there, or whose name has another end; InputError."""
+    if out is None or out.suffix[1:] not in ends:
+        raise InputError(f"--out: {out} is not {what}; give one that ends in .{' or .'.join(ends)}")
+    if out.exists():
+        raise InputError(f"--out: {out} exists; give a new name")
+
+
 @contextmanager
 def run_folder(
     content: Mapping[str, Any], out: Path | None, *, extendable: Sequence[str] = ()
 ) -> Iterator[tuple[Path, Reporter]]:
     """Hold a run's folder while it runs, and its reporter.
 
-    Parameters
-    ----------
-    content : mapping
-        What the run is: ``study``, its spec, and the digests of what it reads.
-    out : Path or None
-        Run folder; default ``runs/<study>-<hash>``.
-    extendable : sequence of str
-        Lists of the spec that may grow.
+    ``content`` is what the run is: ``study``, its spec, and the digests of what it reads; lists of
+    it that are ``extendable`` may have grown. The folder is by default ``runs/<study>-<hash>``.
 
     Raises
     ------
@@ -65,7 +74,13 @@ def remembered(
 def kept(path: Path, compute: Callable[[], Mapping[str, Any]]) -> dict[str, NDArray]:
     """Read the arrays of a safetensors file, or compute them and keep them there."""
     if not path.exists():
-        arrays = {name: np.ascontiguousarray(value) for name, value in compute().items()}
+        arrays = compute()
         runs.make_folder(path.parent)
-        runs.write_atomic(path, lambda temporary: temporary.write_bytes(serialise(arrays)))
+        write_arrays(path, arrays)
     return load_file(path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write a safetensors file."""
+    encoded = serialise({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+    runs.write_atomic(path, lambda temporary: temporary.write_bytes(encoded))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,8 +20,9 @@ from twinscore.denoisers.checkpoint import WEIGHTS, model_digest
 from twinscore.environment import Execution
 from twinscore.errors import InputError, one_line
 from twinscore.execution import Report
-from twinscore.experiments.estimates import NOTHING, Estimate, by_the_clock, core_seconds, counted
-from twinscore.experiments.folders import remembered
+from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds, counted
+from twinscore.experiments.folders import remembered, require
+from twinscore.experiments.single import Whole
 from twinscore.experiments.study import Arrays, Study, Summary
 from twinscore.experiments.trials import Factory, open_images, open_model
 from twinscore.results.base import Frozen
@@ -29,8 +30,7 @@ from twinscore.results.harmonics import Agreement, Fixed, Level, Model, Result
 from twinscore.runs import derive_seed
 from twinscore.training import memory, single_device
 
-VERSION = 1
-"""Raised when the same spec gives other numbers, or they are kept in another form."""
+VERSION = 1  # raised when the same spec gives other numbers, or they are kept in another form
 
 LEAST = 1e-5
 """Least noise level, image units: float32 holds images to 6e-8, and so noise to a percent."""
@@ -41,8 +41,7 @@ values takes: with its image, float64, and once more as complex numbers."""
 _OTHERS, _DRAWN, _DECOMPOSED = 200, 2, 1.5e-9
 """Products for trace, rank and asymmetry where they are estimated, and for each draw; and seconds
 of a core, times d^3, in which a whole Jacobian is decomposed."""
-_TIMED = 64
-"""Products that are timed, fewer of large images."""
+_TIMED = 64  # products that are timed, fewer of large images
 
 
 class Spec(Frozen):
@@ -96,40 +95,17 @@ class Spec(Frozen):
         return {"model": self.model} | ({} if self.against is None else {"against": self.against})
 
 
-@dataclass(frozen=True)
-class Task:
+@dataclass(frozen=True, kw_only=True)
+class Task(Whole):
     """One model, counted from 0, at one noise level."""
 
     model: int
     sigma: float
-    folder: Path = Path()
-    device: str = "cpu"
-    custom: Factory | None = None
-
-    @property
-    def name(self) -> str:
-        """Such as ``model0-0.2``."""
-        return f"model{self.model}-{self.sigma:g}"
-
-    @property
-    def part(self) -> str:
-        """The noise level."""
-        return f"σ = {self.sigma:g}"
-
-    @property
-    def begun(self) -> bool:
-        """Whether its basis is there."""
-        return any(self.folder.glob(f"trials/{self.name}-*.safetensors"))
-
-    def placed(self, folder: Path, device: str, custom: Factory | None) -> Self:
-        """The same in a run's folder, on a device, with the user's own network if any."""
-        return replace(self, folder=folder, device=device, custom=custom)
 
 
 def check(spec: Spec, device: str, network: Factory | None) -> dict[str, Any]:
     """Refuse an image that is not there, and models that cannot be taken apart at it."""
-    if not spec.model:
-        raise InputError("--model: not given; give a trial folder or a model (docs/models.md)")
+    require(spec, "model", "a trial folder or a model (docs/models.md)")
     count = len(open_images(spec.data))
     if spec.index >= count:
         raise InputError(
@@ -169,7 +145,11 @@ def _try(spec: Spec, flag: str, model: Checkpoint, x: Tensor, sigma: float) -> N
 
 def tasks(spec: Spec, report: Report) -> list[Task]:
     """Every model at every noise level."""
-    return [Task(model, sigma) for sigma in spec.levels for model in range(len(spec.models))]
+    return [
+        Task(name=f"model{model}-{sigma:g}", part=f"σ = {sigma:g}", model=model, sigma=sigma)
+        for sigma in spec.levels
+        for model in range(len(spec.models))
+    ]
 
 
 def work(spec: Spec, task: Task, report: Report) -> Arrays:
@@ -177,15 +157,9 @@ def work(spec: Spec, task: Task, report: Report) -> Arrays:
 
     def compute() -> Arrays:
         x, model = _image(spec, task.device), list(spec.models.values())[task.model]
-        basis = measure(
-            open_model(model, task.custom).on(x.device),
-            x,
-            task.sigma,
-            k=spec.vectors,
-            fitted=(spec.first, spec.last),
-            draws=spec.draws,
-            seed=spec.seed,
-        )
+        denoiser, asked = open_model(model, task.custom).on(x.device), {"k": spec.vectors}
+        asked |= {"fitted": (spec.first, spec.last), "draws": spec.draws, "seed": spec.seed}
+        basis = measure(denoiser, x, task.sigma, **asked)
         done = spec.levels.index(task.sigma) + 1
         report("noise levels", {"step": done, "steps": len(spec.levels)})
         return _arrays(basis)
@@ -217,10 +191,10 @@ def summarise(spec: Spec, done: Sequence[tuple[Task, Arrays]]) -> Summary[Result
     if spec.sigma not in bases[0]:
         return None
     x = _image(spec)
-    names = spec.names or [_label(model) for model in spec.models.values()]
+    names = spec.names or map(_label, spec.models.values())
     models = [
-        Model(name=name, levels=[_numbers(basis) for basis in of.values()])
-        for name, of in zip(names, bases, strict=True)
+        Model(name=name, levels=[Level.model_validate_json(a["level"].tobytes()) for a in levels])
+        for name, levels in zip(names, (of.values() for of in bases), strict=True)
     ]
     found = _agreement(spec, bases) if len(bases) == 2 else []
     result = Result(
@@ -247,10 +221,6 @@ def summarise(spec: Spec, done: Sequence[tuple[Task, Arrays]]) -> Summary[Result
     return Summary(result, {name: value.astype(np.float32) for name, value in arrays.items()})
 
 
-def _numbers(basis: Arrays) -> Level:
-    return Level.model_validate_json(basis["level"].tobytes())
-
-
 def _vectors(basis: Arrays) -> Tensor:
     return torch.from_numpy(basis["eigenvectors"])
 
@@ -267,12 +237,11 @@ def _agreement(spec: Spec, bases: Sequence[dict[float, Arrays]]) -> list[Agreeme
     """Of the top 1, 2, 4, ... eigenvectors of two models at every noise level."""
     found = []
     for sigma in bases[0]:
+        one, other = (_vectors(levels[sigma]) for levels in bases)
         for count in _dimensions(spec):
-            one, other = (_vectors(levels[sigma])[:count] for levels in bases)
-            angles = subspaces.agreement(one, other)
-            found.append(
-                Agreement(sigma=sigma, dimensions=count, shared=angles.shared, chance=angles.chance)
-            )
+            angles = subspaces.agreement(one[:count], other[:count])
+            shares = {"shared": angles.shared, "chance": angles.chance}
+            found.append(Agreement(sigma=sigma, dimensions=count, **shares))
     return found
 
 
@@ -311,13 +280,12 @@ def _verdict(spec: Spec, models: list[Model], found: list[Agreement], d: int) ->
         "noise"
         for name, level in levels
     ]
-    shared = ""
-    same = [a for a in found if a.sigma == spec.sigma and a.dimensions <= 8]
-    if same:
-        shared = (
-            f"; their top {same[-1].dimensions} eigenvectors share {100 * same[-1].shared:.0f} % "
-            f"(chance: {100 * same[-1].chance:.0f} %)"
-        )
+    same = [a for a in found if a.sigma == spec.sigma and a.dimensions <= 8][-1:]
+    shared = "".join(
+        f"; their top {a.dimensions} eigenvectors share {100 * a.shared:.0f} % "
+        f"(chance: {100 * a.chance:.0f} %)"
+        for a in same
+    )
     caution = "" if all(level.converged for _, level in levels) else "; eigenpairs not converged"
     return (
         f"At σ = {spec.sigma:g} ({levels[0][1].psnr_in:.1f} dB), image {spec.index} of "
@@ -343,8 +311,6 @@ def refuse(spec: Spec, device: str, workers: int) -> None:
 
 def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     """From the time of a product with the Jacobian, and how many a basis takes."""
-    if not left:
-        return NOTHING
     x, (cost, krylov) = _image(spec, how.device), _memory(spec)
     d = x.numel()
     around = linearise(open_model(spec.model, None).on(x.device), x, spec.sigma)
@@ -354,12 +320,8 @@ def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     products = 3 * _PRODUCTS * spec.vectors + _OTHERS if krylov else d
     decomposed = 0.0 if krylov else _DECOMPOSED * d**3
     work = left * ((products + _DRAWN * spec.draws) * product + decomposed)
-    return Estimate(
-        what=counted(left, "Jacobian"),
-        seconds=by_the_clock(left, work, how),
-        memory=memory.PROCESS + cost.total + krylov,
-        disk=8 * left * d * (spec.vectors + 4),
-    )
+    seconds, most = by_the_clock(left, work, how), memory.PROCESS + cost.total + krylov
+    return Estimate(counted(left, "Jacobian"), seconds, most, 8 * left * d * (spec.vectors + 4))
 
 
 STUDY = Study(

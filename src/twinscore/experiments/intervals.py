@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinscore.analysis.statistics import Statistic, mean_interval, over_replicates
-from twinscore.results.base import Interval
+from twinscore.results.base import Frozen, Interval
 
 
 def of_replicates(values: NDArray, statistic: Statistic, seed: int) -> Interval:
@@ -38,5 +38,15 @@ def columns(names: Sequence[str]) -> list[str]:
 
 
 def numbers(interval: Interval | None) -> tuple[float, ...] | tuple[None, ...]:
-    """Value and ends of an interval, or nothing thrice."""
+    """Value and ends of an interval, or None three times."""
     return (interval.value, interval.low, interval.high) if interval else (None,) * 3
+
+
+def cells(row: Frozen, names: Sequence[str]) -> list[float | None]:
+    """Numbers of the intervals of these names, as :func:`columns` heads them."""
+    return [value for name in names for value in numbers(getattr(row, name))]
+
+
+def texts(row: Frozen, names: Sequence[str], form: str) -> list[str]:
+    """The same in a format; empty where there is nothing."""
+    return ["" if value is None else f"{value:{form}}" for value in cells(row, names)]

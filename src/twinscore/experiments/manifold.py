@@ -10,42 +10,37 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from twinscore.analysis.jacobian import decompose, linearise
+from twinscore.analysis.statistics import Statistic
 from twinscore.analysis.tangent import extra_directions, principal_cosines
 from twinscore.denoisers import Checkpoint, Denoiser, NetworkSpec, check
 from twinscore.denoisers.closed_form import Disc, LinearSubspace, disc_tangent
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments.estimates import Needs, core_seconds
-from twinscore.experiments.intervals import columns, numbers, of_replicates, psnr
-from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials
-from twinscore.experiments.synthetic import MOST_IMAGES, InputPsnrs, fresh_trials, sigmas
+from twinscore.experiments.intervals import columns, of_replicates, psnr, texts
+from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, stacked
+from twinscore.experiments.synthetic import MOST_IMAGES, AtLevels, InputPsnrs, fresh_trials
 from twinscore.experiments.trials import Trial
 from twinscore.images.synthetic import discs
-from twinscore.results.base import Frozen, Interval
+from twinscore.results.base import Interval
 from twinscore.results.manifold import Beside, Level, Result
 from twinscore.runs import derive_seed
 from twinscore.training import TrainingSpec, single_device
 
-DIMENSION = 5
-"""Of the manifold of discs: centre, radius, foreground, background."""
-LARGEST = 64
-"""Eigenvalues that are kept of each Jacobian."""
-SHOWN = 10
-"""Eigenvectors that are shown at each noise level."""
-NEAR_ONE = 0.9
-"""An eigenvalue above it is near 1: next to nothing of its direction is taken away."""
-MEASURES_VERSION = 2
-"""Bumped when the same trial gives other measures."""
+DIMENSION = 5  # of the manifold of discs: centre, radius, foreground, background
+LARGEST = 64  # eigenvalues that are kept of each Jacobian
+SHOWN = 10  # eigenvectors that are shown at each noise level
+NEAR_ONE = 0.9  # an eigenvalue above it is near 1: almost nothing of its direction is taken away
+MEASURES_VERSION = 2  # bumped when the same trial gives other measures
 VALUES = (
     *("network", "tangent", "exact", "gap_tangent", "gap_exact"),
     *("kept", "kept_exact", "near_one", "near_one_exact", "overlap"),
 )
 """The numbers with intervals of a :class:`Level`."""
-_PRODUCTS = 300
-"""Pixels at which the products of a Jacobian take as long as a call, about."""
+_PRODUCTS = 300  # pixels at which the products of a Jacobian take as long as a call, about
 
 
-class Spec(Frozen):
+class Spec(AtLevels):
     """Networks trained on discs, beside the optimal denoiser of discs."""
 
     size: int = Field(default=16, ge=8, le=1024, multiple_of=8)
@@ -93,15 +88,15 @@ class Spec(Frozen):
                 f"{MOST_IMAGES:,}; give n of at most {MOST_IMAGES // self.replicates - self.test:,}"
             )
         try:
-            discs([0], size=self.size, radius=self.radius, edge=self.edge)
+            discs([0], **self.kind)
         except InputError as error:
             raise ValueError(str(error)) from None
         return self
 
     @property
-    def sigmas(self) -> list[float]:
-        """Noise levels in image units, falling."""
-        return sigmas(self.levels)
+    def kind(self) -> dict[str, Any]:
+        """What the discs are."""
+        return {"size": self.size, "radius": self.radius, "edge": self.edge}
 
     @property
     def images(self) -> int:
@@ -148,14 +143,7 @@ def measure(spec: Spec, trial: Trial, model: Checkpoint, report: Report) -> Arra
     """
     device = single_device(trial.device).device
     denoiser, seed = model.on(device), derive_seed(trial.seed, "noise", trial.replicate)
-    x, parameters = discs(
-        trial.test,
-        size=spec.size,
-        radius=spec.radius,
-        edge=spec.edge,
-        seed=spec.seed,
-        device=device,
-    )
+    x, parameters = discs(trial.test, seed=spec.seed, device=device, **spec.kind)
     z = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
     planes = [disc_tangent(p, spec.size, edge=spec.edge) for p in parameters.cpu().double()]
     contrast = (parameters[: spec.bases, 3] - parameters[: spec.bases, 4]).abs()
@@ -166,9 +154,8 @@ def measure(spec: Spec, trial: Trial, model: Checkpoint, report: Report) -> Arra
         y = x + sigma * z
         found = _errors(denoiser, x, y, sigma, planes, spec)
         levels.append(found | _bases(denoiser, y, sigma, planes, spec, chosen))
-    arrays = {name: np.stack([level[name] for level in levels]) for name in levels[0]}
     shown = {"shown/clean": x[chosen], "shown/tangent": planes[chosen].basis}
-    return arrays | {name: _array(value) for name, value in shown.items()}
+    return stacked(levels) | {name: _array(value) for name, value in shown.items()}
 
 
 def _errors(
@@ -180,7 +167,7 @@ def _errors(
         found = {"network": torch.cat([check(denoiser, part, sigma) for part in parts])}
     found["tangent"] = torch.cat([f(one[None], sigma) for f, one in zip(planes, y, strict=True)])
     if spec.exact:
-        found["exact"] = _optimum(spec)(y[: spec.exact].cpu().double(), sigma)
+        found["exact"] = Disc(**spec.kind)(y[: spec.exact].cpu().double(), sigma)
     return {
         f"mse/{name}": _array((f.cpu() - x[: len(f)].cpu()).double().square().flatten(1).mean(1))
         for name, f in found.items()
@@ -205,7 +192,7 @@ def _bases(
         spectra["network"].append(values)
         cosines.append(principal_cosines(vectors[values > spec.threshold], tangent))
         if i < spec.exact:
-            optimal = _optimum(spec).jacobian(here.cpu().double(), sigma)[0]
+            optimal = Disc(**spec.kind).jacobian(here.cpu().double(), sigma)[0]
             spectra["exact"].append(torch.linalg.eigvalsh(optimal).flip(0))
         if i == chosen:
             extra = extra_directions(whole.symmetric, tangent)
@@ -225,10 +212,6 @@ def _bases(
     return {name: _array(value) for name, value in found.items()}
 
 
-def _optimum(spec: Spec) -> Disc:
-    return Disc(spec.size, spec.radius, spec.edge)
-
-
 def _array(values: Tensor) -> NDArray:
     return values.detach().cpu().numpy()
 
@@ -237,7 +220,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Resul
     """Errors, gaps and eigenvalues of the replicates that are done; pictures of the first."""
     first, measured = done[0][1], [arrays for _, arrays in done]
     shown = {name: values for name, values in first.items() if name.startswith("shown/")}
-    arrays = {name: np.stack([of[name] for of in measured]) for name in first.keys() - shown}
+    arrays = stacked(measured, first.keys() - shown)
     levels = [
         _level(spec, k, {name: values[:, k] for name, values in arrays.items()})
         for k in range(len(spec.levels))
@@ -254,40 +237,45 @@ def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Resul
         dimension=DIMENSION,
         near_one=NEAR_ONE,
     )
-    return Summary(result, arrays | shown, {"levels.csv": _csv(levels)})
+    rows = [
+        [f"{level.sigma:.6g}", f"{level.input_psnr:g}", *texts(level, VALUES, ".6f")]
+        for level in levels
+    ]
+    table = csv_text(["sigma", "input_psnr", *columns(VALUES)], rows)
+    return Summary(result, arrays | shown, {"levels.csv": table})
 
 
 def _level(spec: Spec, k: int, arrays: Arrays) -> Level:
     """Numbers of one noise level from arrays (R, discs, ...)."""
     seed = derive_seed(spec.seed, "intervals")
-    errors = {name: arrays[f"mse/{name}"] for name in ("network", "tangent")}
-    exact = arrays.get("mse/exact")
-    share = np.square(arrays["cosines"]).sum(2) / DIMENSION
+    network, tangent, exact = (arrays.get(f"mse/{of}") for of in ("network", "tangent", "exact"))
+
+    def interval(values: NDArray | None, statistic: Statistic = np.mean) -> Interval | None:
+        return None if values is None else of_replicates(values, statistic, seed)
+
     counts = {
-        f"{name}{suffix}": of_replicates(arrays[f"{name}/{of}"], np.mean, seed)
-        if f"{name}/{of}" in arrays
-        else None
+        f"{name}{suffix}": interval(arrays.get(f"{name}/{of}"))
         for name in ("kept", "near_one")
         for suffix, of in (("", "network"), ("_exact", "exact"))
     }
     return Level(
         sigma=spec.sigmas[k],
         input_psnr=spec.levels[k],
-        network=of_replicates(errors["network"], psnr, seed),
-        tangent=of_replicates(errors["tangent"], psnr, seed),
-        exact=None if exact is None else of_replicates(exact, psnr, seed),
-        gap_tangent=_gap(errors["network"], errors["tangent"], seed),
-        gap_exact=None if exact is None else _gap(errors["network"], exact, seed),
-        beside_exact=None if exact is None else _beside(errors, exact.shape[1], seed),
+        network=interval(network, psnr),
+        tangent=interval(tangent, psnr),
+        exact=interval(exact, psnr),
+        gap_tangent=_gap(network, tangent, seed),
+        gap_exact=None if exact is None else _gap(network, exact, seed),
+        beside_exact=None if exact is None else _beside(network, tangent, exact.shape[1], seed),
         **counts,
-        overlap=of_replicates(share, np.mean, seed),
+        overlap=interval(np.square(arrays["cosines"]).sum(2) / DIMENSION),
         cosines=arrays["cosines"].mean((0, 1)).tolist(),
     )
 
 
-def _beside(errors: Arrays, count: int, seed: int) -> Beside:
+def _beside(network: NDArray, tangent: NDArray, count: int, seed: int) -> Beside:
     """Of the first discs alone."""
-    network, tangent = (errors[name][:, :count] for name in ("network", "tangent"))
+    network, tangent = network[:, :count], tangent[:, :count]
     return Beside(
         network=of_replicates(network, psnr, seed),
         tangent=of_replicates(tangent, psnr, seed),
@@ -311,9 +299,8 @@ def _decibels(drawn: NDArray, axis: int) -> NDArray[np.float64]:
 
 def _verdict(spec: Spec, levels: Sequence[Level]) -> str:
     """The run in a sentence: the gap at the largest and the smallest noise, and what is kept."""
-    reference = (
-        "the exact posterior mean" if spec.exact else "the projection on the true disc's tangent"
-    )
+    exact, tangent = "the exact posterior mean", "the projection on the true disc's tangent"
+    reference = exact if spec.exact else tangent
     ends = levels if len(levels) == 1 else (levels[0], levels[-1])
     sides = ["below" if end.gap.value < 0 else "above" for end in ends]
     gaps = [f"{sides[0]} that of {reference} {_by(ends[0])}"]
@@ -336,18 +323,6 @@ def _by(level: Level) -> str:
     return f"by {gap.text()} dB at sigma = {level.sigma:.2g}"
 
 
-def _csv(levels: Sequence[Level]) -> str:
-    """The levels as CSV: a row for each noise level, empty where nothing was computed."""
-    header = ["sigma", "input_psnr", *columns(VALUES)]
-    rows = []
-    for level in levels:
-        row = [f"{level.sigma:.6g}", f"{level.input_psnr:g}"]
-        for name in VALUES:
-            row += ["" if x is None else f"{x:.6f}" for x in numbers(getattr(level, name))]
-        rows.append(row)
-    return csv_text(header, rows)
-
-
 def needs(spec: Spec) -> Needs:
     """Held discs, whole Jacobians, and the exact posterior means."""
     pixels = spec.size**2
@@ -363,14 +338,11 @@ def needs(spec: Spec) -> Needs:
 
 
 def _posterior_seconds(spec: Spec) -> float:
-    """Time of a trial's exact posterior means, and of their Jacobians.
-
-    A Jacobian takes a call, and products that grow by the square of the pixels.
-    """
+    """Of a trial's posterior means and their Jacobians: each a call, and products as pixels^2."""
     sigma = spec.sigmas[len(spec.sigmas) // 2]
-    x, _ = discs([0], size=spec.size, radius=spec.radius, edge=spec.edge, seed=spec.seed)
+    x, _ = discs([0], seed=spec.seed, **spec.kind)
     z = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    call = core_seconds(lambda: _optimum(spec)((x + sigma * z).double(), sigma))
+    call = core_seconds(lambda: Disc(**spec.kind)((x + sigma * z).double(), sigma))
     products = call * spec.size**2 / _PRODUCTS
     each = spec.exact * call + min(spec.exact, spec.bases) * (call + products)
     return len(spec.levels) * each

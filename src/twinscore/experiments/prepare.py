@@ -1,30 +1,25 @@
 """Pack the images of any source into one file that every command maps into memory."""
 
+from collections.abc import Callable
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
 
 from twinscore import images
 from twinscore.errors import InputError
+from twinscore.experiments.folders import require_new
 from twinscore.images import packed
 from twinscore.progress import Reporter
+from twinscore.results.base import Frozen
 
-__all__ = ["Result", "Spec", "run"]
 
-
-class Spec(BaseModel):
+class Spec(Frozen):
     """Images to pack."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = ""
     """Source of the images, its options included: faces/,size=80,gray."""
 
 
-class Result(BaseModel):
+class Result(Frozen):
     """What the packed file holds."""
-
-    model_config = ConfigDict(frozen=True)
 
     path: Path
     number: int
@@ -52,17 +47,10 @@ class Result(BaseModel):
 
 
 def run(spec: Spec, out: Path | None = None) -> Result:
-    """Pack images.
+    """Pack images into a new ``.safetensors`` file.
 
     Pixels of 8 bits are kept as they are; others are rounded to multiples of 1/255, which changes
     the digests.
-
-    Parameters
-    ----------
-    spec : Spec
-        The source.
-    out : Path
-        A ``.safetensors`` file. An existing file is refused.
 
     Raises
     ------
@@ -71,21 +59,15 @@ def run(spec: Spec, out: Path | None = None) -> Result:
     """
     if not spec.data:
         raise InputError("--data: not given; give a source of images, like faces/,size=80,gray")
-    if out is None or out.suffix != ".safetensors":
-        raise InputError(f"--out: {out} is no packed file; give one that ends in .safetensors")
-    if out.exists():
-        raise InputError(f"--out: {out} exists; give a new name")
+    require_new(out, ("safetensors",), "a packed file")
     with Reporter() as report:
-        source = images.load(
-            spec.data, progress=lambda done, all_: report("read", {"step": done, "steps": all_})
-        )
+
+        def progress(what: str) -> Callable[[int, int], None]:
+            return lambda done, steps: report(what, {"step": done, "steps": steps})
+
+        source = images.load(spec.data, progress=progress("read"))
         rounded = packed.to_uint8(source)
-        packed.write(
-            out,
-            rounded,
-            source=spec.data,
-            progress=lambda done, all_: report("written", {"step": done, "steps": all_}),
-        )
+        packed.write(out, rounded, source=spec.data, progress=progress("written"))
     return Result(
         path=out,
         number=len(rounded),

@@ -9,25 +9,18 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
+from twinscore.analysis import slopes
 from twinscore.analysis.bases import compare_bases
 from twinscore.analysis.denoising import error_table
-from twinscore.analysis.slopes import (
-    LEAST_LEVELS,
-    Slope,
-    fitted_local_slopes,
-    fitted_slope,
-    levels_inside,
-    slope_difference,
-)
 from twinscore.denoisers import Checkpoint, NetworkSpec
 from twinscore.denoisers.shrinkage import Bandlets, Cosines, Thresholding, Wavelets, oracle_risk
 from twinscore.execution import Report
 from twinscore.experiments.estimates import Needs, core_seconds
 from twinscore.experiments.intervals import columns, numbers, of_replicates, psnr
-from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials
-from twinscore.experiments.synthetic import MOST_IMAGES, InputPsnrs, fresh_trials, sigmas
+from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, stacked
+from twinscore.experiments.synthetic import MOST_IMAGES, AtLevels, InputPsnrs, fresh_trials
 from twinscore.experiments.trials import Trial, open_images
-from twinscore.results.base import Frozen, Interval
+from twinscore.results.base import Interval
 from twinscore.results.regularity import NETWORK, Class, Contrast, Curve, Generator, Result
 from twinscore.runs import derive_seed
 from twinscore.training import TrainingSpec, single_device
@@ -49,13 +42,11 @@ COMMON_RANGE = (10.0, 31.0)
 """Where slopes are fitted unless the spec says otherwise, dB of input PSNR. A run that fits another
 range gives its contrasts over this one too."""
 MOST_ALPHA = 10.0
-MEASURES_VERSION = 2
-"""Bumped when the same trial gives other measures."""
-_TIMED = 2**14
-"""Pixels on which the baselines are timed, of at least one image."""
+MEASURES_VERSION = 2  # bumped when the same trial gives other measures
+_TIMED = 2**14  # pixels on which the baselines are timed, of at least one image
 
 
-class Spec(Frozen):
+class Spec(AtLevels):
     """Networks trained on C-alpha images, and how fast their error falls with the noise."""
 
     alphas: tuple[float, ...] = (1.0, 2.0, 3.0)
@@ -107,7 +98,7 @@ class Spec(Frozen):
     @model_validator(mode="after")
     def _check(self) -> Self:
         try:
-            levels_inside(self.sigmas, self.fit_range)
+            slopes.levels_inside(self.sigmas, self.fit_range)
         except ValueError as error:
             raise ValueError(f"fit_range: {error}") from None
         if self.images > MOST_IMAGES:
@@ -117,11 +108,6 @@ class Spec(Frozen):
                 f"each, and a class has {MOST_IMAGES:,}; give n, at most {per_replicate:,}"
             )
         return self
-
-    @property
-    def sigmas(self) -> list[float]:
-        """Noise levels in image units, falling."""
-        return sigmas(self.levels)
 
     @property
     def middle(self) -> float:
@@ -212,8 +198,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Resul
         replicates = [arrays for trial, arrays in done if trial.source == spec.source(*of)]
         if replicates:
             names = [f"mse/{method}" for method in METHODS]
-            stacked = {name: np.stack([arrays[name] for arrays in replicates]) for name in names}
-            measured[of] = replicates[0] | stacked
+            measured[of] = replicates[0] | stacked(replicates, names)
     classes = [_class(spec, *of, arrays) for of, arrays in measured.items()]
     found = contrasts(spec, measured)
     result = Result(
@@ -250,14 +235,14 @@ def _curve(spec: Spec, method: str, errors: NDArray) -> Curve:
     seed = derive_seed(spec.seed, "slope", method)
     return Curve(
         method=method,
-        slope=_interval(fitted_slope(spec.sigmas, errors, spec.fit_range, seed=seed)),
+        slope=_interval(slopes.fitted_slope(spec.sigmas, errors, spec.fit_range, seed=seed)),
         psnr=[of_replicates(level, psnr, seed) for level in errors.transpose(1, 0, 2)],
         mean_psnr=(-10 * np.log10(errors)).mean((0, 2)).tolist(),
-        local=[_interval(s) for s in fitted_local_slopes(spec.sigmas, errors, seed=seed)],
+        local=[_interval(s) for s in slopes.fitted_local_slopes(spec.sigmas, errors, seed=seed)],
     )
 
 
-def _interval(slope: Slope) -> Interval:
+def _interval(slope: slopes.Slope) -> Interval:
     return Interval(value=slope.value, low=slope.low, high=slope.high)
 
 
@@ -269,12 +254,12 @@ def contrasts(spec: Spec, measured: Mapping[tuple[float, Generator], Arrays]) ->
     """
     seed = derive_seed(spec.seed, "contrast")
 
-    def difference(least: NDArray, most: NDArray, fit_range: tuple[float, float]) -> Interval:
-        return _interval(slope_difference(spec.sigmas, least, most, fit_range, seed=seed))
+    def difference(*pair: NDArray, within: tuple[float, float]) -> Interval:
+        return _interval(slopes.slope_difference(spec.sigmas, *pair, within, seed=seed))
 
     low, high = COMMON_RANGE
     inside = sum(low <= level <= high for level in spec.levels)
-    has_common = spec.fit_range != COMMON_RANGE and inside >= LEAST_LEVELS
+    has_common = spec.fit_range != COMMON_RANGE and inside >= slopes.LEAST_LEVELS
     found = []
     for generator in spec.generators:
         alphas = sorted(alpha for alpha, of in measured if of == generator)
@@ -287,8 +272,8 @@ def contrasts(spec: Spec, measured: Mapping[tuple[float, Generator], Arrays]) ->
                 generator=generator,
                 method=method,
                 alphas=ends,
-                difference=difference(*pair, spec.fit_range),
-                common=difference(*pair, COMMON_RANGE) if has_common else None,
+                difference=difference(*pair, within=spec.fit_range),
+                common=difference(*pair, within=COMMON_RANGE) if has_common else None,
                 theory=ends[1] / (ends[1] + 1) - ends[0] / (ends[0] + 1),
             )
             found.append(contrast)
@@ -344,10 +329,10 @@ def _tables(spec: Spec, classes: Sequence[Class]) -> dict[str, str]:
         for name, of in named
         for ends, slope in zip(pairwise(spec.levels), of.local, strict=True)
     ]
-    psnrs, slopes = [*columns(["psnr"]), "mean_psnr"], columns(["slope"])
+    psnrs, ends = [*columns(["psnr"]), "mean_psnr"], columns(["slope"])
     return {
         "levels.csv": _csv(["sigma", "input_psnr", *psnrs], levels),
-        "local_slopes.csv": _csv(["from_input_psnr", "to_input_psnr", *slopes], local),
+        "local_slopes.csv": _csv(["from_input_psnr", "to_input_psnr", *ends], local),
     }
 
 

@@ -1,7 +1,7 @@
 """Restore a picture from linear measurements with the prior inside a denoiser."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,37 +12,25 @@ from pydantic import Field
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from twinscore import runs
-from twinscore.denoisers import Checkpoint, denoise, psnr
+from twinscore import runs, sampling
+from twinscore.denoisers import Checkpoint, Denoiser, denoise, psnr
 from twinscore.denoisers.checkpoint import model_digest, sized
 from twinscore.environment import Execution
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds, counted
+from twinscore.experiments.folders import require
 from twinscore.experiments.single import Whole, of_one
 from twinscore.experiments.study import Arrays, Summary
 from twinscore.experiments.trials import Factory, open_model
 from twinscore.images import picture
 from twinscore.results.base import Frozen
 from twinscore.results.restore import Result, Score
-from twinscore.sampling import (
-    Operator,
-    SamplingSpec,
-    Solves,
-    completed,
-    conditioned,
-    inconsistency,
-    noise,
-    operators,
-    probability_flow,
-    projected,
-    reverse_diffusion,
-)
+from twinscore.sampling import Operator, SamplingSpec, Solves, operators
 from twinscore.sampling.spec import evaluations
 from twinscore.training import memory, single_device
 
-RUNAWAY = 10.0
-"""Distance from the mean, image units, at which a sample has run away."""
+RUNAWAY = 10.0  # distance from the mean, image units, at which a sample has run away
 
 _VECTORS, _HELD = 12, 3
 """Images of a sample that conjugate gradients and sampler hold, and tensors of an evaluation."""
@@ -93,12 +81,8 @@ class Spec(Frozen):
 
 def check(spec: Spec, device: str, network: Factory | None) -> dict[str, Any]:
     """Refuse what is not given or does not fit the picture; digests of model and picture."""
-    for name, what in {
-        "model": "a trial folder or another model (docs/models.md)",
-        "image": "a picture",
-    }.items():
-        if not getattr(spec, name):
-            raise InputError(f"--{name}: not given; give {what}")
+    require(spec, "model", "a trial folder or another model (docs/models.md)")
+    require(spec, "image", "a picture")
     if spec.rule == "projected" and spec.noise:
         raise InputError("noise: projected takes measurements without noise; use rule conditioned")
     checkpoint, original = _opened(spec, network)
@@ -122,23 +106,49 @@ def compute(spec: Spec, task: Whole, report: Report) -> Arrays:
     checkpoint, original = _opened(spec, task.custom)
     operator = _operator(spec, tuple(original.shape))
     x = original[None].to(single_device(task.device).device)
-    restored = _restore(spec, checkpoint, operator, x, report)
+    mean = torch.tensor(checkpoint.mean, device=x.device).view(-1, 1, 1)
+    measurement = operator.measure(x)
+    if spec.noise:
+        generator = torch.Generator().manual_seed(runs.derive_seed(spec.seed, "measurement"))
+        z = torch.randn(measurement.shape, generator=generator).to(measurement)
+        measurement = measurement + spec.noise * z
+    start, solves = sampling.completed(operator, measurement, mean), Solves([])
+    sampler = _sampler(spec, checkpoint.on(x.device), operator, measurement, solves, report)
+    seeds = [runs.derive_seed(spec.seed, "image", i) for i in range(spec.samples)]
+    z = sampling.noise(seeds, operator.shape).to(x.device)
+    samples = sampler(z, seeds=seeds, mean=start, sigma_max=spec.sigma_max)
+    good = samples[(samples - mean).abs().flatten(1).amax(1) < RUNAWAY]
+    if len(good) < 2:
+        raise RuntimeError("fewer than two samples converged; try a larger --ridge or smaller --h0")
     return {
         "original": original.numpy(),
-        "measured": restored.measured.numpy(),
-        "samples": restored.samples.numpy(),
+        "measured": start[0].cpu().numpy(),
+        "samples": good.cpu().numpy(),
         "measurements": np.array(operator.size),
-        "inconsistency": np.array(restored.inconsistency),
-        "residual": np.array(restored.residual, dtype=float),  # NaN where there is none
+        "inconsistency": np.array(sampling.inconsistency(operator, good, measurement).max().item()),
+        "residual": np.array(np.median(solves.residuals) if solves.residuals else np.nan),
     }
 
 
-@dataclass(frozen=True)
-class _Restored:
-    measured: Tensor
-    samples: Tensor
-    inconsistency: float
-    residual: float | None
+def _sampler(
+    spec: Spec,
+    denoiser: Denoiser,
+    operator: Operator,
+    measurement: Tensor,
+    solves: Solves,
+    report: Report,
+) -> Callable[..., Tensor]:
+    """What draws samples that agree with the measurement."""
+    if spec.rule == "projected":
+        given = sampling.projected(denoiser, operator, measurement)
+        return partial(sampling.reverse_diffusion, given, h0=spec.h0, beta=spec.beta)
+    own = {"noise_level": spec.noise, "ridge": spec.ridge, "iterations": spec.iterations}
+    given = sampling.conditioned(denoiser, operator, measurement, solves=solves, **own)
+
+    def progress(step: int, *_: object) -> None:
+        report("levels", {"step": step + 1, "steps": spec.steps})
+
+    return partial(sampling.probability_flow, given, steps=spec.steps, callback=progress)
 
 
 def _operator(spec: Spec, shape: tuple[int, int, int]) -> Operator:
@@ -150,11 +160,8 @@ def _operator(spec: Spec, shape: tuple[int, int, int]) -> Operator:
             return operators.super_resolution(shape, spec.factor)
         if spec.task == "deblurring":
             return operators.spectral_deblurring(shape, spec.fraction)
-        random = {
-            "random_pixels": operators.random_pixels,
-            "compressive_sensing": operators.compressive_sensing,
-        }
-        return random[spec.task](shape, spec.fraction, runs.derive_seed(spec.seed, "operator"))
+        random = getattr(operators, spec.task)  # random_pixels, compressive_sensing
+        return random(shape, spec.fraction, runs.derive_seed(spec.seed, "operator"))
     except ValueError as error:
         raise InputError(f"--task {spec.task}: {error}") from None
 
@@ -173,49 +180,6 @@ def _all_but_a_square(shape: tuple[int, int, int], missing: float) -> Tensor:
     top, left = (height - tall) // 2, (width - wide) // 2
     mask[:, top : top + tall, left : left + wide] = False
     return mask
-
-
-def _restore(
-    spec: Spec, checkpoint: Checkpoint, operator: Operator, original: Tensor, report: Any
-) -> _Restored:
-    denoiser = checkpoint.on(original.device)
-    mean = torch.tensor(checkpoint.mean, device=original.device).view(-1, 1, 1)
-    measurement = operator.measure(original)
-    if spec.noise:
-        generator = torch.Generator().manual_seed(runs.derive_seed(spec.seed, "measurement"))
-        z = torch.randn(measurement.shape, generator=generator).to(measurement)
-        measurement = measurement + spec.noise * z
-    seeds = [runs.derive_seed(spec.seed, "image", i) for i in range(spec.samples)]
-    z = noise(seeds, operator.shape).to(original.device)
-    start, solves = completed(operator, measurement, mean), Solves([])
-    if spec.rule == "projected":
-        given = projected(denoiser, operator, measurement)
-        sampler = partial(reverse_diffusion, h0=spec.h0, beta=spec.beta)
-    else:
-        given = conditioned(
-            denoiser,
-            operator,
-            measurement,
-            noise_level=spec.noise,
-            ridge=spec.ridge,
-            iterations=spec.iterations,
-            solves=solves,
-        )
-        sampler = partial(
-            probability_flow,
-            steps=spec.steps,
-            callback=lambda step, *_: report("levels", {"step": step + 1, "steps": spec.steps}),
-        )
-    samples = sampler(given, z, seeds=seeds, mean=start, sigma_max=spec.sigma_max)
-    good = samples[(samples - mean).abs().flatten(1).amax(1) < RUNAWAY]
-    if len(good) < 2:
-        raise RuntimeError("fewer than two samples converged; try a larger --ridge or smaller --h0")
-    return _Restored(
-        start[0].cpu(),
-        good.cpu(),
-        inconsistency(operator, good, measurement).max().item(),
-        float(np.median(solves.residuals)) if solves.residuals else None,
-    )
 
 
 def summarise(spec: Spec, arrays: Arrays) -> Summary[Result]:
@@ -296,12 +260,10 @@ def estimate(spec: Spec, how: Execution) -> Estimate:
         return denoise(denoiser, x, spec.sigma_max).sum().item()
 
     evaluate()  # the first one prepares the others
-    return Estimate(
-        what=counted(spec.samples, "sample"),
-        seconds=by_the_clock(1, _evaluations(spec) * core_seconds(evaluate), how),
-        memory=memory.PROCESS + _matrix(spec, original.shape) + sum(_memory(spec, how.device)),
-        disk=8 * original.numel() * (spec.samples + 4),
-    )
+    seconds = by_the_clock(1, _evaluations(spec) * core_seconds(evaluate), how)
+    most = memory.PROCESS + _matrix(spec, original.shape) + sum(_memory(spec, how.device))
+    disk = 8 * original.numel() * (spec.samples + 4)
+    return Estimate(counted(spec.samples, "sample"), seconds, most, disk)
 
 
 def _evaluations(spec: Spec) -> float:

@@ -2,36 +2,35 @@
 
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load
 from twinscore.denoisers.checkpoint import model_digest, sized
 from twinscore.errors import InputError
+from twinscore.experiments.folders import require, require_new
 from twinscore.progress import Reporter
+from twinscore.results.base import Frozen
 from twinscore.sampling import SamplingSpec
 from twinscore.sampling.samples import batch_for, draw_batch
 from twinscore.training import single_device
-
-__all__ = ["Result", "Spec", "run"]
 
 MARGIN = 1
 FILM_SEEDS = 8
 
 
-class Spec(BaseModel):
+class Spec(Frozen):
     """Samples of one model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = ""
     """A trial folder, its weights file, or another model (docs/models.md)."""
@@ -58,30 +57,19 @@ class Spec(BaseModel):
         return self
 
 
-class Result(BaseModel):
+class Result(Frozen):
     """Where the samples went, and how many did not converge."""
-
-    model_config = ConfigDict(frozen=True)
 
     path: Path
     unfinished: int
 
 
 def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
-    """Draw samples and write them.
+    """Draw samples and write them to a new file.
 
-    Batches are kept in a hidden folder beside ``out`` until all are there: memory holds one batch,
-    and the same command continues after an interruption.
-
-    Parameters
-    ----------
-    spec : Spec
-        Model, number, seed and sampler.
-    out : Path
-        A ``.png`` (a square grid, or a film strip, clipped to [0, 1]) or a ``.npz`` (``samples``,
-        (S, C, H, W) float32, not clipped, and ``seeds``). An existing file is refused.
-    device : str
-        lightning-fabric's accelerator: auto, cpu, cuda, mps.
+    Batches are kept in a hidden folder beside it until all are there: memory holds one batch, and
+    the same command continues after an interruption. A ``.png`` is a square grid, or a film strip,
+    clipped to [0, 1]; a ``.npz`` has ``samples``, (S, C, H, W) float32, not clipped, and ``seeds``.
 
     Raises
     ------
@@ -90,16 +78,10 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
         the model or the machine.
     """
     environment.check(device)
-    if not spec.model:
-        raise InputError(
-            "--model: not given; give a trial folder or another model (docs/models.md)"
-        )
-    if out is None or out.suffix not in {".png", ".npz"}:
-        raise InputError(f"--out: {out} is no file for samples; give one that ends in .png or .npz")
-    if out.exists():
-        raise InputError(f"--out: {out} exists; give a new name")
+    require(spec, "model", "a trial folder or another model (docs/models.md)")
+    require_new(out, ("png", "npz"), "a file for samples")
     if spec.film and out.suffix != ".png":
-        raise InputError(f"--film: {out} is no picture; give an --out that ends in .png")
+        raise InputError(f"--film: {out} is not a picture; give an --out that ends in .png")
     checkpoint = sized(load(spec.model), spec.size)
     if spec.mean is not None:
         checkpoint = replace(checkpoint, mean=(spec.mean,))
@@ -109,8 +91,8 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     count = min(spec.count, FILM_SEEDS) if spec.film else spec.count
     seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(count)])
     if spec.film:
-        picture, unfinished = _film(spec, checkpoint, seeds, device)
-        runs.write_atomic(out, lambda path: Image.fromarray(picture).save(path))
+        film, unfinished = _film(spec, checkpoint, seeds, device)
+        _write_picture(out, film)
         return Result(path=out, unfinished=unfinished)
     unfinished = 0
     parts = out.with_name(f".{out.name}.parts")
@@ -120,14 +102,16 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
         for done, lost in _batches(spec, checkpoint, seeds, parts, device):
             report("samples", {"step": done, "steps": count})
             unfinished += lost
-        write = _write_arrays if out.suffix == ".npz" else _write_grid
-        runs.write_atomic(out, lambda path: write(path, parts, seeds, checkpoint.shape))
+        if out.suffix == ".npz":
+            runs.write_atomic(out, lambda path: _write_arrays(path, parts, seeds, checkpoint.shape))
+        else:
+            images = chain.from_iterable(_stored(parts))
+            _write_picture(out, _tiled(images, count, checkpoint.shape))
     shutil.rmtree(parts)
     return Result(path=out, unfinished=unfinished)
 
 
 def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:
-    sampling = spec.sampling.resolved.model_dump(exclude={"quality"})
     return {
         "study": "sample",
         "model_digest": model_digest(checkpoint),
@@ -136,7 +120,7 @@ def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:
         "count": spec.count,
         "seed": spec.seed,
         "batch": spec.batch,
-        "sampling": sampling,
+        "sampling": spec.sampling.resolved.model_dump(exclude={"quality"}),
     }
 
 
@@ -172,38 +156,34 @@ def _write_arrays(path: Path, parts: Path, seeds: np.ndarray, shape: tuple[int, 
             np.lib.format.write_array(file, seeds)
 
 
-def _write_grid(path: Path, parts: Path, seeds: np.ndarray, shape: tuple[int, int, int]) -> None:
-    """Tile all samples into one uint8 picture, as square as can be, white between."""
-    columns = int(np.ceil(np.sqrt(len(seeds))))
-    grid = _Grid(-(-len(seeds) // columns), columns, shape)
-    cell = 0
-    for samples in _stored(parts):
-        for image in samples:
-            grid.place(*divmod(cell, columns), image)
-            cell += 1
-    Image.fromarray(grid.picture.squeeze()).save(path)
+def _write_picture(out: Path, picture: np.ndarray) -> None:
+    runs.write_atomic(out, lambda path: Image.fromarray(picture).save(path))
 
 
-class _Grid:
-    """Images in rows and columns, white between."""
+def _tiled(
+    images: Iterable[np.ndarray], count: int, shape: tuple[int, int, int], columns: int = 0
+) -> np.ndarray:
+    """Images (C, H, W), clipped to [0, 1], row by row in a uint8 picture, white between.
 
-    def __init__(self, rows: int, columns: int, shape: tuple[int, int, int]) -> None:
-        channels, height, width = shape
-        self._cell = height + MARGIN, width + MARGIN
-        size = rows * self._cell[0] + MARGIN, columns * self._cell[1] + MARGIN
-        self.picture = np.full((*size, channels), 255, dtype=np.uint8)
-
-    def place(self, row: int, column: int, image: np.ndarray) -> None:
-        """Draw a (C, H, W) image, clipped to [0, 1]."""
-        top, left = MARGIN + row * self._cell[0], MARGIN + column * self._cell[1]
+    By default it is as square as can be.
+    """
+    columns = columns or int(np.ceil(np.sqrt(count)))
+    channels, height, width = shape
+    tall, wide = height + MARGIN, width + MARGIN
+    size = -(-count // columns) * tall + MARGIN, columns * wide + MARGIN
+    picture = np.full((*size, channels), 255, dtype=np.uint8)
+    for cell, image in enumerate(images):
+        row, column = divmod(cell, columns)
+        top, left = MARGIN + row * tall, MARGIN + column * wide
         tile = np.rint(255 * image.transpose(1, 2, 0).clip(0, 1)).astype(np.uint8)
-        self.picture[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+        picture[top : top + height, left : left + width] = tile
+    return picture.squeeze()
 
 
 def _film(
     spec: Spec, checkpoint: Checkpoint, seeds: np.ndarray, device: str
 ) -> tuple[np.ndarray, int]:
-    """A row for each seed: what the denoiser sees on the way, and at last the sample."""
+    """A row for each seed: what the denoiser sees on the way, then the sample."""
     seen: list[Tensor] = []
     samples, unfinished = draw_batch(
         checkpoint,
@@ -214,8 +194,6 @@ def _film(
         callback=lambda step, sigma, y: seen.append(y.to("cpu", torch.float32, copy=True)),
     )
     moments = np.linspace(0, len(seen) - 1, spec.film - 1).round().astype(int)
-    grid = _Grid(len(seeds), spec.film, checkpoint.shape)
-    for column, frame in enumerate([*(seen[k].numpy() for k in moments), samples]):
-        for row, image in enumerate(np.nan_to_num(frame)):
-            grid.place(row, column, image)
-    return grid.picture.squeeze(), unfinished
+    frames = np.stack([*(seen[k].numpy() for k in moments), samples], axis=1)
+    images = np.nan_to_num(frames).reshape(-1, *checkpoint.shape)
+    return _tiled(images, len(images), checkpoint.shape, spec.film), unfinished

@@ -2,7 +2,7 @@
 
 One fixed permutation of the pixels leaves the optimal error unchanged. Networks are trained on the
 same images with and without it, with the same budget and the same seeds, and measured on the same
-noisy images; a closed-form denoiser that knows nothing of neighbourhoods is the control.
+noisy images; a closed-form denoiser that does not know neighbourhoods is the control.
 """
 
 import math
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from twinscore import images as image_sets
 from twinscore.analysis.levels import image_errors
 from twinscore.denoisers import Checkpoint, Denoiser, NetworkSpec, check
 from twinscore.denoisers.closed_form import Gaussian
@@ -23,9 +22,9 @@ from twinscore.denoisers.fitted import covariance
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments.estimates import Needs
-from twinscore.experiments.intervals import columns, numbers, of_replicates, psnr
-from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials
-from twinscore.experiments.trials import Trial, open_images
+from twinscore.experiments.intervals import cells, columns, of_replicates, psnr
+from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, stacked
+from twinscore.experiments.trials import Trial, held_out, open_images
 from twinscore.images import ImageSet
 from twinscore.images.sources import parse
 from twinscore.images.synthetic import PixelShuffle, pixel_shuffle
@@ -39,8 +38,7 @@ EXAMPLES = 8
 EXAMPLE_LEVEL = 0.2
 _SQUARES = 6
 """Matrices (d, d) that the control holds at a time, float64; most of them the eigensolver's."""
-_CHUNK_VALUES = 2**22
-"""Pixels of the images that are summed at once, float64: 32 MiB."""
+_CHUNK_VALUES = 2**22  # pixels of the images that are summed at once, float64: 32 MiB
 
 
 class Spec(Frozen):
@@ -71,46 +69,21 @@ def check_split(spec: Spec, *_: Any) -> Mapping[str, Any]:
     """Refuse data that are shuffled already or do not suffice."""
     if parse(spec.data)[2].shuffle is not None:
         raise InputError(f"data: {spec.data} is shuffled already; give it without shuffle=")
-    _split(spec, 0)
+    held_out(spec, derive_seed(spec.seed, "split", 0))
     return {}
 
 
 def trials(spec: Spec, report: Report) -> list[Trial]:
     """Both arms of every replicate."""
-    images = open_images(spec.data)
-    mean = tuple(images.mean())
+    mean = tuple(open_images(spec.data).mean())
     sources = {"plain": spec.data, "shuffled": f"{spec.data},shuffle={spec.shuffle}"}
-    found = []
-    for arm, source in sources.items():
-        for replicate in range(spec.replicates):
-            training, test = _split(spec, replicate)
-            trial = Trial.of(
-                spec,
-                open_images(source),
-                source,
-                indices=training,
-                test=test,
-                mean=mean,
-                twin="a",
-                replicate=replicate,
-                part=f"replicate {replicate}",
-                arm=arm,
-            )
-            found.append(trial)
-    return found
-
-
-def _split(spec: Spec, replicate: int) -> tuple[NDArray, NDArray]:
-    """Training and test indices."""
-    images, seed = open_images(spec.data), derive_seed(spec.seed, "split", replicate)
-    training, test = image_sets.held_out(images, spec.test, seed=seed, by=spec.split)
-    n = spec.n or len(training)
-    if n > len(training):
-        raise InputError(
-            f"n: {n} training and {spec.test} test images are more than the {len(images)} of "
-            f"{spec.data} give; the largest n is {len(training)}"
-        )
-    return training[:n], test
+    seeds = [derive_seed(spec.seed, "split", replicate) for replicate in range(spec.replicates)]
+    splits = [held_out(spec, seed) for seed in seeds]
+    return [
+        Trial.of(spec, source, indices=of, test=test, mean=mean, replicate=replicate, arm=arm)
+        for arm, source in sources.items()
+        for replicate, (of, test) in enumerate(splits)
+    ]
 
 
 def _order(spec: Spec, shape: tuple[int, int, int], arm: str) -> PixelShuffle:
@@ -126,10 +99,10 @@ def measure(spec: Spec, trial: Trial, model: Checkpoint, report: Report) -> Arra
     x = order.invert(images[trial.test]).to(device)
     denoiser = unshuffled(model.on(device), order)
     seed = derive_seed(trial.seed, "shuffled", trial.replicate)
-    return {
-        "errors": squared_errors(denoiser, x, seed, spec.training.batch),
-        "estimates": _estimates(denoiser, x[:EXAMPLES]).numpy(),
-    }
+    errors = squared_errors(denoiser, x, seed, spec.training.batch)
+    with torch.no_grad():
+        shown = denoiser(_noisy(x[:EXAMPLES]), EXAMPLE_LEVEL).cpu()
+    return {"errors": errors, "estimates": shown.numpy()}
 
 
 def key(spec: Spec, trial: Trial) -> dict[str, Any]:
@@ -140,11 +113,6 @@ def key(spec: Spec, trial: Trial) -> dict[str, Any]:
 def _noisy(x: Tensor) -> Tensor:
     z = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
     return x + EXAMPLE_LEVEL * z
-
-
-@torch.no_grad()
-def _estimates(denoiser: Denoiser, x: Tensor) -> Tensor:
-    return denoiser(_noisy(x), EXAMPLE_LEVEL).cpu()
 
 
 def unshuffled(denoiser: Denoiser, order: PixelShuffle) -> Denoiser:
@@ -165,12 +133,11 @@ def control(spec: Spec, training: NDArray, test: NDArray) -> float:
     """Largest gap of the Gaussian denoisers of plain and of shuffled images, dB, unsigned.
 
     Each has the mean and the covariance of the training images: nothing but rounding is lost.
-    Cost: two eigendecompositions of (d, d), d = C H W, and two passes over the training images for
-    each; memory: six matrices (d, d) of float64, and chunks.
+    Cost: an eigendecomposition of (d, d), d = C H W, and two passes over the training images each;
+    memory: six matrices (d, d) of float64, and chunks.
     """
-    images = open_images(spec.data)
+    images, risks = open_images(spec.data), []
     x = images[test].double()
-    risks = []
     for arm in ("plain", "shuffled"):
         order = _order(spec, images.shape, arm)
         denoiser = unshuffled(Gaussian.of(*moments(images, training, order)), order)
@@ -199,10 +166,8 @@ def moments(images: ImageSet, indices: NDArray, order: PixelShuffle) -> tuple[Te
 
 def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Result]:
     """PSNR with and without shuffling, and what it costs, from the replicates that are done."""
-    arms = {
-        arm: [arrays for trial, arrays in done if trial.arm == arm] for arm in ("plain", "shuffled")
-    }
-    errors = np.stack([[each["errors"] for each in of_arm] for of_arm in arms.values()], axis=-1)
+    arms = {arm: stacked([x for of, x in done if of.arm == arm]) for arm in ("plain", "shuffled")}
+    errors = stacked(list(arms.values()), ["errors"], axis=-1)["errors"]
     images, first = open_images(spec.data), done[0][0]
     levels = [_level(s, errors[:, k], spec.seed) for k, s in enumerate(SIGMAS)]
     result = Result(
@@ -217,8 +182,11 @@ def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Resul
     )
     x = images[first.test[:EXAMPLES]]
     arrays = {"errors": errors, "clean": x.numpy(), "noisy": _noisy(x).numpy()}
-    arrays |= {arm: of_arm[0]["estimates"] for arm, of_arm in arms.items()}
-    return Summary(result, arrays, {"levels.csv": _csv(levels)})
+    arrays |= {arm: of_arm["estimates"][0] for arm, of_arm in arms.items()}
+    names = ("plain", "shuffled", "gap")
+    rows = ((level.sigma, *cells(level, names)) for level in levels)
+    table = csv_text(["sigma", *columns(names)], rows)
+    return Summary(result, arrays, {"levels.csv": table})
 
 
 def _level(sigma: float, errors: NDArray[np.float64], seed: int) -> Level:
@@ -245,19 +213,11 @@ def _verdict(levels: Sequence[Level]) -> str:
         change = f"gains {-most:.2f} to {-least:.2f} dB"
     else:
         change = f"loses up to {most:.2f} dB and gains up to {-least:.2f} dB"
-    sentence = (
+    return (
         f"With shuffled pixels the network {change}, depending on the noise level; it is worse "
         f"(95 % intervals above 0) at {worse} of {len(levels)} noise levels"
+        + (f", and better at {better}." if better else ".")
     )
-    return f"{sentence}, and better at {better}." if better else f"{sentence}."
-
-
-def _csv(levels: Sequence[Level]) -> str:
-    rows = [
-        (level.sigma, *numbers(level.plain), *numbers(level.shuffled), *numbers(level.gap))
-        for level in levels
-    ]
-    return csv_text(["sigma", *columns(("plain", "shuffled", "gap"))], rows)
 
 
 def needs(spec: Spec) -> Needs:

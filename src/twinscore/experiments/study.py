@@ -13,29 +13,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
-from safetensors.numpy import save as serialise
 
 from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
-from twinscore.experiments.estimates import (
-    Cells,
-    Estimate,
-    Needs,
-    alone,
-    of_trainings,
-    refuse_trainings,
-)
-from twinscore.experiments.folders import Done, remembered, run_folder
+from twinscore.experiments import estimates
+from twinscore.experiments.estimates import Cells, Estimate, Needs
+from twinscore.experiments.folders import Done, remembered, run_folder, write_arrays
 from twinscore.experiments.trials import (
     Factory,
+    Task,
     Trial,
     factory_name,
     forget_images,
@@ -47,26 +41,6 @@ from twinscore.results.base import Result
 
 Arrays = dict[str, NDArray]
 
-
-class Task(Protocol):
-    """A piece of work that runs by itself, in this process or in a worker."""
-
-    @property
-    def name(self) -> str:
-        """Names it in progress and log."""
-
-    @property
-    def part(self) -> str:
-        """The part of the result that waits for it, in words."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether an earlier run left something of it."""
-
-    def placed(self, folder: Path, device: str, custom: Factory | None) -> Self:
-        """The same in the run's folder, on a device, with the user's own network if there is."""
-
-
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T", bound=Task)
 R = TypeVar("R", bound=Result)
@@ -74,10 +48,7 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True)
 class Summary(Generic[R]):
-    """What a study makes of its measures, and writes: the numbers and what lies beside them.
-
-    ``tables`` are the texts of further files by their names, such as ``levels.csv``.
-    """
+    """What a study makes of its measures: numbers, arrays, and texts of files by their names."""
 
     result: R
     arrays: Mapping[str, NDArray]
@@ -88,16 +59,13 @@ class Summary(Generic[R]):
 class Study(Generic[S, T, R]):
     """A study, declared. Every function is a module's own, so that workers can be given it.
 
+    It has the ``name`` of its modules, and is asked a ``spec``.
+
     Attributes
     ----------
-    name : str
-        Of its modules.
-    spec : type
-        What it is asked.
-    count : callable
-        ``count(spec)``: how many tasks there will be.
-    tasks : callable
-        ``tasks(spec, report)``: all of them, in the order in which they are begun.
+    count, tasks : callable
+        ``count(spec)``: how many tasks there will be. ``tasks(spec, report)``: all of them, in the
+        order in which they are begun.
     work : callable
         ``work(spec, task, report)``: what one task gives. It keeps what it gave, and reads it when
         the run continues.
@@ -105,20 +73,18 @@ class Study(Generic[S, T, R]):
         ``summarise(spec, done)``: the summary of pairs of a task and what it gave, those of whole
         parts, in the order of the tasks; None where they are too few.
     estimate : callable
-        ``estimate(spec, left, how)``: what ``left`` tasks take.
+        ``estimate(spec, left, how)``: what ``left`` tasks take, one or more.
     refuse : callable
         ``refuse(spec, device, workers)``: raises InputError for what does not fit the memory.
-    reads : tuple of str
-        Fields of the spec that name images; their content is part of the run's identity.
+    reads, extendable : tuple of str
+        Fields of the spec that name images, whose content is part of the run's identity; and lists
+        that may grow.
     check : callable
         ``check(spec, device, network)``: refuses what cannot be done before anything is written;
         gives what else belongs to the run's identity.
-    record : callable
-        ``record(spec, tasks, folder)``: writes what is known before the work begins.
-    finish : callable
-        ``finish(spec, tasks, result)``: adds to the result of a run with all its parts.
-    extendable : tuple of str
-        Lists of the spec that may grow.
+    record, finish : callable
+        ``record(spec, tasks, folder)`` writes what is known before the work begins;
+        ``finish(spec, tasks, result)`` adds to the result of a run with all its parts.
     machine : tuple of str
         Which of ``device`` and ``workers`` the command has as options; without ``device``, all
         is done by the processor; without ``workers``, tasks run in this process, one after another.
@@ -148,7 +114,7 @@ class Study(Generic[S, T, R]):
         workers: int | None = None,
         network: Factory | None = None,
     ) -> Done[R]:
-        """Do what is not done yet, and write the run folder.
+        """Do what is not done yet, and write the run folder, by default ``runs/<study>-<hash>``.
 
         Running again with the same ``out`` continues what is unfinished and reuses what is done;
         lists that are ``extendable`` may have grown. Each part of the result is written as soon as
@@ -156,23 +122,15 @@ class Study(Generic[S, T, R]):
 
         Parameters
         ----------
-        spec : BaseModel
-            The study's ``Spec``.
-        out : Path, optional
-            Run folder; default ``runs/<study>-<hash>``.
+        spec, out : BaseModel, Path
+            The study's ``Spec``, and the run folder.
         device : str
             lightning-fabric's accelerator: auto, cpu, cuda, mps.
         workers : int, optional
             Tasks side by side, sharing the cores; default one per core on a CPU, else one.
         network : callable, optional
-            The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``, for
-            which its dotted name goes into the hash. Tasks then run in this process, and their time
-            and memory are not estimated.
-
-        Returns
-        -------
-        Done
-            The folder and the result, also written there as ``result.json``.
+            The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``; its
+            dotted name goes into the hash. Tasks then run in this process, without an estimate.
 
         Raises
         ------
@@ -204,19 +162,14 @@ class Study(Generic[S, T, R]):
     def cost(
         self, spec: S, out: Path | None, *, device: str = "auto", workers: int | None = None
     ) -> Estimate:
-        """Time, memory and disk of what :meth:`run` would still do; writes nothing.
-
-        Raises
-        ------
-        InputError
-            As :meth:`run`.
-        """
+        """Time, memory and disk of what :meth:`run` would still do or refuse; writes nothing."""
         device = device if "device" in self.machine else "cpu"
         workers = workers if "workers" in self.machine else 1
         content = self._content(spec, device, workers, None)
         folder = out or runs.default_folder(content)
         how = environment.settings(folder, device=device, workers=workers, trials=self.count(spec))
-        return self.estimate(spec, self._left(spec, folder), how)
+        left = self._left(spec, folder)
+        return self.estimate(spec, left, how) if left else estimates.NOTHING
 
     def _content(
         self, spec: S, device: str, workers: int | None, network: Factory | None
@@ -271,9 +224,7 @@ def _written(folder: Path, summary: Summary[R], missing: list[str]) -> R:
     """Write a summary; ``result.json`` comes last."""
     state = {"complete": not missing, "missing": missing}
     result = summary.result.model_copy(update=state)
-    arrays = {name: np.ascontiguousarray(values) for name, values in summary.arrays.items()}
-    encoded = serialise(arrays)
-    runs.write_atomic(folder / "arrays.safetensors", lambda path: path.write_bytes(encoded))
+    write_arrays(folder / "arrays.safetensors", summary.arrays)
     for name, text in summary.tables.items():
         runs.write_text(folder / name, text)
     _write_result(folder, result)
@@ -289,32 +240,23 @@ def of_trials(
     trials: Callable[[S, Report], Sequence[Trial]],
     measure: Callable[[S, Trial, Checkpoint, Report], Arrays],
     key: Callable[[S, Trial], dict[str, Any]],
+    besides: Callable[[S, Trial, Checkpoint], Arrays] | None = None,
     needs: Callable[[Any], Needs],
-    cells: Cells = alone,
+    cells: Cells = estimates.alone,
     **declared: Any,
 ) -> Study:
     """A study whose tasks are to train a network and then to measure it.
 
-    Parameters
-    ----------
-    trials : callable
-        The study's tasks.
-    measure : callable
-        ``measure(spec, trial, model, report)``: arrays, which are kept beside the weights.
-    key : callable
-        ``key(spec, trial)``: JSON values that the measures depend on, apart from the weights.
-    needs : callable
-        ``needs(cell)``: what the trials need of time, memory and disk.
-    cells : callable
-        ``cells(spec)``: the specs of which equally many networks are trained, mostly one.
-    **declared
-        The other attributes of :class:`Study`.
+    ``measure`` gives arrays, which are kept beside the weights; ``key`` JSON values that they
+    depend on, apart from the weights; ``besides`` what is kept on its own; ``needs`` what trials
+    need of time, memory and disk; ``cells`` the specs of which equally many networks are trained,
+    mostly one. What else is declared are attributes of :class:`Study`.
     """
     return Study(
         tasks=trials,
-        work=partial(_train_and_measure, measure, key),
-        estimate=partial(of_trainings, needs, cells=cells),
-        refuse=partial(refuse_trainings, needs, cells=cells),
+        work=partial(_train_and_measure, measure, key, besides),
+        estimate=partial(estimates.of_trainings, needs, cells=cells),
+        refuse=partial(estimates.refuse_trainings, needs, cells=cells),
         **declared,
     )
 
@@ -322,6 +264,7 @@ def of_trials(
 def _train_and_measure(
     measure: Callable[[S, Trial, Checkpoint, Report], Arrays],
     key: Callable[[S, Trial], dict[str, Any]],
+    besides: Callable[[S, Trial, Checkpoint], Arrays] | None,
     spec: S,
     trial: Trial,
     report: Report,
@@ -332,7 +275,13 @@ def _train_and_measure(
         report(trial.name, {"text": "trained; measuring"})
         return measure(spec, trial, model, report)
 
-    return remembered(trial.path, "measures", key(spec, trial), compute)
+    measures = remembered(trial.path, "measures", key(spec, trial), compute)
+    return measures | (besides(spec, trial, model) if besides else {})
+
+
+def stacked(each: Sequence[Arrays], names: Iterable[str] = (), axis: int = 0) -> Arrays:
+    """Arrays of these names, or of all, along a new axis."""
+    return {name: np.stack([of[name] for of in each], axis) for name in names or each[0]}
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

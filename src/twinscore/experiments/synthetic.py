@@ -7,9 +7,9 @@ from pydantic import AfterValidator
 
 from twinscore.execution import Report
 from twinscore.experiments.trials import Trial, open_images
+from twinscore.results.base import Frozen
 
-MOST_IMAGES = 9_999_999
-"""Largest number of images of a synthetic source."""
+MOST_IMAGES = 9_999_999  # largest number of images of a synthetic source
 
 
 def _levels(levels: tuple[float, ...]) -> tuple[float, ...]:
@@ -22,48 +22,26 @@ InputPsnrs = Annotated[tuple[float, ...], AfterValidator(_levels)]
 """Noise levels as input PSNR, -20 log10(sigma), dB, ascending."""
 
 
-def sigmas(levels: tuple[float, ...]) -> list[float]:
-    """Noise levels in image units, falling."""
-    return [10 ** (-level / 20) for level in levels]
+class AtLevels(Frozen):
+    """A spec with noise levels, ``levels``."""
+
+    @property
+    def sigmas(self) -> list[float]:
+        """Noise levels in image units, falling."""
+        return [10 ** (-level / 20) for level in self.levels]
 
 
-def fresh_trials(
-    spec: Any, source: str, n: int, report: Report, *, held: bool, part: str = ""
-) -> list[Trial]:
+def fresh_trials(spec: Any, source: str, n: int, report: Report, **roles: Any) -> list[Trial]:
     """A trial for each replicate of a synthetic source; no two replicates share an image.
 
-    Parameters
-    ----------
-    spec : BaseModel
-        With ``replicates`` and ``test``, the test images of each.
-    source : str
-        Each replicate's test images, then its ``n`` training images.
-    n : int
-        Training images.
-    report : callable
-        Told that the images are made.
-    held : bool
-        Whether to keep the training images in memory.
-    part : str
-        Of the result; by default each replicate is a part.
+    For each it holds ``spec.test`` test images, then ``n`` training images. ``roles`` are fields of
+    :class:`Trial`.
     """
     count = spec.replicates * (spec.test + n)
     report("images", {"text": f"{source}: making {count:,} to address them"})
-    images, trials = open_images(source), []
-    for replicate in range(spec.replicates):
-        start = replicate * (spec.test + n)
-        test = np.arange(start, start + spec.test)
-        trial = Trial.of(
-            spec,
-            images,
-            source,
-            indices=np.arange(n) + start + spec.test,
-            test=test,
-            mean=tuple(images.take(test).mean()),
-            twin="a",
-            replicate=replicate,
-            part=part or f"replicate {replicate}",
-            held=held,
-        )
-        trials.append(trial)
-    return trials
+    images, found = open_images(source), []
+    for replicate, own in enumerate(np.split(np.arange(count), spec.replicates)):
+        test, indices = own[: spec.test], own[spec.test :]
+        role = {"replicate": replicate, "mean": tuple(images.take(test).mean())} | roles
+        found.append(Trial.of(spec, source, indices=indices, test=test, **role))
+    return found

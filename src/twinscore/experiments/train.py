@@ -7,12 +7,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from twinscore import environment, runs
-from twinscore import images as image_sets
 from twinscore.denoisers import NetworkSpec
-from twinscore.errors import InputError
 from twinscore.execution import torch_threads
-from twinscore.experiments.estimates import Estimate, Needs, of_trainings, refuse_trainings
-from twinscore.experiments.trials import Trial, forget_images, open_images
+from twinscore.experiments.estimates import NOTHING, Estimate, Needs, of_trainings, refuse_trainings
+from twinscore.experiments.trials import Trial, forget_images, held_out, open_images
 from twinscore.experiments.trials import train as train_trial
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
@@ -49,25 +47,17 @@ class Result:
 
     def table(self) -> str:
         """Train and test PSNR at each noise level."""
-        lines = ["sigma  train dB  test dB"]
-        lines += [
+        lines = (
             f"{s:5g}  {self.row[f'train_psnr_{s:g}']:8.2f}  {self.row[f'test_psnr_{s:g}']:7.2f}"
             for s in SIGMAS
-        ]
-        return "\n".join(lines)
+        )
+        return "\n".join(["sigma  train dB  test dB", *lines])
 
 
 def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     """Train, or continue, and write ``weights.safetensors`` and ``history.csv``.
 
-    Parameters
-    ----------
-    spec : Spec
-        What to train.
-    out : Path, optional
-        Trial folder; default ``runs/train-<hash>``.
-    device : str
-        lightning-fabric's accelerator: auto, cpu, cuda, mps.
+    The trial folder is by default ``runs/train-<hash>``.
 
     Raises
     ------
@@ -93,18 +83,12 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
 
 
 def cost(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Estimate:
-    """Time, memory and disk of what :func:`run` would still do; writes nothing.
-
-    Raises
-    ------
-    InputError
-        As :func:`run`.
-    """
+    """Time, memory and disk of what :func:`run` would still do or refuse; writes nothing."""
     content, trial = _trial(spec, device)
     folder = out or runs.default_folder(content)
     how = environment.settings(folder, device=device, workers=1, trials=1)
     left = not trial.placed(folder, how.device, None).trained
-    return of_trainings(_needs, spec, int(left), how)
+    return of_trainings(_needs, spec, 1, how) if left else NOTHING
 
 
 def _needs(spec: Spec) -> Needs:
@@ -115,25 +99,9 @@ def _trial(spec: Spec, device: str) -> tuple[dict[str, Any], Trial]:
     """What ``spec.json`` will hold, once nothing speaks against the training, and the training."""
     environment.check(device)
     forget_images()
-    images = open_images(spec.data)
-    training, test = image_sets.held_out(images, spec.test, seed=spec.seed, by=spec.split)
-    n = len(training) if spec.n is None else spec.n
-    if n > len(training):
-        raise InputError(
-            f"n: {n} training and {spec.test} test images are more than the {len(images)} of "
-            f"{spec.data} give; the largest n is {len(training)}"
-        )
+    training, test = held_out(spec, spec.seed)
     refuse_trainings(_needs, spec, device, 1)
-    content = {"study": "train"} | spec.model_dump(mode="json") | {"data_digest": images.digest}
-    trial = Trial.of(
-        spec,
-        images,
-        spec.data,
-        indices=training[:n],
-        test=test,
-        mean=tuple(images.mean()),
-        twin="a",
-        replicate=0,
-        alone=True,
-    )
-    return content, trial
+    mean = tuple(open_images(spec.data).mean())
+    trial = Trial.of(spec, spec.data, indices=training, test=test, mean=mean, alone=True)
+    content = {"study": "train"} | spec.model_dump(mode="json")
+    return content | {"data_digest": trial.data_digest}, trial

@@ -96,7 +96,7 @@ def check_split(spec: Spec, *_: Any) -> Mapping[str, Any]:
 
 
 def _images(spec: Spec) -> tuple[ImageSet, np.ndarray]:
-    """All images, and the indices of those that are no near-duplicates."""
+    """All images, and the indices of those that are not near-duplicates."""
     return open_images(spec.data), distinct(spec.compared, spec.duplicate_threshold)
 
 
@@ -109,18 +109,9 @@ def trials(spec: Spec, report: Report) -> list[Trial]:
         for replicate in range(spec.replicates):
             split = chosen_split.twins(spec, images, keep, lists, n, replicate)
             for twin in "ab":
-                trial = Trial.of(
-                    spec,
-                    images,
-                    spec.data,
-                    indices=getattr(split, twin),
-                    test=split.test,
-                    mean=mean,
-                    twin=twin,
-                    replicate=replicate,
-                    part=f"N = {n}",
-                )
-                found.append(trial)
+                role = {"twin": twin, "replicate": replicate, "part": f"N = {n}", "mean": mean}
+                indices = getattr(split, twin)
+                found.append(Trial.of(spec, spec.data, indices=indices, test=split.test, **role))
     return found
 
 

@@ -16,14 +16,7 @@ from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.images import ImageSet
-from twinscore.runs import (
-    SCHEMA_VERSION,
-    derive_seed,
-    digest,
-    locked,
-    make_folder,
-    write_json,
-)
+from twinscore.runs import SCHEMA_VERSION, derive_seed, digest, locked, make_folder, write_json
 from twinscore.training import TrainingSpec, fit, single_device
 from twinscore.training.fit import RESUME
 from twinscore.training.spec import RECIPE_VERSION
@@ -34,14 +27,45 @@ ORPHAN_SECONDS = 30.0
 Factory = Callable[[int], nn.Module]
 
 
-@dataclass(frozen=True)
-class Trial:
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A piece of work that runs by itself, in this process or in a worker.
+
+    It is placed in its run's folder, on a device, with the user's own network if there is one.
+    """
+
+    folder: Path = Path()
+    device: str = "cpu"
+    custom: Factory | None = None
+
+    @property
+    def name(self) -> str:
+        """Names it in progress and log."""
+        raise NotImplementedError
+
+    @property
+    def part(self) -> str:
+        """The part of the result that waits for it, in words."""
+        raise NotImplementedError
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier run left something of it: by default its arrays."""
+        return any(self.folder.glob(f"trials/{self.name}-*.safetensors"))
+
+    def placed(self, folder: Path, device: str, custom: Factory | None) -> Self:
+        """The same task there."""
+        return replace(self, folder=folder, device=device, custom=custom)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(Task):
     """What a worker needs to train one denoiser; it reads the images itself.
 
-    ``part`` and ``arm`` say what of its study it belongs to, and are no part of its identity.
+    ``part`` and ``arm`` say what of its study it belongs to; its identity does not hold them.
     ``held`` keeps its training images in memory, rather than read or make them for every step.
     ``alone`` is the trial of a run that has no other; it lies in the run's own folder.
-    ``custom`` replaces the network of the spec: the user's factory, known by its name.
+    ``custom`` replaces the network of the spec; it is known by its name.
     """
 
     source: str
@@ -49,8 +73,8 @@ class Trial:
     indices: np.ndarray
     test: np.ndarray
     mean: tuple[float, ...]
-    twin: str
-    replicate: int
+    twin: str = "a"
+    replicate: int = 0
     seed: int
     network: NetworkSpec
     training: TrainingSpec
@@ -58,15 +82,16 @@ class Trial:
     arm: str = ""
     held: bool = False
     alone: bool = False
-    folder: Path = Path()
-    device: str = "cpu"
-    custom: Factory | None = None
 
     @classmethod
-    def of(cls, spec: Any, images: ImageSet, source: str, **roles: Any) -> Self:
-        """A trial of a study whose spec has ``seed``, ``network`` and ``training``."""
+    def of(cls, spec: Any, source: str, **roles: Any) -> Self:
+        """A trial of a study whose spec has ``seed``, ``network`` and ``training``.
+
+        By default each replicate is a part.
+        """
         own = {name: getattr(spec, name) for name in ("seed", "network", "training")}
-        return cls(source=source, data_digest=images.digest, **own, **roles)
+        own |= {"data_digest": open_images(source).digest, "source": source}
+        return cls(**own | {"part": f"replicate {roles.get('replicate', 0)}"} | roles)
 
     @property
     def n(self) -> int:
@@ -106,10 +131,6 @@ class Trial:
     begun = trained
     """What is trained comes first when a run continues, so that no finished part goes missing."""
 
-    def placed(self, folder: Path, device: str, custom: Factory | None) -> Self:
-        """The same trial in a run's folder, on a device, with the user's own network if any."""
-        return replace(self, folder=folder, device=device, custom=custom)
-
 
 def factory_name(factory: Factory | None) -> str | None:
     """Dotted name of a user's network factory; it stands for the network in hashes."""
@@ -135,19 +156,33 @@ def open_model(model: str, network: Factory | None = None) -> Checkpoint:
 
 @lru_cache(maxsize=1)
 def distinct(source: str, threshold: float) -> np.ndarray:
-    """Increasing indices of the images that are no near-duplicates of earlier ones.
+    """Increasing indices of the images that are not near-duplicates of earlier ones.
 
-    Parameters
-    ----------
-    source : str
-        Source string.
-    threshold : float
-        Largest correlation with an earlier image; 1 keeps all.
+    Their correlation with each is at most ``threshold``; 1 keeps all.
     """
     images = open_images(source)
     if threshold >= 1:
         return np.arange(len(images))
     return np.flatnonzero(~image_sets.near_duplicates(images, threshold=threshold).drop)
+
+
+def held_out(spec: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test indices of a study whose spec has ``data``, ``n``, ``test`` and ``split``.
+
+    Raises
+    ------
+    InputError
+        If the images do not suffice.
+    """
+    images = open_images(spec.data)
+    training, test = image_sets.held_out(images, spec.test, seed=seed, by=spec.split)
+    n = spec.n or len(training)
+    if n > len(training):
+        raise InputError(
+            f"n: {n} training and {spec.test} test images are more than the {len(images)} of "
+            f"{spec.data} give; the largest n is {len(training)}"
+        )
+    return training[:n], test
 
 
 def forget_images() -> None:

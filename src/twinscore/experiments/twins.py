@@ -49,10 +49,9 @@ def measure(spec: Any, trial: Trial, model: Checkpoint, report: Report) -> dict[
     denoiser, images = model.on(device), open_images(trial.source)
     seed = derive_seed(trial.seed, "psnr", trial.replicate)
     rows = {"train": np.resize(trial.indices, len(trial.test)), "test": trial.test}
+    own = {"seed": seed, "batch": batch}
     curves = {
-        f"psnr_{part}": psnr_table(
-            denoiser, images[of].to(device), SIGMAS, seed=seed, batch=batch
-        ).numpy()
+        f"psnr_{part}": psnr_table(denoiser, images[of].to(device), SIGMAS, **own).numpy()
         for part, of in rows.items()
     }
     samples, unfinished = draw(model, noise_seeds(spec), spec.sampling, batch=batch, device=device)

@@ -25,7 +25,7 @@ class Cell(Frozen):
 
 
 class Exponent(Frozen):
-    """How log critical N grows with a logarithm, whatever else varies fitted too; None: unknown."""
+    """How log critical N grows with a logarithm, all else that varies fitted too; None: unknown."""
 
     against: Literal["parameters", "pixels"]
     value: float | None

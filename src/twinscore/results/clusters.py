@@ -100,13 +100,11 @@ class Result(base.Result):
 
     def table(self) -> str:
         """Near, far and their difference as a plain table."""
-        rows = [("", "near", "far", "far - near")]
-        rows.append(
-            ("distance of the centres", *(f"{side.distance:.2f}" for side in self.sides), "")
-        )
-        rows.append(
-            ("share of the first cluster", *(dashed(side.share, 3) for side in self.sides), "")
-        )
+        rows = [
+            ("", "near", "far", "far - near"),
+            ("distance of the centres", *(f"{side.distance:.2f}" for side in self.sides), ""),
+            ("share of the first cluster", *(dashed(side.share, 3) for side in self.sides), ""),
+        ]
         columns = (*(side.measured for side in self.sides), self.difference)
         for name, label in LABELS.items():
             rows.append((label, *(dashed(getattr(column, name), 3) for column in columns)))

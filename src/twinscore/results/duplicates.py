@@ -49,9 +49,8 @@ class Result(base.Result):
 
     def table(self) -> str:
         """Near-duplicates at the threshold and at higher ones."""
-        lines = ["threshold  near-duplicates  of images"]
-        lines += [
+        lines = (
             f"{c.threshold:9g}  {c.images:15,}  {c.images / self.data.images:9.2%}"
             for c in self.counts
-        ]
-        return "\n".join(lines)
+        )
+        return "\n".join(["threshold  near-duplicates  of images", *lines])

@@ -63,21 +63,13 @@ class Result(base.Result):
     dimension: int = 5
     """Of the manifold of discs: centre, radius, foreground, background."""
     near_one: float = 0.9
-    """An eigenvalue above it is near 1: next to nothing of its direction is taken away."""
+    """An eigenvalue above it is near 1: almost nothing of its direction is taken away."""
 
     def table(self) -> str:
         """A row for each noise level: errors, then eigenvalues."""
         errors = [("sigma", "network dB", "above exact, dB", "above tangent, dB", "overlap")]
-        counts = [
-            (
-                "sigma",
-                *(
-                    f"> {t:g}{of}"
-                    for t in (self.threshold, self.near_one)
-                    for of in ("", ", exact")
-                ),
-            )
-        ]
+        limits = (self.threshold, self.near_one)
+        counts = [("sigma", *(f"> {t:g}{of}" for t in limits for of in ("", ", exact")))]
         for level in self.levels:
             sigma = f"{level.sigma:.3g}"
             gaps = (dashed(level.gap_exact), dashed(level.gap_tangent))

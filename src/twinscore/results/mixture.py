@@ -35,17 +35,11 @@ class Along:
         return self.varied if self.held is None else f"{self.varied}, at {other} = {self.held}"
 
     @classmethod
-    def of(cls, text: Self | str) -> Self:
-        """Read what ``str`` gave.
-
-        Raises
-        ------
-        ValueError
-            For another text.
-        """
-        if isinstance(text, cls):
-            return text
-        found = re.fullmatch(r"(.*?)(?:, at [nm] = (\d+))?", text)
+    def of(cls, said: Self | str) -> Self:
+        """Read what ``str`` gave; ValueError for another text."""
+        if isinstance(said, cls):
+            return said
+        found = re.fullmatch(r"(.*?)(?:, at [nm] = (\d+))?", said)
         return cls(Varied(found[1]), found[2] and int(found[2]))
 
 
@@ -106,7 +100,7 @@ class Term(Frozen):
     @computed_field
     @property
     def answer(self) -> str:
-        """How the interval lies to it; an upper bound allows whatever falls faster."""
+        """How the interval lies to it; an upper bound allows what falls faster."""
         if self.measured is None:
             return "too few settings"
         if self.predicted is None:

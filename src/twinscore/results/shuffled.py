@@ -36,10 +36,9 @@ class Result(base.Result):
 
     def table(self) -> str:
         """One row a noise level."""
-        lines = ["sigma  plain dB  shuffled dB  gap dB"]
-        lines += [
+        lines = (
             f"{level.sigma:5g}  {level.plain.value:8.2f}  {level.shuffled.value:11.2f}  "
             f"{level.gap.value:6.2f} [{level.gap.low:.2f}, {level.gap.high:.2f}]"
             for level in self.levels
-        ]
-        return "\n".join(lines)
+        )
+        return "\n".join(["sigma  plain dB  shuffled dB  gap dB", *lines])

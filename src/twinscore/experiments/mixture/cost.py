@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from twinscore.environment import Execution
 from twinscore.errors import InputError
-from twinscore.experiments.estimates import NOTHING, Estimate, by_the_clock, counted
+from twinscore.experiments.estimates import Estimate, by_the_clock, counted
 from twinscore.experiments.mixture import sweep
 from twinscore.experiments.mixture.replicates import Condition, conditions, count
 from twinscore.experiments.mixture.spec import Spec, forward, likelihood_rule, resolving_grid
@@ -20,33 +20,21 @@ from twinscore.theory.score_matching import quadratic_losses
 from twinscore.theory.targets import Target, two_modes
 from twinscore.training import memory
 
-_FLOAT = 8
-"""Bytes of a number; all are float64."""
+_FLOAT = 8  # bytes of a number; all are float64
 _SOLVER = 6
 """Matrices (m, m) that are held beside the Gram matrices: eigenvectors, and what eigh needs."""
 _POINTS, _FINEST, _ARRAYS = 129, 1025, 20
 """Points of a density, and of the finest grid; arrays (B, points) that its solver holds."""
-_TIMED = 256
-"""Features, at most, of the models that are timed."""
-_FEW, _MORE = 4, 24
-"""Densities that are timed."""
+_TIMED = 256  # features, at most, of the models that are timed
+_FEW, _MORE = 4, 24  # densities that are timed
 
 
 class Size(NamedTuple):
     """What one replicate of a condition computes, holds and stores.
 
-    Attributes
-    ----------
-    field : str
-        Of the spec, which gives the numbers of features.
-    widths : tuple of int
-        Numbers of features, ascending.
-    held, losses : int
-        Losses whose Gram matrices are held at a time, and losses in all.
-    densities, times : int
-        Densities that are computed at a time, and how many times that is done.
-    stored : int
-        Bytes of its arrays.
+    ``field`` of the spec gives the numbers of features, ``widths``, ascending. The Gram matrices of
+    ``held`` of the ``losses`` are held at a time. ``densities`` are computed at a time, so many
+    ``times``. Its arrays take ``stored`` bytes.
     """
 
     field: str
@@ -86,13 +74,7 @@ def size(spec: Spec, condition: Condition) -> Size:
 
 
 def refuse(spec: Spec, device: str, workers: int) -> None:
-    """Refuse numbers of features whose Gram matrices do not fit the memory.
-
-    Raises
-    ------
-    InputError
-        With the memory that is needed, what there is, and how many features fit.
-    """
+    """Refuse numbers of features whose Gram matrices do not fit the memory: says how many fit."""
     free = memory.available_memory("cpu")
     for condition in conditions(spec):
         need = size(spec, condition)
@@ -110,18 +92,13 @@ def refuse(spec: Spec, device: str, workers: int) -> None:
 
 def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     """Estimate ``left`` tasks from a few densities; takes some seconds itself."""
-    if not left:
-        return NOTHING
     needs = {condition: size(spec, condition) for condition in conditions(spec)}
     share, at_once = left / count(spec), min(how.workers, left)
     with threadpool_limits(how.threads):
         work = share * _seconds(spec)
-    return Estimate(
-        what=counted(left, "replicate"),
-        seconds=by_the_clock(left, work, how),
-        memory=at_once * (memory.PROCESS + max(n.growing + n.fixed for n in needs.values())),
-        disk=share * sum(times * needs[c].stored for c, times in conditions(spec).items()),
-    )
+    most = at_once * (memory.PROCESS + max(n.growing + n.fixed for n in needs.values()))
+    disk = share * sum(times * needs[c].stored for c, times in conditions(spec).items())
+    return Estimate(counted(left, "replicate"), by_the_clock(left, work, how), most, disk)
 
 
 def _seconds(spec: Spec) -> float:

@@ -17,21 +17,12 @@ from twinscore.results.mixture import DIAGONAL, Along, Exponent, Stop, TargetNam
 ENOUGH = 0.8
 """Share of replicates that must have reached their tolerance for a training time to count."""
 LEAST_SETTINGS = 3
-LARGEST = 709.0
-"""Logarithm of the largest end of an interval; what is larger is not a number."""
+LARGEST = 709.0  # logarithm of the largest end of an interval; what is larger is not a number
 
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Means over replicates, and without each of them; NaN where too few have a result.
-
-    Attributes
-    ----------
-    value : array
-        (...).
-    without : array
-        (R, ...): of all replicates but one.
-    """
+    """Means over R replicates (...), and ``without`` each (R, ...); NaN where too few count."""
 
     value: NDArray[np.float64]
     without: NDArray[np.float64]
@@ -48,18 +39,16 @@ def means(values: NDArray[np.float64], kept: NDArray[np.bool_]) -> Means:
     return Means(value, without)
 
 
+def means_of_all(values: NDArray[np.float64]) -> Means:
+    """Means of values (R, ...)."""
+    return means(values, np.ones(values.shape, dtype=bool))
+
+
 def reach(value: NDArray[np.float64], without: NDArray[np.float64]) -> NDArray[np.float64]:
     """Half the length of the 95 % interval of a statistic (...), by the jackknife.
 
-    Student's t over the pseudo-values ``R value - (R - 1) without`` (Tukey 1958): for a mean they
-    are the values of the replicates.
-
-    Parameters
-    ----------
-    value : array
-        (...): of all R replicates.
-    without : array
-        (R, ...): of all but one.
+    Student's t over the pseudo-values ``R value - (R - 1) without`` (Tukey 1958), where ``without``
+    (R, ...) leaves out one replicate: for a mean they are the values of the replicates.
     """
     count = len(without)
     away = (count - 1) * (value - without)
@@ -121,12 +110,6 @@ def _bottom(values: NDArray[np.float64], times: NDArray[np.float64]) -> float:
     return float(np.exp((x0 + x1) / 2 - left * (x2 - x0) / 2 / (right - left)))
 
 
-def _within(spec: Spec, tau: Interval) -> Interval:
-    """An interval of training times, cut at the ends of the range."""
-    low, high = np.clip([tau.low, tau.high], spec.tau_first, spec.tau_last)
-    return Interval(value=tau.value, low=float(low), high=float(high))
-
-
 def stops(spec: Spec, name: TargetName, measured: Measured) -> tuple[list[Stop], dict]:
     """Best stopping of every n and m of a target, and the minima behind them by (n, m)."""
     found, out = {}, []
@@ -140,13 +123,14 @@ def stops(spec: Spec, name: TargetName, measured: Measured) -> tuple[list[Stop],
             if (n, m) not in found or (None, m) not in found:
                 continue
             best, floor = found[n, m], found[None, m]
-            last = curves.value[i, -1]
+            last, tau = curves.value[i, -1], positive(best.tau, best.taus)
+            low, high = np.clip([tau.low, tau.high], spec.tau_first, spec.tau_last)
             out.append(
                 Stop(
                     target=name,
                     n=n,
                     m=m,
-                    tau=_within(spec, positive(best.tau, best.taus)),
+                    tau=tau.model_copy(update={"low": float(low), "high": float(high)}),
                     kl=positive(best.kl, best.kls),
                     floor=positive(floor.kl, floor.kls),
                     last=float(last) if np.isfinite(last) else None,
@@ -157,8 +141,7 @@ def stops(spec: Spec, name: TargetName, measured: Measured) -> tuple[list[Stop],
     return out, found
 
 
-Pairs = list[tuple[int, int]]
-"""Settings (n, m)."""
+Pairs = list[tuple[int, int]]  # settings (n, m)
 
 
 def exponents(spec: Spec, name: TargetName, found: dict) -> list[Exponent]:
@@ -175,14 +158,57 @@ def exponents(spec: Spec, name: TargetName, found: dict) -> list[Exponent]:
     ]
     fitted = []
     for along, pairs in paths:
-        fitted += [_stopping(name, along, pairs, found), _least(name, along, pairs, found)]
+        both = [pair for pair in pairs if pair in found and (None, pair[1]) in found]
+        inside = [(n, m, found[n, m], found[None, m]) for n, m in both if found[n, m].inside]
+        taus = {(n, m): (best.tau * m, best.taus * m) for n, m, best, _ in inside}
+        above = {(n, m): (a.kl - b.kl, a.kls - b.kls) for n, m, a, b in inside}
+        above = {p: of for p, of in above.items() if number(*of).low > 0 and of[1].min() > 0}
+        fitted.append(_exponent(name, "tau_es", along, pairs, taus))
+        fitted.append(_exponent(name, "KL_min", along, pairs, above))
     return fitted
+
+
+def _exponent(
+    name: TargetName,
+    quantity: Literal["tau_es", "KL_min"],
+    along: Along,
+    pairs: Pairs,
+    values: Mapping[tuple[int, int], tuple[float, NDArray[np.float64]]],
+) -> Exponent:
+    """Of the settings that can be used, given their values, of all and without each replicate.
+
+    They are those whose minimum lies inside, where that of infinitely many samples is known too.
+    """
+    used = list(values)
+    grown = [m if along.varied is Varied.M else n for n, m in used]
+    measured = _power_law(grown, list(values.values()))
+    low, high = _predicted(along, used if measured else pairs)
+    above = quantity == "KL_min"
+    return Exponent(
+        target=name,
+        quantity=quantity,
+        along=along,
+        measured=measured,
+        predicted=(-low, -high) if above else (low, high),
+        kind="at most" if above else "equal",
+        settings=len(used),
+    )
+
+
+def _power_law(
+    x: Sequence[float], found: Sequence[tuple[float, NDArray[np.float64]]]
+) -> Interval | None:
+    """Exponent of positive values at x, each with those without each replicate; None of too few."""
+    if len(found) < LEAST_SETTINGS:
+        return None
+    values, without = zip(*found, strict=True)
+    return slope(x, np.log(values), np.log(np.stack(without, axis=1)))
 
 
 def _predicted(along: Along, used: Pairs) -> tuple[float, float]:
     """Exponent of tau_es in the settings used, which is minus that of KL_min (STUDIES section 6).
 
-    Along m = n, and along n while m is no smaller, 2/5: there ``n^(-2/5)`` outweighs ``m^(-4/5)``.
+    Along m = n, and along n while m is not smaller, 2/5: there ``n^(-2/5)`` outweighs ``m^(-4/5)``.
     The bound's own minimum at fixed m or n: ``tau = (m n)^(1/5)`` while n is below m^(3/2); beyond,
     ``tau = m^(1/2)``.
     """
@@ -191,59 +217,6 @@ def _predicted(along: Along, used: Pairs) -> tuple[float, float]:
     few = [n < m**1.5 for n, m in used]
     later = 0.5 if along.varied is Varied.M else 0.0
     return (0.2 if any(few) else later), (0.2 if all(few) else later)
-
-
-def _grown(along: Along, used: Pairs) -> list[int]:
-    """What the fit is against: m along m, else n."""
-    return [m if along.varied is Varied.M else n for n, m in used]
-
-
-def _inside(pairs: Pairs, found: dict) -> Pairs:
-    """Settings whose minimum lies inside, where that of infinitely many samples is known too."""
-    known = [(n, m) for n, m in pairs if (n, m) in found and (None, m) in found]
-    return [pair for pair in known if found[pair].inside]
-
-
-def _stopping(name: TargetName, along: Along, pairs: Pairs, found: dict) -> Exponent:
-    used = _inside(pairs, found)
-    enough = len(used) >= LEAST_SETTINGS
-    measured = None
-    if enough:
-        logs = np.log([found[n, m].tau * m for n, m in used])
-        without = np.log(np.stack([found[n, m].taus * m for n, m in used], axis=1))
-        measured = slope(_grown(along, used), logs, without)
-    return Exponent(
-        target=name,
-        quantity="tau_es",
-        along=along,
-        measured=measured,
-        predicted=_predicted(along, used if enough else pairs),
-        kind="equal",
-        settings=len(used),
-    )
-
-
-def _least(name: TargetName, along: Along, pairs: Pairs, found: dict) -> Exponent:
-    used, values, without = [], [], []
-    for n, m in _inside(pairs, found):
-        above, others = (found[n, m].kl - found[None, m].kl), found[n, m].kls - found[None, m].kls
-        if number(above, others).low > 0 and others.min() > 0:
-            used.append((n, m))
-            values.append(np.log(above))
-            without.append(np.log(others))
-    enough, measured = len(used) >= LEAST_SETTINGS, None
-    if enough:
-        measured = slope(_grown(along, used), np.array(values), np.stack(without, axis=1))
-    low, high = _predicted(along, used if enough else pairs)
-    return Exponent(
-        target=name,
-        quantity="KL_min",
-        along=along,
-        measured=measured,
-        predicted=(-low, -high),
-        kind="at most",
-        settings=len(used),
-    )
 
 
 def slope(x: Sequence[float], logs: NDArray[np.float64], without: NDArray[np.float64]) -> Interval:
@@ -334,20 +307,9 @@ def shift_minimum(spec: Spec, part: Measured, row: int) -> Minimum | None:
 
 def _least_along_mu(along: str, mus: list[float], minima: list[Minimum | None]) -> Term:
     used = [(mu, best) for mu, best in zip(mus, minima, strict=True) if best and best.kls.min() > 0]
-    measured = None
-    if len(used) >= LEAST_SETTINGS:
-        logs = np.log([best.kl for _, best in used])
-        without = np.log(np.stack([best.kls for _, best in used], axis=1))
-        measured = slope([mu for mu, _ in used], logs, without)
-    return Term(
-        target="shift",
-        quantity="least KL",
-        along=along,
-        measured=measured,
-        predicted=None,
-        kind="at most",
-        settings=len(used),
-    )
+    fit = _power_law([mu for mu, _ in used], [(best.kl, best.kls) for _, best in used])
+    said = {"target": "shift", "quantity": "least KL", "along": along, "predicted": None}
+    return Term(**said, measured=fit, kind="at most", settings=len(used))
 
 
 def _term(
@@ -361,14 +323,7 @@ def _term(
     """Power law of values (R, S) at S settings x, which the theory bounds from above."""
     fit = None
     if len(x) >= LEAST_SETTINGS and (values > 0).all():
-        curve = means(values, np.ones(values.shape, dtype=bool))
+        curve = means_of_all(values)
         fit = slope(x, np.log(curve.value), np.log(curve.without))
-    return Term(
-        target=target,
-        quantity=quantity,
-        along=along,
-        measured=fit,
-        predicted=bound,
-        kind="at most",
-        settings=len(x),
-    )
+    said = {"target": target, "quantity": quantity, "along": along, "predicted": bound}
+    return Term(**said, measured=fit, kind="at most", settings=len(x))

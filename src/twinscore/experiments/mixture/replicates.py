@@ -1,14 +1,15 @@
 """The tasks of the study: one replicate of one of its conditions each, kept in a file."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from twinscore.execution import Report
+from twinscore.experiments import trials
 from twinscore.experiments.folders import kept
 from twinscore.experiments.mixture import shift, sweep, twins
 from twinscore.experiments.mixture.spec import Spec
@@ -29,12 +30,11 @@ MEASURES: dict[Kind, Callable[..., Arrays]] = {
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(trials.Task):
     """One replicate of a condition."""
 
     condition: Condition
     replicate: int
-    folder: Path = Path()
 
     @property
     def label(self) -> str:
@@ -61,10 +61,6 @@ class Task:
     def begun(self) -> bool:
         """Whether its arrays are there."""
         return self.path.exists()
-
-    def placed(self, folder: Path, device: str, custom: Any) -> Self:
-        """The same in a run's folder."""
-        return replace(self, folder=folder)
 
 
 def conditions(spec: Spec) -> dict[Condition, int]:

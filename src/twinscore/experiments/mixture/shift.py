@@ -4,37 +4,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinscore import runs
-from twinscore.experiments.mixture.spec import Spec, forward, resolving_grid
-from twinscore.experiments.mixture.sweep import (
-    densities,
-    kl,
-    population_loss,
-    sampled_loss,
-    score_error,
-)
+from twinscore.experiments.mixture.spec import Spec, forward, likelihood_rule, resolving_grid
+from twinscore.experiments.mixture.sweep import densities, kl, score_error
 from twinscore.experiments.study import Arrays
 from twinscore.theory.densities import Learned
 from twinscore.theory.gradient_flow import gradient_flow
+from twinscore.theory.nodes import empirical_nodes, population_nodes
 from twinscore.theory.random_features import random_features
+from twinscore.theory.score_matching import quadratic_losses
 from twinscore.theory.targets import two_modes
 
-NEAR = 3.0
-"""Deviations of a mode within which mass counts as its own."""
+NEAR = 3.0  # deviations of a mode within which mass counts as its own
 
 
 def measure(spec: Spec, mu: float, lighter: float, replicate: int) -> Arrays:
     """Train on n samples, and on infinitely many, of a mixture whose mode at mu weighs less.
 
-    Parameters
-    ----------
-    spec : Spec
-        The study; its ``shift``.
-    mu : float
-        Distance of a mode from 0.
-    lighter : float
-        Weight of the mode at mu.
-    replicate : int
-        Its number. Features are the same for all mixtures of a replicate.
+    Features are the same for all mixtures of a replicate.
 
     Returns
     -------
@@ -49,18 +35,13 @@ def measure(spec: Spec, mu: float, lighter: float, replicate: int) -> Arrays:
     shift = spec.shift
     target, process = two_modes(mu, (1 - lighter, lighter)), forward(shift.rate)
     grid = resolving_grid(target, process, spec.start)
-    generator = np.random.default_rng(
-        runs.derive_seed(spec.seed, "shift", repr(mu), repr(lighter), replicate)
-    )
-    features = random_features(
-        shift.width,
-        seed=runs.derive_seed(spec.seed, "shift", "features", replicate),
-        activation=spec.activation,
-    )
-    losses = (
-        sampled_loss(features, target.draw(shift.samples, generator), grid),
-        population_loss(features, target, grid),
-    )
+    seed = runs.derive_seed(spec.seed, "shift", repr(mu), repr(lighter), replicate)
+    generator = np.random.default_rng(seed)
+    seed = runs.derive_seed(spec.seed, "shift", "features", replicate)
+    features = random_features(shift.width, seed=seed, activation=spec.activation)
+    rule, samples = likelihood_rule(process, spec.start), target.draw(shift.samples, generator)
+    losses = quadratic_losses(features, empirical_nodes([samples], process, rule))
+    losses += quadratic_losses(features, population_nodes(target, process, rule))
     times, wanted = np.unique(np.append(spec.times, shift.shown), return_inverse=True)
     curve, shown = wanted[: spec.tau_count], wanted[spec.tau_count :]
     flows = [gradient_flow(loss) for loss in losses]
@@ -90,19 +71,9 @@ def measure(spec: Spec, mu: float, lighter: float, replicate: int) -> Arrays:
 def near_modes(learned: Learned, centre: float) -> tuple[NDArray[np.float64], ...]:
     """What B densities, and their target, have near the modes at -centre and centre.
 
-    Parameters
-    ----------
-    learned : Learned
-        Its densities.
-    centre : float
-        Where the right mode is.
-
-    Returns
-    -------
-    mass, rise, target_mass, target_rise : array
-        (B, 2), then (2,) for the target. Mass within 3 deviations on the mode's side of 0; and by
-        how much the log density at its highest there exceeds the one halfway between the modes, at
-        0, nats. A hump at 0 has mass near both modes and rises at neither.
+    Mass (B, 2) within 3 deviations on the mode's side of 0; rise (B, 2), nats: by how much the log
+    density at its highest there exceeds the one halfway between the modes, at 0; then both of the
+    target, (2,). A hump at 0 has mass near both modes and rises at neither.
     """
     x = learned.points
     near = np.stack([np.abs(x + centre) < NEAR, np.abs(x - centre) < NEAR])

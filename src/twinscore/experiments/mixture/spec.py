@@ -19,10 +19,8 @@ their targets, whose smallest length is 1."""
 MOST_SAMPLES = 100_000
 MOST_FEATURES = 4096
 FARTHEST = 100.0
-LARGEST_RATE = 100.0
-"""At which noise has a variance of e^50: more would only overflow."""
-EDGE = 4.0
-"""Half the support of the bounded target; its standard deviation is 1.45."""
+LARGEST_RATE = 100.0  # at which noise has a variance of e^50: more would only overflow
+EDGE = 4.0  # half the support of the bounded target; its standard deviation is 1.45
 
 
 class ShiftSpec(Frozen):

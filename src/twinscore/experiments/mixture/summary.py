@@ -1,47 +1,44 @@
 """What follows from the replicates: the result, the curves its figures draw, and its tables."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twinscore.experiments.intervals import columns, numbers
+from twinscore.experiments.intervals import columns, texts
 from twinscore.experiments.mixture import fits, sweep
 from twinscore.experiments.mixture.replicates import Condition, Task, conditions
 from twinscore.experiments.mixture.spec import Spec, forward, resolving_grid
 from twinscore.experiments.mixture.sweep import Measured
 from twinscore.experiments.mixture.twins import times as twin_times
-from twinscore.experiments.study import Arrays, Summary, csv_text
-from twinscore.results.base import Frozen, Interval
+from twinscore.experiments.study import Arrays, Summary, csv_text, stacked
+from twinscore.results.base import Interval
 from twinscore.results.mixture import DIAGONAL, Exponent, Learned, Result, Shifted, Stop, Twin
 from twinscore.theory.bounds import score_matching_bound
 from twinscore.theory.targets import Target, two_modes
 
-HALF = 0.5
-"""Share of a mode's mass below which the mode counts as lost."""
-MOST_START = 0.5
-"""Share of the least KL above which ``KL(p_T || pi)`` is worth a word."""
-LEAST_REPLICATES = 2
-"""Of every condition: intervals are over replicates."""
+HALF = 0.5  # share of a mode's mass below which the mode counts as lost
+MOST_START = 0.5  # share of the least KL above which ``KL(p_T || pi)`` is reported
+LEAST_REPLICATES = 2  # of every condition: intervals are over replicates
 
 
 def summarise(spec: Spec, done: Sequence[tuple[Task, Arrays]]) -> Summary[Result] | None:
     """Fit everything; None while a condition has fewer than two replicates."""
-    counts = Counter(task.condition for task, _ in done)
-    if any(counts[condition] < LEAST_REPLICATES for condition in conditions(spec)):
+    found: dict[Condition, list[Arrays]] = {condition: [] for condition in conditions(spec)}
+    for task, arrays in done:
+        found[task.condition].append(arrays)
+    if any(len(each) < LEAST_REPLICATES for each in found.values()):
         return None
-    measured = _stacked(done)
+    measured = {condition: stacked(each) for condition, each in found.items()}
     stops, exponents, terms = [], [], []
     arrays: Arrays = {"times": spec.times, "twin_times": twin_times(spec)}
     for name in spec.targets:
         part = measured["sweep", (name,)]
-        found, minima = fits.stops(spec, name, part)
-        stops += found
+        best, minima = fits.stops(spec, name, part)
+        stops += best
         exponents += fits.exponents(spec, name, minima)
         terms += fits.terms(spec, name, part)
-        arrays |= _sweep_arrays(spec, name, part)
+        arrays |= _sweep_arrays(name, part)
     shifted = []
     for mu, lighter in spec.shift.conditions:
         part = measured["shift", (mu, lighter)]
@@ -68,17 +65,6 @@ def summarise(spec: Spec, done: Sequence[tuple[Task, Arrays]]) -> Summary[Result
         twins=_twins(spec, twins),
     )
     return Summary(result, arrays, {"levels.csv": _levels(result), "shift.csv": _shift(result)})
-
-
-def _stacked(done: Sequence[tuple[Task, Arrays]]) -> dict[Condition, Measured]:
-    """Arrays of each condition, replicates along the first axis."""
-    found = defaultdict(list)
-    for task, arrays in done:
-        found[task.condition].append(arrays)
-    return {
-        condition: {name: np.stack([arrays[name] for arrays in each]) for name in each[0]}
-        for condition, each in found.items()
-    }
 
 
 def _prior(spec: Spec, target: Target, rate: float) -> float:
@@ -125,20 +111,18 @@ def _banded(curve: fits.Means) -> NDArray[np.float64]:
 
 def _number(values: NDArray[np.float64]) -> Interval:
     """Mean of positive values (R,) of all replicates."""
-    curve = fits.means(values, np.ones(values.shape, dtype=bool))
+    curve = fits.means_of_all(values)
     return fits.positive(float(curve.value), curve.without)
 
 
 def _everywhere(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return _banded(fits.means(values, np.ones(values.shape, dtype=bool)))
+    return _banded(fits.means_of_all(values))
 
 
-def _sweep_arrays(spec: Spec, name: str, part: Measured) -> Arrays:
+def _sweep_arrays(name: str, part: Measured) -> Arrays:
     """KL of every width, and the terms of the bound."""
-    curves = [
-        _banded(fits.means(part["kl"][:, :, j], part["converged"][:, :, j]))
-        for j in range(len(spec.widths))
-    ]
+    widths = range(part["kl"].shape[2])
+    curves = [_banded(fits.means(part["kl"][:, :, j], part["converged"][:, :, j])) for j in widths]
     return {
         f"{name}/kl": np.stack(curves, axis=2),
         f"{name}/sampling": _everywhere(part["sampling"][:, :, -1]),
@@ -150,16 +134,10 @@ def _sweep_arrays(spec: Spec, name: str, part: Measured) -> Arrays:
 
 def _shift_arrays(spec: Spec, mu: float, lighter: float, part: Measured) -> Arrays:
     name = f"shift/{mu:g}/{lighter:g}"
-    out = {
-        f"{name}/kl": _banded(fits.means(part["kl"], part["converged"])),
-        f"{name}/kept": _shares(part),
-    }
-    if mu in spec.shift.watched:
-        out |= {
-            f"{name}/{key}": part[key][0]
-            for key in ("points", "target", "shown", "shown_converged")
-        }
-    return out
+    kl = _banded(fits.means(part["kl"], part["converged"]))
+    watched = ("points", "target", "shown", "shown_converged") if mu in spec.shift.watched else ()
+    shown = {f"{name}/{key}": part[key][0] for key in watched}
+    return {f"{name}/kl": kl, f"{name}/kept": _shares(part)} | shown
 
 
 def _shifted(spec: Spec, mu: float, lighter: float, part: Measured) -> list[Shifted]:
@@ -206,44 +184,32 @@ def _learned_at(there: NDArray[np.bool_], times: NDArray[np.float64]) -> Learned
     starts = np.append(times, np.inf)[after]
     if not np.isfinite(np.median(starts)):
         return None
-    latest = float(starts.max())
-    return Learned(
-        median=float(np.median(starts)),
-        first=float(starts.min()),
-        last=latest if np.isfinite(latest) else None,
-    )
+    first, latest = float(starts.min()), float(starts.max())
+    last = latest if np.isfinite(latest) else None
+    return Learned(median=float(np.median(starts)), first=first, last=last)
 
 
 def _twin_arrays(part: Measured) -> Arrays:
-    out = {
-        f"twins/{key}": _everywhere(part[key]) for key in ("variance", "variance_shared", "error")
-    }
-    return out | {
-        f"twins/{key}": _banded(fits.means(part[key], part["converged"]))
+    scores = {key: _everywhere(part[key]) for key in ("variance", "variance_shared", "error")}
+    laws = {
+        key: _banded(fits.means(part[key], part["converged"]))
         for key in ("variation", "variation_shared", "off", "kl")
     }
+    return {f"twins/{key}": values for key, values in (scores | laws).items()}
 
 
 def _twins(spec: Spec, part: Measured) -> list[Twin]:
-    curves = fits.means(part["kl"], part["converged"])
-    everywhere = {key: fits.means(part[key], part["converged"]) for key in _TWIN_NUMBERS}
-    out = []
+    kl, out = fits.means(part["kl"], part["converged"]).value, []
+    curves = {key: fits.means(part[key], part["converged"]) for key in _TWIN_NUMBERS}
     for i, n in enumerate(spec.sizes):
-        if np.isnan(curves.value[i]).all():
+        if np.isnan(kl[i]).all():
             continue
-        best = int(np.nanargmin(curves.value[i]))
-
-        def at(key: str, k: int, row: int = i) -> Interval:
-            curve = everywhere[key]
-            return fits.positive(curve.value[row, k], curve.without[:, row, k])
-
-        out.append(
-            Twin(
-                n=n,
-                tau=float(twin_times(spec)[best]),
-                **{key: at(key, best) for key in _TWIN_NUMBERS},
-            )
-        )
+        k = int(np.nanargmin(kl[i]))
+        found = {
+            key: fits.positive(curve.value[i, k], curve.without[:, i, k])
+            for key, curve in curves.items()
+        }
+        out.append(Twin(n=n, tau=float(twin_times(spec)[k]), **found))
     return out
 
 
@@ -259,9 +225,7 @@ def _verdict(
 ) -> str:
     name = spec.targets[0]
     said = [
-        f"{e.quantity} moves as n^{e.measured.value:.2f} "
-        f"[{e.measured.low:.2f}, {e.measured.high:.2f}]"
-        f" (theory {e.predicted[0]:+.1f}: {e.answer})"
+        f"{e.quantity} moves as n^{e.measured.text()} (theory {e.predicted[0]:+.1f}: {e.answer})"
         for e in exponents
         if e.target == name and e.along == DIAGONAL and e.measured
     ]
@@ -286,7 +250,7 @@ def _levels(result: Result) -> str:
     names = ("tau", "kl", "floor")
     header = ["target", "n", "m", *columns(names), "last", "inside", "left_out"]
     rows = [
-        [s.target, s.n, s.m, *_values(s, names), _text(s.last), int(s.inside), s.left_out]
+        [s.target, s.n, s.m, *texts(s, names, ".6g"), _text(s.last), int(s.inside), s.left_out]
         for s in result.stops
     ]
     return csv_text(header, rows)
@@ -299,17 +263,12 @@ def _shift(result: Result) -> str:
     """
     names = ("kl", "approximation", "training")
     header = ["mu", "lighter", "n", "tau", *columns(names), "prior", "left_at", "right_at"]
-    rows: list[list[Any]] = []
+    rows = []
     for s in result.shifted:
-        times = [_text(at and at.median) for at in s.learned_at or (None, None)]
-        rows.append(
-            [s.mu, s.lighter, s.n, _text(s.tau), *_values(s, names), _text(s.prior), *times]
-        )
+        times = [at and at.median for at in s.learned_at or (None, None)]
+        tau, *last = map(_text, (s.tau, s.prior, *times))
+        rows.append([s.mu, s.lighter, s.n, tau, *texts(s, names, ".6g"), *last])
     return csv_text(header, rows)
-
-
-def _values(row: Frozen, names: Iterable[str]) -> list[str]:
-    return [_text(value) for name in names for value in numbers(getattr(row, name))]
 
 
 def _text(value: float | None) -> str:

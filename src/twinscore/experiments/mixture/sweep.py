@@ -13,7 +13,7 @@ from twinscore.experiments.mixture.spec import (
     raised_cosine,
     resolving_grid,
 )
-from twinscore.experiments.study import Arrays
+from twinscore.experiments.study import Arrays, stacked
 from twinscore.results.mixture import TargetName
 from twinscore.theory.coordinates import Grid
 from twinscore.theory.densities import Learned
@@ -26,16 +26,7 @@ from twinscore.theory.targets import Target, two_modes
 
 
 def measure(spec: Spec, name: TargetName, replicate: int) -> Arrays:
-    """One replicate of the sweep of a target.
-
-    Parameters
-    ----------
-    spec : Spec
-        Sizes, widths and training times.
-    name : str
-        Of the target.
-    replicate : int
-        Its number, of which samples and features depend.
+    """One replicate of the sweep of a target; samples and features depend on its number.
 
     Returns
     -------
@@ -51,11 +42,8 @@ def measure(spec: Spec, name: TargetName, replicate: int) -> Arrays:
     rule = likelihood_rule(process, spec.start)
     generator = np.random.default_rng(runs.derive_seed(spec.seed, name, "samples", replicate))
     samples = target.draw(spec.sizes[-1], generator)
-    features = random_features(
-        spec.widths[-1],
-        seed=runs.derive_seed(spec.seed, name, "features", replicate),
-        activation=spec.activation,
-    )
+    seed = runs.derive_seed(spec.seed, name, "features", replicate)
+    features = random_features(spec.widths[-1], seed=seed, activation=spec.activation)
     nodes = empirical_nodes([samples[:n] for n in spec.sizes], process, rule)
     losses = quadratic_losses(features, nodes)
     losses += quadratic_losses(features, population_nodes(target, process, rule))
@@ -64,7 +52,7 @@ def measure(spec: Spec, name: TargetName, replicate: int) -> Arrays:
         _at_width(spec, features.narrowed(m), [loss.narrowed(m) for loss in losses], grid)
         for m in spec.widths
     ]
-    out = {key: np.stack([part[key] for part in parts], axis=-2) for key in parts[0]}
+    out = stacked(parts, axis=-2)
     return out | {"approximation": out["approximation"][:, 0]}
 
 
@@ -97,18 +85,10 @@ def score_error(
     taus: NDArray[np.float64],
     grid: Grid,
 ) -> Arrays:
-    """The parts of the score's error, nats of the bound.
+    """The parts of the score's error, nats of the bound, on the target of a grid.
 
-    Parameters
-    ----------
-    A : array
-        Coefficients (N + 1, K, 1, m): learned from N training sets, then from infinitely many.
-    exact, flow : QuadraticLoss, GradientFlow
-        Of infinitely many samples.
-    taus : array
-        (K,): training times.
-    grid : Grid
-        Of the target.
+    Of coefficients A (N + 1, K, 1, m) at training times (K,), learned from N training sets, then
+    from infinitely many, to which ``exact`` and ``flow`` belong.
 
     Returns
     -------
@@ -144,21 +124,4 @@ def kl(learned: Learned) -> NDArray[np.float64]:
     return np.where(learned.converged, (learned.target - learned.log_density) @ p, np.nan)
 
 
-def population_loss(features: RandomFeatures, target: Target, grid: Grid) -> QuadraticLoss:
-    """Loss of infinitely many samples, over the times of the grid's process."""
-    rule = likelihood_rule(grid.process, grid.start)
-    [loss] = quadratic_losses(features, population_nodes(target, grid.process, rule))
-    return loss
-
-
-def sampled_loss(
-    features: RandomFeatures, samples: NDArray[np.float64], grid: Grid
-) -> QuadraticLoss:
-    """Loss of samples (n, 1), over the times of the grid's process."""
-    rule = likelihood_rule(grid.process, grid.start)
-    [loss] = quadratic_losses(features, empirical_nodes([samples], grid.process, rule))
-    return loss
-
-
-Measured = Mapping[str, NDArray]
-"""Arrays of all replicates, stacked along a new first axis."""
+Measured = Mapping[str, NDArray]  # arrays of all replicates, stacked along a new first axis

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from twinscore import runs
 from twinscore.experiments.mixture.spec import Spec, forward, likelihood_rule, resolving_grid
-from twinscore.experiments.mixture.sweep import densities, kl
+from twinscore.experiments.mixture.sweep import densities, kl, nats
 from twinscore.experiments.study import Arrays
 from twinscore.theory.densities import Learned
 from twinscore.theory.gradient_flow import gradient_flow
@@ -26,13 +26,6 @@ def measure(spec: Spec, replicate: int) -> Arrays:
 
     Shared features are a control: what they agree on, they may owe to their features.
 
-    Parameters
-    ----------
-    spec : Spec
-        The study; its ``twins``.
-    replicate : int
-        Its number.
-
     Returns
     -------
     dict of str to array
@@ -44,52 +37,35 @@ def measure(spec: Spec, replicate: int) -> Arrays:
     target, process = two_modes(spec.mu), forward(spec.rate)
     rule = likelihood_rule(process, spec.start)
     grid = resolving_grid(target, process, spec.start)
+
+    def seed(what: str, twin: str) -> int:
+        return runs.derive_seed(spec.seed, "twins", what, twin, replicate)
+
     own, others = (
-        random_features(
-            spec.twins.width,
-            seed=runs.derive_seed(spec.seed, "twins", "features", twin, replicate),
-            activation=spec.activation,
-        )
+        random_features(spec.twins.width, seed=seed("features", twin), activation=spec.activation)
         for twin in "ab"
     )
-    samples = [
-        target.draw(
-            spec.sizes[-1],
-            np.random.default_rng(runs.derive_seed(spec.seed, "twins", "samples", twin, replicate)),
-        )
-        for twin in "ab"
-    ]
-    models = [
-        (features, _trained(spec, features, drawn, process, rule))
-        for features, drawn in ((own, samples[0]), (others, samples[1]), (own, samples[1]))
-    ]
+    a, b = (
+        target.draw(spec.sizes[-1], np.random.default_rng(seed("samples", twin))) for twin in "ab"
+    )
+    models, taus = [], spec.twins.width * times(spec)
+    for features, drawn in ((own, a), (others, b), (own, b)):
+        nodes = empirical_nodes([drawn[:n] for n in spec.sizes], process, rule)
+        flows = map(gradient_flow, quadratic_losses(features, nodes))
+        models.append((features, np.stack([flow.at(taus) for flow in flows])))
     error, variance, shared = _distances(models, target, process, rule)
     laws = [densities(features, A, grid, spec.tolerance) for features, A in models]
     shape = len(spec.sizes), spec.twins.count
-    nats = (process.end - spec.start) / 2
     return {
-        "variance": nats * variance / 2,
-        "variance_shared": nats * shared / 2,
-        "error": nats * error,
+        "variance": nats(grid) * variance / 2,
+        "variance_shared": nats(grid) * shared / 2,
+        "error": nats(grid) * error,
         "variation": _variation(laws[0], laws[1].log_density).reshape(shape),
         "variation_shared": _variation(laws[0], laws[2].log_density).reshape(shape),
         "off": _variation(laws[0], laws[0].target).reshape(shape),
         "kl": kl(laws[0]).reshape(shape),
         "converged": np.all([law.converged for law in laws], axis=0).reshape(shape),
     }
-
-
-def _trained(
-    spec: Spec,
-    features: RandomFeatures,
-    samples: NDArray[np.float64],
-    process: Process,
-    rule: TimeRule,
-) -> NDArray[np.float64]:
-    """Coefficients (N, K, 1, m)."""
-    nodes = empirical_nodes([samples[:n] for n in spec.sizes], process, rule)
-    taus = spec.twins.width * times(spec)
-    return np.stack([gradient_flow(loss).at(taus) for loss in quadratic_losses(features, nodes)])
 
 
 def _distances(
