@@ -59,7 +59,7 @@ def test_cells_share_splits_near_duplicates_and_seeds(monkeypatch):
 
 
 def test_images_that_are_others_at_another_size_are_refused():
-    asked = spec(data="photos,groups=12", widths=(), sides=(16, 32))
+    asked = spec(data="photos", widths=(), sides=(16, 32))
     with pytest.raises(InputError, match=r"^sides: .*size=16 has .* images, not the .* resized"):
         capacity.check_images(asked)
 

@@ -63,11 +63,11 @@ def cells(spec: Spec) -> dict[str, CellSpec]:
     found = {}
     for side, kind, width, levels in product(*(axis or (None,) for axis in axes)):
         network = fixed if kind == fixed["kind"] else {"kind": kind}
-        network = network | ({"width": width} if width else {})
-        network |= {"levels": levels} if levels and kind == "unet" else {}
-        data = f"{spec.data},size={side}" if side else spec.data
+        network = network | ({} if width is None else {"width": width})
+        network |= {} if levels is None or kind != "unet" else {"levels": levels}
+        data = spec.data if side is None else f"{spec.data},size={side}"
         sizes = ", ".join(f"{name} {value}" for name, value in network.items() if name != "kind")
-        name = f"{kind}: {sizes}" + (f"; {side}x{side}" if side else "")
+        name = f"{kind}: {sizes}" + ("" if side is None else f"; {side}x{side}")
         found[name] = CellSpec(**shared, data=data, network=network, originals=spec.data)
     return found
 
