@@ -14,7 +14,7 @@ from twinscore import environment, images
 from twinscore.analysis.statistics import mean_interval
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
-from twinscore.experiments import clusters
+from twinscore.experiments import clusters, study
 from twinscore.experiments.clusters import Spec
 from twinscore.images import ImageSet, from_pixels
 from twinscore.report import page, style
@@ -219,7 +219,7 @@ def test_a_second_run_reuses_everything_and_a_lost_trial_comes_back(finished, fo
 
 def interrupt(monkeypatch, after):
     """Stop before the network after ``after`` others is trained."""
-    train, made = clusters.train, []
+    train, made = study.train, []
 
     def stopped(trial, report):
         if not trial.trained:
@@ -228,7 +228,7 @@ def interrupt(monkeypatch, after):
                 raise KeyboardInterrupt
         return train(trial, report)
 
-    monkeypatch.setattr(clusters, "train", stopped)
+    monkeypatch.setattr(study, "train", stopped)
 
 
 def test_an_interrupted_run_is_reported_and_then_finishes(finished, folder, monkeypatch, undrawn):
