@@ -61,8 +61,8 @@ def main() -> None:
             level, _, _ = comparison.compare(data, [tuple(pair)], [split], spec["seed"])
             near = level.nearest_similarity
             print(
-                f"{n:4d}  {name:20s}  {level.verdict:12s}  {level.twin_similarity.median:6.3f}"
-                f"  {near.a.median:9.3f}  {near.b.median:9.3f}"
+                f"{n:4d}  {name:20s}  {level.verdict:12s}  {level.twin_similarity.value:6.3f}"
+                f"  {near.a.value:9.3f}  {near.b.value:9.3f}"
                 f"  {level.unfinished_samples.a + level.unfinished_samples.b:12d}",
                 flush=True,
             )

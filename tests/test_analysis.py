@@ -14,7 +14,7 @@ from twinscore.analysis.denoising import psnr_table
 from twinscore.denoisers.layers import generator_of
 from twinscore.experiments import comparison, transition
 from twinscore.results.base import Interval
-from twinscore.results.transition import Median, PerTwin, Quantiles
+from twinscore.results.transition import PerTwin, Quantiles
 from twinscore.training.history import SIGMAS
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
@@ -256,7 +256,7 @@ def test_crossing_is_where_the_gap_turns_positive_for_good(gaps, expected):
 
 
 def median(value, half=0.01):
-    return Median(median=value, low=value - half, high=value + half)
+    return Interval(value=value, low=value - half, high=value + half)
 
 
 def fraction(low):
@@ -358,8 +358,10 @@ def copies_of(side):
 def test_copies_of_training_images_are_memorised():
     (level, arrays, gaps), pool, splits = compared(copies_of("a"), copies_of("b"))
     assert level.verdict == "memorises"
-    assert level.nearest_similarity.a.median == pytest.approx(1.0)
-    assert level.memorised_fraction.a == Interval(value=1.0, low=1.0, high=1.0)
+    assert level.nearest_similarity.a.value == pytest.approx(1.0)
+    assert level.memorised_fraction.a == Interval(
+        value=1.0, low=1.0, high=1.0, method="bootstrap", covers="samples"
+    )
     assert level.memorised_fraction.b == Interval(value=1.0, low=1.0, high=1.0)
     assert level.warnings == []
     np.testing.assert_array_equal(arrays["nearest_a"], arrays["samples_a"])
@@ -382,7 +384,7 @@ def test_shared_new_images_are_generalisation():
     held_out = copies_of("test")
     (level, _, gaps), _, _ = compared(held_out, held_out, replicates=2)
     assert level.verdict == "generalises"
-    assert level.twin_similarity.median == pytest.approx(1.0)
+    assert level.twin_similarity.value == pytest.approx(1.0)
     assert level.memorised_fraction.a.value == 0
     assert gaps.shape == (2, 20, 3)
 
@@ -399,7 +401,7 @@ def test_shared_nonsense_is_not_generalisation():
         return (rest - rest @ basis @ basis.T).view(-1, 1, 5, 4)
 
     (level, _, _), _, _ = compared(nonsense, nonsense)
-    assert level.twin_similarity.median == pytest.approx(1.0)
+    assert level.twin_similarity.value == pytest.approx(1.0)
     assert level.verdict == "transition"
     assert "agreement means little" in level.warnings[0]
 

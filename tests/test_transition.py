@@ -98,10 +98,10 @@ def test_result_has_the_documented_names_and_no_others(finished):
         nearest, copied = level["nearest_similarity"], level["memorised_fraction"]
         medians = [level["twin_similarity"], level["closest_pairs"], level["held_out_nearest"]]
         for median in [*medians, nearest["a"], nearest["b"]]:
-            assert set(median) == {"median", "low", "high"}
-            assert -1 <= median["low"] <= median["median"] <= median["high"] <= 1 + 1e-6
+            assert set(median) == {"value", "low", "high", "method", "covers"}
+            assert -1 <= median["low"] <= median["value"] <= median["high"] <= 1 + 1e-6
         for side in "ab":
-            assert set(copied[side]) == {"value", "low", "high"}
+            assert set(copied[side]) == {"value", "low", "high", "method", "covers"}
             assert 0 <= copied[side]["low"] <= copied[side]["value"] <= copied[side]["high"] <= 1
         assert set(nearest) == set(copied) == set(level["diversity"]) == {"a", "b"}
         curves = {f"{part}{end}" for part in ("train", "test") for end in ("", "_low", "_high")}
@@ -117,7 +117,7 @@ def test_result_validates_and_is_what_run_returned(finished):
     text = (finished.folder / "result.json").read_text()
     assert Result.model_validate_json(text) == finished.result
     with pytest.raises(ValueError, match="finite"):
-        Result.model_validate_json(re.sub(r'"median": [^,]+', '"median": NaN', text, count=1))
+        Result.model_validate_json(re.sub(r'"value": [^,]+', '"value": NaN', text, count=1))
 
 
 def test_verdict_is_one_sentence_that_names_data_and_every_size(finished):
@@ -132,7 +132,7 @@ def test_levels_csv_repeats_the_result(finished):
         assert next(iter(row)) == "n"
         assert int(row["n"]) == level.n
         assert row["verdict"] == level.verdict
-        assert float(row["twin_similarity_median"]) == level.twin_similarity.median
+        assert float(row["twin_similarity_value"]) == level.twin_similarity.value
         assert float(row["nearest_similarity_b_low"]) == level.nearest_similarity.b.low
         assert float(row["psnr_test_high_0.3"]) == level.psnr.test_high[3]
 
@@ -172,7 +172,7 @@ def test_arrays_hold_what_the_report_draws(finished):
         assert own["noise_seeds"].tolist() == seeds
         similar = np.median(own["twin_similarity"])
         [level] = [level for level in finished.result.levels if level.n == n]
-        assert level.twin_similarity.median == pytest.approx(float(similar))
+        assert level.twin_similarity.value == pytest.approx(float(similar))
     assert len(arrays) == 2 * len(shapes)
 
 

@@ -350,4 +350,5 @@ def _exact(value: float) -> Number:
 
 
 def _mean(found: object) -> Interval:
-    return Interval(value=found.value, low=found.low, high=found.high)
+    how = {"method": "bootstrap", "covers": "noise"}
+    return Interval(value=found.value, low=found.low, high=found.high, **how)

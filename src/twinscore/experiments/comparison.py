@@ -11,7 +11,7 @@ from twinscore.analysis import memorization, similarity, statistics
 from twinscore.experiments.intervals import columns, numbers
 from twinscore.images import ImageSet, Twins
 from twinscore.results.base import Interval
-from twinscore.results.transition import Level, Median, PerTwin, Psnr, Quantiles, Verdict
+from twinscore.results.transition import Level, PerTwin, Psnr, Quantiles, Verdict
 from twinscore.runs import derive_seed
 from twinscore.training.history import SIGMAS
 
@@ -54,7 +54,7 @@ def compare(
     quantiles = Quantiles(low=float(low), high=float(high))
     twin_median, fractions = _median(twin, seeds["twin"]), PerTwin(**fraction)
     nearest = PerTwin(**{side: _median(values, seeds[side]) for side, values in near.items()})
-    plausible = min(nearest.a.median, nearest.b.median) >= quantiles.low
+    plausible = min(nearest.a.value, nearest.b.value) >= quantiles.low
     lost = (sum(int(of["unfinished"].item()) for of in twin) for twin in of_twins)
     unfinished = PerTwin(**dict(zip("ab", lost, strict=True)))
     level = Level(
@@ -89,17 +89,23 @@ def _held_out(test: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([_nearest(test, a), _nearest(test, b)])
 
 
-def _median(values: NDArray, seed: int) -> Median:
+def _median(values: NDArray, seed: int) -> Interval:
     """Of (R, S) values."""
     low, high = statistics.interval(statistics.resampled(values, np.median, seed=seed))
-    return Median(median=float(np.median(values)), low=low, high=high)
+    return _interval(np.median(values), low, high, len(values))
 
 
 def _mean(values: NDArray, seed: int) -> Interval:
     """Of (R, S) values."""
     values = values.astype(np.float64)
     low, high = statistics.interval(statistics.resampled(values, np.mean, seed=seed))
-    return Interval(value=float(values.mean()), low=low, high=high)
+    return _interval(values.mean(), low, high, len(values))
+
+
+def _interval(value: float, low: float, high: float, replicates: int) -> Interval:
+    """Of the bootstrap that draws replicates, where there are several, and samples in each."""
+    covers = "samples" if replicates == 1 else "replicates and samples"
+    return Interval(value=float(value), low=low, high=high, method="bootstrap", covers=covers)
 
 
 def _psnr(pairs: Sequence[tuple[Measures, Measures]], seed: int) -> Psnr:
@@ -113,8 +119,8 @@ def _psnr(pairs: Sequence[tuple[Measures, Measures]], seed: int) -> Psnr:
 
 
 def verdict_of(
-    twin: Median,
-    nearest: PerTwin[Median],
+    twin: Interval,
+    nearest: PerTwin[Interval],
     fraction: PerTwin[Interval | None],
     held_out: Quantiles,
 ) -> Verdict:
@@ -126,10 +132,10 @@ def verdict_of(
     little), and the memorised fraction is not above ``COPIES``. *transition*: anything else.
     """
     sides = (nearest.a, nearest.b)
-    if all(s.low > twin.high and s.median > held_out.high for s in sides):
+    if all(s.low > twin.high and s.value > held_out.high for s in sides):
         return "memorises"
     copies = [f.low for f in (fraction.a, fraction.b) if f]
-    apart = all(s.high < twin.low and s.median >= held_out.low for s in sides)
+    apart = all(s.high < twin.low and s.value >= held_out.low for s in sides)
     return "generalises" if apart and copies and max(copies) <= COPIES else "transition"
 
 
@@ -180,7 +186,7 @@ def critical_n(
         return None, f"not reached: needs more than {sizes[-1]:,} images"
     crossings = statistics.crossing(sizes, np.minimum(np.stack(draws, axis=1), cap))
     low, high = statistics.interval(np.clip(crossings, sizes[0], sizes[-1]))
-    found = Interval(value=float(value), low=low, high=high)
+    found = _interval(value, low, high, len(levels[sizes[0]]))
     return found, f"about {value:,.0f} images (95% interval {low:,.0f} to {high:,.0f})"
 
 

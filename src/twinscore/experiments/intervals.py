@@ -16,7 +16,14 @@ def of_replicates(values: NDArray, statistic: Statistic, seed: int) -> Interval:
     (:func:`~twinscore.analysis.statistics.over_replicates`).
     """
     value, low, high = over_replicates(values, statistic, seed=seed)
-    return Interval(value=value, low=low, high=high)
+    return Interval(value=value, low=low, high=high, **found_by(len(values)))
+
+
+def found_by(replicates: int) -> dict[str, str]:
+    """Method and cover of an interval over replicates, or over the images of one."""
+    if replicates > 1:
+        return {"method": "Student's t", "covers": "replicates"}
+    return {"method": "bootstrap", "covers": "images"}
 
 
 def of_values(values: NDArray, within: tuple[float, float] | None = None) -> Interval:
@@ -24,7 +31,7 @@ def of_values(values: NDArray, within: tuple[float, float] | None = None) -> Int
     value, low, high = mean_interval(values)
     if within:
         low, high = max(low, within[0]), min(high, within[1])
-    return Interval(value=value, low=low, high=high)
+    return Interval(value=value, low=low, high=high, **found_by(len(values)))
 
 
 def psnr(errors: NDArray, axis: int) -> NDArray[np.float64]:

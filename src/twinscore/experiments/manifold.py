@@ -319,7 +319,7 @@ def _by(level: Level) -> str:
     """How far above or below the reference; the sign is left to the words."""
     gap = level.gap
     if gap.value < 0:
-        gap = Interval(value=-gap.value, low=-gap.high, high=-gap.low)
+        gap = gap.model_copy(update={"value": -gap.value, "low": -gap.high, "high": -gap.low})
     return f"by {gap.text()} dB at sigma = {level.sigma:.2g}"
 
 

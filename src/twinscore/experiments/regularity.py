@@ -16,7 +16,7 @@ from twinscore.denoisers import Checkpoint, NetworkSpec
 from twinscore.denoisers.shrinkage import Bandlets, Cosines, Thresholding, Wavelets, oracle_risk
 from twinscore.execution import Report
 from twinscore.experiments.estimates import Needs, core_seconds
-from twinscore.experiments.intervals import columns, numbers, of_replicates, psnr
+from twinscore.experiments.intervals import columns, found_by, numbers, of_replicates, psnr
 from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, stacked
 from twinscore.experiments.synthetic import MOST_IMAGES, AtLevels, InputPsnrs, fresh_trials
 from twinscore.experiments.trials import Trial, open_images
@@ -235,15 +235,20 @@ def _curve(spec: Spec, method: str, errors: NDArray) -> Curve:
     seed = derive_seed(spec.seed, "slope", method)
     return Curve(
         method=method,
-        slope=_interval(slopes.fitted_slope(spec.sigmas, errors, spec.fit_range, seed=seed)),
+        slope=_interval(
+            slopes.fitted_slope(spec.sigmas, errors, spec.fit_range, seed=seed), len(errors)
+        ),
         psnr=[of_replicates(level, psnr, seed) for level in errors.transpose(1, 0, 2)],
         mean_psnr=(-10 * np.log10(errors)).mean((0, 2)).tolist(),
-        local=[_interval(s) for s in slopes.fitted_local_slopes(spec.sigmas, errors, seed=seed)],
+        local=[
+            _interval(s, len(errors))
+            for s in slopes.fitted_local_slopes(spec.sigmas, errors, seed=seed)
+        ],
     )
 
 
-def _interval(slope: slopes.Slope) -> Interval:
-    return Interval(value=slope.value, low=slope.low, high=slope.high)
+def _interval(slope: slopes.Slope, replicates: int) -> Interval:
+    return Interval(value=slope.value, low=slope.low, high=slope.high, **found_by(replicates))
 
 
 def contrasts(spec: Spec, measured: Mapping[tuple[float, Generator], Arrays]) -> list[Contrast]:
@@ -255,7 +260,8 @@ def contrasts(spec: Spec, measured: Mapping[tuple[float, Generator], Arrays]) ->
     seed = derive_seed(spec.seed, "contrast")
 
     def difference(*pair: NDArray, within: tuple[float, float]) -> Interval:
-        return _interval(slopes.slope_difference(spec.sigmas, *pair, within, seed=seed))
+        found = slopes.slope_difference(spec.sigmas, *pair, within, seed=seed)
+        return _interval(found, len(pair[0]))
 
     low, high = COMMON_RANGE
     inside = sum(low <= level <= high for level in spec.levels)

@@ -200,7 +200,7 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in content.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}_")
-        elif value is not None:
+        elif value is not None and name not in {"method", "covers"}:
             flat[prefix + name] = "; ".join(value) if isinstance(value, list) else value
     return flat
 

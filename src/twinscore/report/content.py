@@ -11,7 +11,6 @@ from twinscore.report.pictures import sheet
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
 from twinscore.results.base import Interval
-from twinscore.results.transition import Median
 
 HOLDS = "This page holds training images and samples: think before you share it."
 HOLDS_TEST = "This page holds test images of the data: think before you share it."
@@ -154,7 +153,7 @@ def covers(replicates: int, samples: str) -> str:
 
 
 def interval_cell(
-    interval: Interval | Median | None,
+    interval: Interval | None,
     form: Callable[[float], str] = "{:.2f}".format,
     *,
     unit: str = "",

@@ -60,7 +60,7 @@ def mark_least(axes: Axes, times: np.ndarray, values: np.ndarray, colour: Any) -
 
 def stopping_times(stops: list[Stop]) -> list[tuple[Stop, Interval]]:
     """Best stopping times tau, of minima inside the range."""
-    return [(s, Interval(**{k: v * s.m for k, v in s.tau})) for s in stops if s.inside]
+    return [(s, s.tau.times(s.m)) for s in stops if s.inside]
 
 
 def above_floor(stops: list[Stop]) -> list[tuple[Stop, Interval]]:

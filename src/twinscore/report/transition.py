@@ -20,7 +20,7 @@ from twinscore.report.reading import Run
 from twinscore.report.style import Theme
 from twinscore.report.transition_content import bases, ends, sampled, share, size
 from twinscore.results.base import Interval
-from twinscore.results.transition import Level, Median
+from twinscore.results.transition import Level
 
 SHOWN_SIGMAS = (0.1, 0.5)
 STRIPS = 3
@@ -202,7 +202,7 @@ def similarity(run: Run, theme: Theme) -> Figure:
         label = f"to nearest in {twin.upper()}"
         _intervals(left, levels, medians, theme.nearest, marker, label)
     for name, label, colour, line in _baselines(theme):
-        baseline = getattr(run.result, name).median
+        baseline = getattr(run.result, name).value
         left.axhline(baseline, color=colour, linestyle=line, label=label)
     for twin, marker in (("a", "^"), ("b", "v")):
         for field, colour, label in (
@@ -305,7 +305,7 @@ def _baselines(theme: Theme) -> tuple[tuple[str, str, str, object], ...]:
 def _intervals(
     axes: Axes,
     levels: Sequence[Level],
-    values: Sequence[Median | Interval | None],
+    values: Sequence[Interval | None],
     colour: str,
     marker: str,
     label: str,

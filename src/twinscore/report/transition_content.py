@@ -8,7 +8,7 @@ from twinscore.report import reading
 from twinscore.report.content import Cell, Content, Part, images_text, interval_cell, percent, table
 from twinscore.report.reading import Run
 from twinscore.results.base import Interval
-from twinscore.results.transition import Data, Level, Median, Result
+from twinscore.results.transition import Data, Level, Result
 
 
 def content(run: Run) -> Content:
@@ -110,7 +110,7 @@ def _row(level: Level) -> tuple[Cell | str, ...]:
     )
 
 
-def _ranged(number: Median | Interval, form: Callable[[float], str]) -> str:
+def _ranged(number: Interval, form: Callable[[float], str]) -> str:
     cell = interval_cell(number, form)
     return f"{cell.text} ({cell.detail})"
 

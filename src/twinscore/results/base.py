@@ -1,8 +1,9 @@
 """What the results of all studies share."""
 
 from collections.abc import Sequence
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from twinscore.runs import SCHEMA_VERSION
 
@@ -13,12 +14,28 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Interval(Frozen):
-    """A number and its 95 % interval."""
+Method = Literal["Student's t", "bootstrap", "jackknife"]
+"""Student's t of the replicates' values; percentiles of the bootstrap; Student's t of the
+jackknife's pseudo-values."""
+Covered = Literal["replicates", "replicates and samples", "samples", "images", "noise"]
 
-    value: float
+
+class Interval(Frozen):
+    """A number and its 95 % interval: how it was found, and the draws of what it covers.
+
+    Both are None in folders that were written before they were recorded.
+    """
+
+    value: float = Field(validation_alias=AliasChoices("value", "median"))
     low: float
     high: float
+    method: Method | None = None
+    covers: Covered | None = None
+
+    def times(self, factor: float) -> Self:
+        """In another unit: value and ends times a positive factor."""
+        ends = {name: factor * getattr(self, name) for name in ("value", "low", "high")}
+        return self.model_copy(update=ends)
 
     def text(self, digits: int = 2) -> str:
         """``value [low, high]``."""

@@ -9,19 +9,6 @@ Verdict = Literal["memorises", "transition", "generalises"]
 T = TypeVar("T")
 
 
-class Median(Frozen):
-    """A median with its bootstrap interval (95 %)."""
-
-    median: float
-    low: float
-    high: float
-
-    @property
-    def value(self) -> float:
-        """The median."""
-        return self.median
-
-
 class PerTwin(Frozen, Generic[T]):
     """The same of either twin."""
 
@@ -57,12 +44,12 @@ class Level(Frozen):
 
     n: int
     verdict: Verdict
-    twin_similarity: Median
-    nearest_similarity: PerTwin[Median]
+    twin_similarity: Interval
+    nearest_similarity: PerTwin[Interval]
     memorised_fraction: PerTwin[Interval | None]
     diversity: PerTwin[Interval | None]
-    closest_pairs: Median
-    held_out_nearest: Median
+    closest_pairs: Interval
+    held_out_nearest: Interval
     held_out_quantiles: Quantiles
     plausible: bool
     unfinished_samples: PerTwin[int]
@@ -73,7 +60,7 @@ class Level(Frozen):
     def gap(self) -> float:
         """How much more alike the twins are than samples and training images, in the median."""
         nearest = self.nearest_similarity
-        return self.twin_similarity.median - max(nearest.a.median, nearest.b.median)
+        return self.twin_similarity.value - max(nearest.a.value, nearest.b.value)
 
 
 class Data(Frozen):
@@ -106,8 +93,8 @@ class Result(base.Result):
     study: Literal["transition"] = "transition"
     critical_n: Interval | None
     critical_n_phrase: str
-    closest_pairs: Median
-    held_out_nearest: Median
+    closest_pairs: Interval
+    held_out_nearest: Interval
     data: Data
     levels: list[Level]
     harmonics: Harmonics | None = None
@@ -137,7 +124,7 @@ def _row(level: Level) -> tuple[str, ...]:
     return (
         f"{level.n:,}",
         level.verdict,
-        *(f"{m.median:.3f} [{m.low:.3f}, {m.high:.3f}]" for m in medians),
+        *(m.text(3) for m in medians),
         " / ".join(copies) or "-",
         f"{gap:.2f}",
     )

@@ -17,6 +17,7 @@ from twinscore.results.mixture import DIAGONAL, Along, Exponent, Stop, TargetNam
 ENOUGH = 0.8
 """Share of replicates that must have reached their tolerance for a training time to count."""
 LEAST_SETTINGS = 3
+HOW = {"method": "jackknife", "covers": "replicates"}
 LARGEST = 709.0  # logarithm of the largest end of an interval; what is larger is not a number
 
 
@@ -60,7 +61,7 @@ def reach(value: NDArray[np.float64], without: NDArray[np.float64]) -> NDArray[n
 def number(value: float, without: NDArray[np.float64]) -> Interval:
     """A statistic with its interval, given its values without each replicate (R,)."""
     half = float(reach(np.asarray(value), without))
-    return Interval(value=float(value), low=float(value) - half, high=float(value) + half)
+    return Interval(value=float(value), low=float(value) - half, high=float(value) + half, **HOW)
 
 
 def positive(value: float, without: NDArray[np.float64]) -> Interval:
@@ -69,7 +70,7 @@ def positive(value: float, without: NDArray[np.float64]) -> Interval:
         return number(value, without)
     found = number(np.log(value), np.log(without))
     low, high = found.low, min(found.high, LARGEST)
-    return Interval(value=float(value), low=float(np.exp(low)), high=float(np.exp(high)))
+    return Interval(value=float(value), low=float(np.exp(low)), high=float(np.exp(high)), **HOW)
 
 
 @dataclass(frozen=True, eq=False)
