@@ -359,10 +359,8 @@ def test_copies_of_training_images_are_memorised():
     (level, arrays, gaps), pool, splits = compared(copies_of("a"), copies_of("b"))
     assert level.verdict == "memorises"
     assert level.nearest_similarity.a.value == pytest.approx(1.0)
-    assert level.memorised_fraction.a == Interval(
-        value=1.0, low=1.0, high=1.0, method="bootstrap", covers="samples"
-    )
-    assert level.memorised_fraction.b == Interval(value=1.0, low=1.0, high=1.0)
+    certain = Interval(value=1.0, low=1.0, high=1.0, method="bootstrap", covers="samples")
+    assert level.memorised_fraction.a == level.memorised_fraction.b == certain
     assert level.warnings == []
     np.testing.assert_array_equal(arrays["nearest_a"], arrays["samples_a"])
     np.testing.assert_array_equal(gaps[0, :, 0], arrays["twin_similarity"][0])

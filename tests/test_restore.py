@@ -74,7 +74,7 @@ def test_samples_that_are_lost_are_left_out(model, digit, tmp_path, monkeypatch)
         x[1] = torch.nan
         return x
 
-    monkeypatch.setattr(restore, "probability_flow", losing)
+    monkeypatch.setattr(restore.sampling, "probability_flow", losing)
     done = restore.run(spec_of(model, digit), tmp_path / "run")
     assert done.result.unfinished == 1
     assert load_file(tmp_path / "run" / "arrays.safetensors")["samples"].shape == (2, 1, 8, 8)

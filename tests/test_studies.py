@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from twinscore import cli, environment
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
-from twinscore.report import page, reading
+from twinscore.report import page, reading, style
 from twinscore.report.content import HOLDS_NOT
 from twinscore.results import studies
 from twinscore.training import memory
@@ -67,8 +67,6 @@ SHORTER = {
 """What, said after those words, leaves out a part with which the run can be extended."""
 NOT_SAME = (".lock", "environment.json", "log.txt", "report.html", "figures", "resume.pt")
 
-pytestmark = [pytest.mark.parametrize("study", sorted(studies()))]
-
 
 def test_a_quickest_run_is_known(study):
     assert study in WORDS
@@ -76,11 +74,20 @@ def test_a_quickest_run_is_known(study):
     assert bool(extendable) == (study in SHORTER)
 
 
+@pytest.fixture(scope="module", params=sorted(studies()))
+def study(request):
+    """The name of each study in turn; its tests follow one another, and share a finished run."""
+    return request.param
+
+
 @pytest.fixture(scope="module", autouse=True)
-def one_core():
-    """One worker with one thread, on any machine."""
+def cheap():
+    """One worker with one thread, and figures that are drawn but not encoded."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(environment, "available_cores", lambda: 1)
+        patch.setattr(style, "settle", lambda figure: figure)
+        for kind in ("svg", "png", "pdf"):
+            patch.setattr(style, kind, lambda *_: b"drawn")
         yield
 
 
