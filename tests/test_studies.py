@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from importlib import import_module
 
 import numpy as np
@@ -89,6 +91,18 @@ def cheap():
         for kind in ("svg", "png", "pdf"):
             patch.setattr(style, kind, lambda *_: b"drawn")
         yield
+
+
+@pytest.mark.parametrize(
+    ("room", "never"), [("results", ("torch", "matplotlib")), ("experiments", ("matplotlib",))]
+)
+def test_results_and_workers_start_light(room, never):
+    code = (
+        "import importlib, sys\n"
+        f"for name in {sorted(studies())}: importlib.import_module(f'twinscore.{room}.{{name}}')\n"
+        f"sys.exit(any(name in sys.modules for name in {never}))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.fixture(scope="module")

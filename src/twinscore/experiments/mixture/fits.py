@@ -207,7 +207,7 @@ def _power_law(
 
 
 def _predicted(along: Along, used: Pairs) -> tuple[float, float]:
-    """Exponent of tau_es in the settings used, which is minus that of KL_min (STUDIES section 6).
+    """Exponent of tau_es, minus that of KL_min (docs/formulas.md#generalisation-bound).
 
     Along m = n, and along n while m is not smaller, 2/5: there ``n^(-2/5)`` outweighs ``m^(-4/5)``.
     The bound's own minimum at fixed m or n: ``tau = (m n)^(1/5)`` while n is below m^(3/2); beyond,
