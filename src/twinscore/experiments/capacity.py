@@ -107,12 +107,13 @@ def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Resul
         cell, own = cells(spec)[name], [pair for pair in done if pair[0].arm == name]
         found.append(_cell(name, cell, transition.summarise(cell, own).result))
     exponents = list(filter(None, (_exponent(found, of) for of in ("parameters", "pixels"))))
-    grown = " and ".join(f"{e.against}^a with a = {e.text()}" for e in exponents)
+    grown = [f"{e.against}^a, a = {e.text()}" for e in exponents if e.value is not None]
     inside = [cell.critical_n.value for cell in found if cell.critical_n]
     span = f", from {min(inside):,.0f} to {max(inside):,.0f}" if inside else ""
+    growth = f"it grows as {' and '.join(grown)}" if grown else "too few to tell how it grows"
     result = Result(
         verdict=f"On {spec.data} the critical N lies inside the sizes tried for {len(inside)} of "
-        f"{len(found)} networks{span}" + (f"; it grows as {grown}." if grown else "."),
+        f"{len(found)} networks{span}; {growth}.",
         data=spec.data,
         sizes=list(spec.sizes),
         cells=found,

@@ -1,6 +1,7 @@
 """What the critical N depends on, on paper: how it grows with the network and the images."""
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from twinscore.report import plots
 from twinscore.report.content import Content, figure, table
@@ -39,15 +40,22 @@ def growth(run: Run, theme: Theme) -> Figure:
     """Critical N against the number of parameters."""
     (drawn, (axes,)), cells = plots.new_row(3.2, 1), run.result.cells
     groups = sorted({(c.kind, c.pixels) for c in cells})
-    for group, colour in zip(groups, theme.ordered(len(groups)), strict=True):
-        own = [c for c in cells if (c.kind, c.pixels) == group]
+    for i, (group, colour) in enumerate(zip(groups, theme.ordered(len(groups)), strict=True)):
+        own, aside = (
+            [c for c in cells if (c.kind, c.pixels) == group],
+            1.05 ** (i - len(groups) / 2),
+        )
         inside = sorted((c for c in own if c.critical_n), key=lambda c: c.parameters)
-        x, known = [c.parameters for c in inside], [c.critical_n for c in inside]
+        x, known = [aside * c.parameters for c in inside], [c.critical_n for c in inside]
         label, mark = f"{group[0]}, {group[1]:,} pixels", "s" if group[0] == "bf_cnn" else "o"
         plots.error_bars(axes, x, known, colour, marker=mark, label=label)
         for cell in (c for c in own if c.beyond):
             arrow = "$\\downarrow$" if cell.beyond == "below" else "$\\uparrow$"
-            axes.plot(cell.parameters, cell.bound, marker=arrow, color=colour, markersize=9)
+            axes.plot(aside * cell.parameters, cell.bound, marker=arrow, color=colour, markersize=9)
     axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="critical N (images)")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:,.0f}")
+        axis.set_minor_locator(NullLocator())
     plots.legend(drawn, axes)
     return drawn

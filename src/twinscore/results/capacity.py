@@ -35,7 +35,7 @@ class Exponent(Frozen):
     def text(self) -> str:
         """The exponent and its interval."""
         if self.value is None:
-            return "not to be told from so few critical N inside the sizes tried"
+            return "unknown, too few critical N lie inside the sizes tried"
         low, high = ("?" if end is None else f"{end:.2f}" for end in (self.low, self.high))
         return f"{self.value:.2f} [{low}, {high}]"
 
