@@ -366,7 +366,7 @@ def test_copies_of_training_images_are_memorised():
     np.testing.assert_array_equal(gaps[0, :, 0], arrays["twin_similarity"][0])
     expected = dense(pool[splits[0].a], pool[splits[0].b]).max(1)
     np.testing.assert_allclose(arrays["closest_pairs"], expected, **ROUNDING)
-    assert level.closest_pairs.median == pytest.approx(np.median(expected), abs=2e-6)
+    assert level.closest_pairs.value == pytest.approx(np.median(expected), abs=2e-6)
     test = pool[splits[0].test]
     held_out = np.concatenate([dense(test, pool[getattr(splits[0], s)]).max(1) for s in "ab"])
     np.testing.assert_allclose(arrays["held_out_nearest"], held_out, **ROUNDING)
