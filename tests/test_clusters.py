@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from twinscore import environment, images
+from twinscore import environment, images, runs
 from twinscore.analysis.statistics import mean_interval
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
@@ -248,8 +248,8 @@ def test_two_replicates_are_a_result_that_tells_what_is_missing(
     finished, folder, monkeypatch, undrawn
 ):
     """Of three; the two are those of the finished run."""
-    asked = json.loads((folder / "spec.json").read_text()) | {"replicates": 3}
-    (folder / "spec.json").write_text(json.dumps(asked))
+    asked = runs.read_json(folder / "spec.json") | {"replicates": 3}
+    runs.write_json(folder / "spec.json", asked)
     (folder / "result.json").unlink()
     interrupt(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):

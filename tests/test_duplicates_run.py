@@ -219,6 +219,6 @@ def test_a_damaged_result_is_one_line(two):
     duplicates.run(duplicates.Spec(data=str(two / "train.npy")), folder)
     result = json.loads((folder / "result.json").read_text())
     del result["counts"]
-    (folder / "result.json").write_text(json.dumps(result))
+    runs.write_json(folder / "result.json", result)
     with pytest.raises(InputError, match="counts: Field required"):
         page.figures(folder)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 
-from twinscore import cli, environment
+from twinscore import cli, environment, runs
 from twinscore.analysis import eigenbasis
 from twinscore.denoisers import NetworkSpec
 from twinscore.experiments import comparison, extremes, harmonics, transition
@@ -70,7 +70,7 @@ def test_both_ends_are_shown_at_one_test_image(tmp_path):
     shutil.rmtree(tmp_path / "harmonics")
     old = json.loads(written)
     del old["harmonics"]
-    (tmp_path / "result.json").write_text(json.dumps(old))
+    runs.write_json(tmp_path / "result.json", old)
     assert "spectrum" not in page.figures(tmp_path)  # a run of before, drawn as far as it goes
     transition.run(SPEC, tmp_path, device="cpu")
     assert (tmp_path / "result.json").read_bytes() == written

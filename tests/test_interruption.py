@@ -99,7 +99,7 @@ class Started:
 
     def in_the_middle(self):
         assert self.process.poll() is None, self.said.read_text()
-        return self.finished() and list(self.out.glob("trials/*/resume.pt"))
+        return self.finished() and list(self.out.glob("trials/*/resume.safetensors"))
 
     def finished(self):
         return {p: p.stat().st_mtime_ns for p in self.out.glob("trials/*/weights.safetensors")}
@@ -151,7 +151,7 @@ def finishes(started, uninterrupted, monkeypatch, capfd):
     def again(words):
         run = started.out
         assert runs.read_json(run / "environment.json")["finished"] is None
-        before, begun = started.finished(), list(run.glob("trials/*/resume.pt"))
+        before, begun = started.finished(), list(run.glob("trials/*/resume.safetensors"))
         assert before
         assert len(before) < 4
         monkeypatch.setattr(page, "write", lambda folder, **_: folder / "report.html")
@@ -165,7 +165,9 @@ def finishes(started, uninterrupted, monkeypatch, capfd):
         for path in run.glob("trials/*/history.csv"):
             assert history(path) == history(uninterrupted / path.relative_to(run))
         assert runs.read_json(run / "environment.json")["finished"] is not None
-        left = [p.name for p in run.rglob("*") if ".tmp" in p.name or p.name == "resume.pt"]
+        left = [
+            p.name for p in run.rglob("*") if ".tmp" in p.name or p.name == "resume.safetensors"
+        ]
         assert left == []
 
     return again

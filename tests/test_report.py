@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
-from twinscore import environment
-from twinscore.denoisers import NetworkSpec
+from twinscore import environment, sealed
+from twinscore.denoisers import NetworkSpec, checkpoint
 from twinscore.errors import InputError
 from twinscore.experiments.transition import Spec, run
 from twinscore.report import page, pictures, reading, style, transition
@@ -73,8 +73,19 @@ def change(folder, name="result.json", **fields):
     write_json(folder / name, value | fields)
 
 
+def put_arrays(folder, arrays):
+    seal = sealed.write_arrays(folder / "arrays.safetensors", arrays)
+    change(folder, arrays=seal)
+
+
 def trial(folder):
     return next(folder.glob("trials/n00010-a-*"))
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 4
+    path.write_bytes(content)
 
 
 def viewer_data(text):
@@ -99,7 +110,7 @@ def test_histograms_count_every_sample_also_just_above_one(folder, undrawn):
     arrays = load_file(folder / "arrays.safetensors")
     name = "n00010/nearest_similarity_a"
     arrays[name] = np.full_like(arrays[name], 1 + 1e-6)
-    save_file(arrays, folder / "arrays.safetensors")
+    put_arrays(folder, arrays)
     axes = page.figures(folder)["histograms"].axes[0]
     label = "sample of A to nearest in A"
     outline = next(patch for patch in axes.patches if patch.get_label() == label)
@@ -167,7 +178,7 @@ def test_large_images_get_fewer_seeds(folder, undrawn):
         for name, array in arrays.items()
         if name.startswith("n00010/")
     }
-    save_file(grown, folder / "arrays.safetensors")
+    put_arrays(folder, grown)
     assert len(transition.samples.viewer(reading.read(folder)).labels) == 4
 
 
@@ -180,7 +191,7 @@ def test_without_images_none_is_read_or_left(folder, undrawn, monkeypatch):
         lambda run, name, first=None: read.append(name) or array(run, name, first),
     )
     (folder / "figures").mkdir()
-    for stale in ("samples.png", "samples.pdf", ".samples.7.tmp.png"):
+    for stale in ("samples.png", "samples.pdf", ".twinscore-tmp-7-samples.png"):
         (folder / "figures" / stale).write_bytes(b"images")
     text = page.write(folder, images=False).read_text()
     kept = {"twin_similarity", "nearest_similarity_a", "nearest_similarity_b"}
@@ -213,9 +224,11 @@ def test_foreign_words_are_escaped(folder, undrawn):
 def test_before_the_first_result_there_is_the_history(folder, undrawn):
     for name in ("result.json", "arrays.safetensors"):
         (folder / name).unlink()
-    (trial(folder) / "weights.safetensors").rename(trial(folder) / "resume.pt")
-    history = trial(folder) / "history.csv"
-    history.write_text("\n".join([*history.read_text().splitlines()[:-1], "4,0.0"]))
+    weights = trial(folder) / "weights.safetensors"
+    rows = checkpoint.recorded(weights)[:-1]
+    header = {"twinscore": json.dumps({"history": rows})}
+    sealed.write(trial(folder) / "resume.safetensors", save({}, header), "")
+    weights.unlink()
     assert list(page.figures(folder)) == ["training"]
     text = page.write(folder).read_text()
     assert "No part of this run is finished yet." in text
@@ -260,14 +273,14 @@ def test_what_a_level_may_lack_and_the_critical_size_are_drawn(folder, undrawn):
         (lambda f: shutil.rmtree(f), "not a run folder"),
         (lambda f: (f / "spec.json").unlink(), "lacks spec.json"),
         (lambda f: (f / "result.json").write_text('{"levels": ['), "result.json: cannot be read"),
-        (lambda f: (f / "spec.json").write_text("[]"), "spec.json: is not a JSON object"),
-        (lambda f: change(f, schema_version=2), "result.json: schema_version 2 is newer"),
+        (lambda f: (f / "spec.json").write_text("[]"), "spec.json: .*it is not a JSON object"),
+        (lambda f: change(f, schema_version=3), "result.json: schema_version 3 is newer"),
         (lambda f: change(f, study="astrology"), "unknown study 'astrology'.*transition"),
         (lambda f: change(f, levels=[{"n": 10}]), r"result.json: levels.0.verdict: Field required"),
         (lambda f: (f / "arrays.safetensors").write_bytes(b"no"), "arrays.safetensors: cannot be"),
         (
-            lambda f: (trial(f) / "history.csv").write_text("step,x\nno,1\n2,2"),
-            "history.csv: cannot be read",
+            lambda f: flip(trial(f) / "weights.safetensors"),
+            "weights.safetensors: was changed after",
         ),
     ],
 )

@@ -6,15 +6,19 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -127,7 +131,7 @@ def test_a_write_that_is_interrupted_leaves_nothing(tmp_path):
 
 
 def test_nobody_sees_a_file_before_it_is_whole(tmp_path):
-    path = tmp_path / "deep" / "weights.safetensors"
+    path = tmp_path / "weights.safetensors"
 
     def write(temporary):
         temporary.write_text("half")
@@ -263,7 +267,7 @@ def test_a_list_that_may_not_grow_is_a_difference(tmp_path):
         ({"schema_version": runs.SCHEMA_VERSION + 1} | SPEC, "upgrade twinscore"),
         (SPEC, "has no schema_version"),
         ({"schema_version": "1"} | SPEC, "has no schema_version"),
-        ([SPEC], "has no schema_version"),
+        ([SPEC], "it is not a JSON object"),
     ],
 )
 def test_a_folder_of_a_newer_schema_or_of_something_else_is_refused(tmp_path, content, words):
@@ -327,19 +331,80 @@ def test_the_lock_is_released_and_says_nothing_afterwards(tmp_path):
         pass
 
 
-def test_what_a_killed_process_was_writing_is_removed(tmp_path):
-    stale = tmp_path / ".resume.4711.tmp.pt"
+def test_what_a_killed_process_was_writing_is_removed_wherever_it_wrote(tmp_path):
+    run, inner = tmp_path / "run", tmp_path / "run" / "trials" / "one"
+    with runs.held(run, SPEC):
+        runs.make_within(run, inner)
 
     def killed(temporary):
-        stale.write_text("half")
-        assert stale.name.partition("4711")[2] == temporary.name.partition(str(os.getpid()))[2]
+        temporary.write_text("half")
+        stale.append(temporary.rename(temporary.with_name(f"{temporary.name}.safetensors")))
 
-    with pytest.raises(InputError):  # the writer wrote under another process's name
-        runs.write_atomic(tmp_path / "resume.pt", killed)
-    (tmp_path / "resume.pt").write_text("whole")
-    with runs.locked(tmp_path):
-        assert not stale.exists()
-    assert (tmp_path / "resume.pt").read_text() == "whole"
+    stale = []
+    for folder in (run, inner):
+        with pytest.raises(InputError):  # the file is gone under the writer's hands
+            runs.write_atomic(folder / "weights", killed)
+    assert all(path.exists() for path in stale)
+    with runs.held(run, SPEC):
+        assert not any(path.exists() for path in stale)
+
+
+HIDDEN = (".draft.tmp.docx", ".notes.tmp", ".lock.tmp", ".resume.4711.tmp.pt")
+
+
+@pytest.mark.parametrize("visible", ["thesis.txt", "spec.json", None])
+def test_no_file_of_another_owner_is_touched(tmp_path, visible):
+    names = [*HIDDEN, *([visible] if visible else [])]
+    for name in names:
+        (tmp_path / name).write_text("precious")
+    with pytest.raises(InputError) if visible else nullcontext(), runs.held(tmp_path, SPEC):
+        pass
+    assert all((tmp_path / name).read_text() == "precious" for name in names)
+    if visible:
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
+
+
+def test_a_damaged_spec_is_written_anew_where_the_folder_is_known(tmp_path):
+    run = {"run": runs.run_digest(SPEC, ["sizes"])}
+    for damage in (b"", b"\xff", b"[]", None):
+        with runs.held(tmp_path, SPEC, ["sizes"]) as said:
+            assert (said is None) == (not (tmp_path / "environment.json").exists())
+            runs.write_json(tmp_path / "environment.json", run)
+        path = tmp_path / "spec.json"
+        path.unlink() if damage is None else path.write_bytes(damage)
+    with pytest.raises(InputError), runs.held(tmp_path, SPEC | {"seed": 99}, ["sizes"]):
+        pass
+    with runs.held(tmp_path, SPEC, ["sizes"]) as said:
+        assert "was missing" in said
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_one_changed_byte_of_a_json_file_is_noticed(data):
+    value = {"schema_version": runs.SCHEMA_VERSION, "x": [1.5, None, {"y": "text"}], "n": 12}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.json"
+        runs.write_json(path, value)
+        content = bytearray(path.read_bytes())
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+        path.write_bytes(content)
+        try:
+            found = runs.read_json(path)
+        except InputError:
+            return
+    assert found == value  # white space may change
+
+
+def test_a_folder_that_was_deleted_is_not_made_again(tmp_path):
+    run = tmp_path / "run"
+    with runs.held(run, SPEC):
+        shutil.rmtree(run)
+        with pytest.raises(InputError, match="was deleted while a run was writing"):
+            runs.make_within(run, run / "trials" / "one")
+        with pytest.raises(InputError, match="cannot be written"):
+            runs.write_text(run / "a.txt", "x")
+    assert not run.exists()
 
 
 def test_a_folder_that_cannot_be_locked_is_named(tmp_path):

@@ -142,14 +142,16 @@ def test_an_interrupted_run_continues_to_the_same_file(model, tmp_path, monkeypa
 
 
 def test_batches_of_another_spec_are_not_mixed_in(model, tmp_path, monkeypatch):
-    def stop(*args, **kwargs):
-        raise KeyboardInterrupt
+    def stop(checkpoint, seeds, *args, **kwargs):
+        if len(seeds) == 1:
+            raise KeyboardInterrupt
+        return draw_batch(checkpoint, seeds, *args, **kwargs)
 
     monkeypatch.setattr(sample, "draw_batch", stop)
     with pytest.raises(KeyboardInterrupt):
-        sample.run(spec_of(model, count=5), tmp_path / "a.npz", device="cpu")
+        sample.run(spec_of(model, count=5, batch=4), tmp_path / "a.npz", device="cpu")
     with pytest.raises(InputError, match=r"holds a run of another spec \(differs in seed\)"):
-        sample.run(spec_of(model, count=5, seed=1), tmp_path / "a.npz", device="cpu")
+        sample.run(spec_of(model, count=5, batch=4, seed=1), tmp_path / "a.npz", device="cpu")
 
 
 def test_a_film_strip_goes_from_noise_to_the_sample(model, checkpoint, tmp_path):

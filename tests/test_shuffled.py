@@ -74,7 +74,7 @@ def test_both_arms_share_images_seeds_and_initial_weights(done):
     for replicate in (0, 1):
         pair = [spec for spec in specs if spec["replicate"] == replicate]
         differing = {key for key in pair[0] if pair[0][key] != pair[1][key]}
-        assert differing == {"data", "data_digest"}
+        assert differing == {"data", "data_digest", "sha256"}
     indices = {spec["indices_digest"] for spec in specs}
     assert len(indices) == 2  # another split for each replicate
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from twinscore import cli, environment
+from twinscore import cli, environment, runs
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
 from twinscore.report import page, reading, style
 from twinscore.report.content import HOLDS_NOT
@@ -67,7 +67,7 @@ SHORTER = {
     "transition": ("--sizes", "2"),
 }
 """What, said after those words, leaves out a part with which the run can be extended."""
-NOT_SAME = (".lock", "environment.json", "log.txt", "report.html", "figures", "resume.pt")
+NOT_SAME = (".lock", "environment.json", "log.txt", "report.html", "figures", "resume.safetensors")
 
 
 def test_a_quickest_run_is_known(study):
@@ -286,5 +286,5 @@ def test_a_missing_device_is_one_line(study, tmp_path, twinscore):
 
 def test_results_are_read_back_as_they_were_written(study, finished):
     model = import_module(f"twinscore.results.{study}").Result
-    content = json.loads((finished[0] / "result.json").read_text())
+    content = runs.read_json(finished[0] / "result.json")
     assert json.loads(model.model_validate(content).model_dump_json()) == content

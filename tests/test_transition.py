@@ -82,10 +82,18 @@ def rows(path):
 def test_result_has_the_documented_names_and_no_others(finished):
     result = json.loads((finished.folder / "result.json").read_text(), parse_constant=pytest.fail)
     assert set(result) == {
-        *("schema_version", "study", "complete", "missing", "verdict", "critical_n"),
-        *("critical_n_phrase", "closest_pairs", "held_out_nearest", "data", "levels", "harmonics"),
+        *("schema_version", "sha256", "study", "complete", "missing", "arrays", "verdict"),
+        *(
+            "critical_n",
+            "critical_n_phrase",
+            "closest_pairs",
+            "held_out_nearest",
+            "data",
+            "levels",
+            "harmonics",
+        ),
     }
-    assert (result["schema_version"], result["study"]) == (1, "transition")
+    assert (result["schema_version"], result["study"]) == (2, "transition")
     assert (result["complete"], result["missing"]) == (True, [])
     assert [level["n"] for level in result["levels"]] == [2, 5]
     for level in result["levels"]:
@@ -178,7 +186,7 @@ def test_arrays_hold_what_the_report_draws(finished):
 
 def test_spec_and_environment_say_how(finished):
     spec = runs.read_json(finished.folder / "spec.json")
-    assert (spec.pop("schema_version"), spec.pop("study")) == (1, "transition")
+    assert (spec.pop("schema_version"), spec.pop("study")) == (2, "transition")
     assert spec.pop("data_digest") == images.load("digits").digest
     assert spec == SPEC.model_dump(mode="json")
     assert Spec(**spec).model_dump() == SPEC.model_dump()
@@ -224,10 +232,10 @@ def test_measures_that_a_kill_lost_are_the_same_when_measured_again(finished, fo
     for lost in [*folder.glob("trials/*/measures-*"), *folder.glob("*.csv")]:
         lost.unlink()
     (folder / "result.json").unlink()
-    next(folder.glob("trials/*-a-*/")).joinpath("resume.pt").write_bytes(b"killed here")
+    next(folder.glob("trials/*-a-*/")).joinpath("resume.safetensors").write_bytes(b"killed here")
     transition.run(SPEC, folder, device="cpu")
     assert content(folder) == content(finished.folder)
-    assert not list(folder.glob("trials/*/resume.pt"))
+    assert not list(folder.glob("trials/*/resume.safetensors"))
 
 
 def test_more_sizes_train_only_the_new_trials(finished, folder):

@@ -196,5 +196,5 @@ def test_old_runs_without_a_split_are_still_drawn(finished, tmp_path):
     folder = shutil.copytree(finished.folder, tmp_path / "old")
     result = runs.read_json(folder / "result.json")
     del result["data"]["split"], result["data"]["attribute"]
-    (folder / "result.json").write_text(json.dumps(result))
+    runs.write_json(folder / "result.json", result)
     assert split_words(folder) is None

@@ -12,6 +12,7 @@ from typing import Any
 
 from twinscore import runs
 from twinscore.errors import InputError
+from twinscore.execution import Report
 
 PACKAGES = ("twinscore", "torch", "numpy", "scipy", "scikit-image", "scikit-learn")
 
@@ -62,27 +63,44 @@ def settings(folder: Path, *, device: str, workers: int | None, trials: int) -> 
     devices trials run one at a time.
     """
     side_by_side = workers or default_workers(device, trials)
-    path = folder / "environment.json"
-    threads = (
-        runs.read_json(path)["threads"]
-        if path.exists()
-        else max(1, available_cores() // side_by_side)
-    )
+    threads = _known(folder)["threads"] or max(1, available_cores() // side_by_side)
     return Execution(device, side_by_side, threads)
 
 
-def start(folder: Path, *, device: str, workers: int | None, trials: int) -> Execution:
-    """The :func:`settings` of a run, recorded in its folder."""
+def start(
+    folder: Path, *, device: str, workers: int | None, trials: int, run: str, report: Report
+) -> Execution:
+    """The :func:`settings` of a run, recorded in its folder with the digest that names the run.
+
+    A damaged record is written anew, which ``report`` is told: threads are then chosen again.
+    """
+    path, known = folder / "environment.json", _known(folder)
+    if path.exists() and not known["threads"]:
+        text = f"{path}: damaged; written anew, so that what is left may use other threads"
+        report("files", {"text": text})
     execution = settings(folder, device=device, workers=workers, trials=trials)
-    path = folder / "environment.json"
-    known = runs.read_json(path) if path.exists() else {}
     content = {
-        "started": known.get("started") or runs.now(),
+        "started": known["started"] or runs.now(),
         "finished": None,
-        "wall_seconds": known.get("wall_seconds", 0.0),
+        "wall_seconds": known["wall_seconds"],
+        "run": run,
     }
-    runs.write_json(path, vars(execution) | content | description())
+    version = {"schema_version": runs.SCHEMA_VERSION}
+    runs.write_json(path, version | vars(execution) | content | description())
     return execution
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    """What an earlier part of the run recorded, or nothing where that cannot be trusted."""
+    try:
+        found = runs.read_json(folder / "environment.json")
+    except InputError:
+        found = {}
+    kinds = {"started": str, "threads": int, "wall_seconds": float}
+    known = {name: found.get(name) for name in kinds}
+    if all(type(known[name]) is kind for name, kind in kinds.items()) and known["threads"] > 0:
+        return known
+    return {"started": None, "threads": None, "wall_seconds": 0.0}
 
 
 def default_workers(device: str, trials: int) -> int:
@@ -99,11 +117,11 @@ def on_cpu(device: str) -> bool:
 def timed(folder: Path) -> Iterator[None]:
     """Record how long the work inside took, however it ends, and when it finished, if it did."""
     path, began, finished = folder / "environment.json", time.monotonic(), None
+    content = runs.read_json(path)
     try:
         yield
         finished = runs.now()
     finally:
-        content = runs.read_json(path)
         seconds = content["wall_seconds"] + time.monotonic() - began
         runs.write_json(path, content | {"finished": finished, "wall_seconds": seconds})
 

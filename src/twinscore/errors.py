@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
 
+class Damaged(InputError):  # noqa: N818
+    """A file of a run folder is not what was written there, or belongs to something else."""
+
+
 def one_line(error: BaseException) -> str:
     """What an exception says, on one line; its type's name where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,14 @@ from typing import Any
 import filelock
 from safetensors import SafetensorError
 
-from twinscore.errors import InputError
+from twinscore.errors import Damaged, InputError, one_line
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of JSON files; since 2 they have a checksum."""
+SHA256 = "sha256"
+"""The field or metadatum that holds a checksum."""
+TEMPORARY = ".twinscore-tmp-"
+"""How names of temporary files begin: nobody else's do."""
 
 
 def canonical_json(value: Any) -> str:
@@ -40,18 +45,21 @@ def derive_seed(*parts: int | str) -> int:
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file next to ``path``, then rename it into place.
 
+    File and folder are synced to the disk.
+
     Raises
     ------
     InputError
-        If the folder cannot be written or the disk is full; the temporary file is removed and what
-        was at ``path`` is untouched.
+        If the folder is not there or cannot be written, or the disk is full; the temporary file is
+        removed and what was at ``path`` is untouched.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
+            _sync(temporary)
             temporary.replace(path)
+            _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -61,30 +69,54 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         raise InputError(f"{path}: cannot be written (is the disk full?): {reason}") from None
 
 
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 ``text`` to ``path`` atomically; errors as :func:`write_atomic`."""
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON (no NaN) atomically; errors as :func:`write_atomic`."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object as indented JSON (no NaN) with its checksum; errors as ``write_atomic``."""
+    own = {name: item for name, item in value.items() if name != SHA256}
+    whole = own | {SHA256: digest(own)}
+    write_text(path, json.dumps(whole, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a run folder.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object that :func:`write_json` wrote, without its checksum.
+
+    Files of another ``schema_version`` may lack the checksum: earlier ones had none.
 
     Raises
     ------
     InputError
-        If the file is missing, unreadable or not JSON.
+        If there is no such file.
+    Damaged
+        If it is unreadable, not a JSON object, or not what was written.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it is not a JSON object")
+        stated = value.pop(SHA256, None)
+        sealed = stated is not None or value.get("schema_version") == SCHEMA_VERSION
+        same = stated == digest(value) if sealed else True
     except FileNotFoundError:
         raise InputError(f"{path}: not found; is {path.parent} a run folder?") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path}: cannot be read as JSON: {one_line(error)}") from None
+    if not same:
+        raise Damaged(f"{path}: was changed after it was written: its checksum is another")
+    return value
 
 
 def make_folder(folder: Path) -> None:
@@ -103,6 +135,56 @@ def make_folder(folder: Path) -> None:
         raise InputError(
             f"{folder}: cannot be used as an output folder: {error.strerror}"
         ) from None
+
+
+def make_within(folder: Path, inner: Path) -> Path:
+    """Create ``inner``, a folder somewhere below ``folder``, which must be there; gives ``inner``.
+
+    Raises
+    ------
+    InputError
+        If ``folder`` is gone, since what is written below would lack the rest, or it cannot be
+        written.
+    """
+    try:
+        for part in (*reversed(inner.relative_to(folder).parents), inner.relative_to(folder)):
+            if part.parts:
+                (folder / part).mkdir(exist_ok=True)
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder}: was deleted while a run was writing it; run it again"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{inner}: cannot be made: {error.strerror or error}") from None
+    return inner
+
+
+@contextlib.contextmanager
+def held(
+    folder: Path, spec: dict[str, Any], extendable: Sequence[str] = ()
+) -> Iterator[str | None]:
+    """Hold a run folder of ``spec``: made, locked, claimed, without what a killed run left half.
+
+    Yields what :func:`claim` says. Only a folder that is new, empty or this run's is touched.
+
+    Raises
+    ------
+    InputError
+        As :func:`claim` and :func:`locked` do.
+    """
+    if folder.is_dir():
+        _check(folder, spec, extendable)
+    make_folder(folder)
+    with locked(folder):
+        said = claim(folder, spec, extendable)
+        clear_temporaries(folder)
+        yield said
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Delete what killed processes were writing, anywhere below a folder that is locked."""
+    for stale in folder.rglob(f"{TEMPORARY}*"):
+        stale.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -127,9 +209,8 @@ def locked(folder: Path, timeout: float = 0.0) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{folder}: cannot be locked: {error.strerror or error}") from None
     try:
-        for stale in folder.glob(".*.tmp*"):  # what a killed process was writing
-            stale.unlink(missing_ok=True)
-        write_text(holder, f"process {os.getpid()} on {socket.gethostname()}")
+        with contextlib.suppress(OSError):  # it only serves to be named
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -138,8 +219,8 @@ def locked(folder: Path, timeout: float = 0.0) -> Iterator[None]:
 
 def _read_holder(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:  # it has the lock and is about to say so
+        return path.read_text(encoding="utf-8") or "another process"
+    except (OSError, ValueError):  # it has the lock and is about to say so
         return "another process"
 
 
@@ -168,7 +249,13 @@ def default_folder(spec: dict[str, Any]) -> Path:
     return Path("runs") / f"{spec['study']}-{digest(identity(spec))[:8]}"
 
 
-def claim(folder: Path, spec: dict[str, Any], extendable: Sequence[str] = ()) -> None:
+def run_digest(spec: dict[str, Any], extendable: Sequence[str] = ()) -> str:
+    """Names a run whatever its ``extendable`` lists hold."""
+    fixed = {key: value for key, value in identity(spec).items() if key not in extendable}
+    return digest(fixed)
+
+
+def claim(folder: Path, spec: dict[str, Any], extendable: Sequence[str] = ()) -> str | None:
     """Make ``folder`` the run of ``spec``: new, continued, or extended. Writes ``spec.json``.
 
     Parameters
@@ -181,31 +268,63 @@ def claim(folder: Path, spec: dict[str, Any], extendable: Sequence[str] = ()) ->
     extendable : sequence of str
         Fields that hold lists and may grow.
 
+    Returns
+    -------
+    str or None
+        What to tell the user: a damaged or missing ``spec.json`` was written anew.
+
     Raises
     ------
     InputError
         If the folder holds another run, naming the fields that differ, a newer schema, or files
         that are not a run.
     """
+    said = _check(folder, spec, extendable)
+    write_json(folder / "spec.json", {"schema_version": SCHEMA_VERSION} | spec)
+    return said
+
+
+def _check(folder: Path, spec: dict[str, Any], extendable: Sequence[str]) -> str | None:
+    """Refuse a folder that cannot become the run of ``spec``, as :func:`claim` says; only reads."""
     path = folder / "spec.json"
     if not path.exists():
-        if any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise InputError(f"{folder}: holds files but no run; give an empty or new --out")
-    else:
+        if all(entry.name.startswith(".") for entry in folder.iterdir()):
+            return None
+        if _is_this(folder, spec, extendable):
+            return f"{path}: was missing; written anew"
+        raise InputError(f"{folder}: holds files but no run; give an empty or new --out")
+    try:
         old = read_json(path)
-        check_schema(path, old)
-        old.pop("schema_version")
-        fields = []
-        for name in differing_fields(identity(old), identity(spec)):
-            if name not in extendable or not set(old.get(name, [])) <= set(spec[name]):
-                fields.append(name.removesuffix("_digest"))
-        if fields:
-            differing = ", ".join(dict.fromkeys(fields))
-            raise InputError(
-                f"{folder}: holds a run of another spec (differs in {differing}); "
-                "repeat that spec to continue it, or give another --out"
-            )
-    write_json(path, {"schema_version": SCHEMA_VERSION} | spec)
+    except Damaged as error:
+        if _is_this(folder, spec, extendable):
+            return f"{error}; written anew"
+        raise
+    check_schema(path, old)
+    old.pop("schema_version")
+    fields = []
+    for name in differing_fields(identity(old), identity(spec)):
+        if name not in extendable or not _grown(old.get(name), spec[name]):
+            fields.append(name.removesuffix("_digest"))
+    if fields:
+        differing = ", ".join(dict.fromkeys(fields))
+        raise InputError(
+            f"{folder}: holds a run of another spec (differs in {differing}); "
+            "repeat that spec to continue it, or give another --out"
+        )
+    return None
+
+
+def _grown(old: Any, new: Sequence[Any]) -> bool:
+    return isinstance(old, list) and all(item in new for item in old)
+
+
+def _is_this(folder: Path, spec: dict[str, Any], extendable: Sequence[str]) -> bool:
+    """Whether ``environment.json``, which names the run too, is that of ``spec``."""
+    try:
+        known = read_json(folder / "environment.json")
+    except InputError:
+        return False
+    return known.get("run") == run_digest(spec, extendable)
 
 
 def check_schema(path: Path, content: Any) -> None:
@@ -217,7 +336,7 @@ def check_schema(path: Path, content: Any) -> None:
         If ``content`` has no ``schema_version`` or a newer one.
     """
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if not isinstance(version, int):
+    if type(version) is not int or version < 1:
         raise InputError(f"{path}: has no schema_version; it was not written by twinscore")
     if version > SCHEMA_VERSION:
         raise InputError(

@@ -5,7 +5,7 @@ The file is one safetensors file that says how to rebuild its network.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import nn
 
+from twinscore import sealed
 from twinscore.denoisers.base import Denoiser, check
 from twinscore.denoisers.spec import NetworkSpec, build
-from twinscore.errors import InputError, one_line
-from twinscore.runs import write_atomic
+from twinscore.errors import Damaged, InputError, one_line
 
 WEIGHTS = "weights.safetensors"
 
@@ -102,26 +102,40 @@ def sized(checkpoint: Checkpoint, side: int | None) -> Checkpoint:
     return replace(checkpoint, shape=(channels, side, side))
 
 
-def save(path: Path, checkpoint: Checkpoint, network: NetworkSpec | str) -> None:
-    """Write weights and description atomically to a ``.safetensors`` file.
+def save(
+    path: Path,
+    checkpoint: Checkpoint,
+    network: NetworkSpec | str,
+    *,
+    history: Sequence[Mapping[str, float]] = (),
+    key: str = "",
+) -> None:
+    """Write weights and description atomically to a ``.safetensors`` file with a checksum.
 
-    ``network`` is what rebuilds the network: a spec, or the name of the user's own factory.
+    ``network`` is what rebuilds the network: a spec, or the name of the user's own factory;
+    ``history`` the rows of its training, ``key`` the digest of all that the weights depend on.
     InputError if the file cannot be written.
     """
     header = {
         "network": network if isinstance(network, str) else network.model_dump(),
         "shape": checkpoint.shape,
         "mean": checkpoint.mean,
+        "history": list(history),
     }
     state = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in checkpoint.denoiser.state_dict().items()
     }
     metadata = {"twinscore": json.dumps(header)}
-    write_atomic(path, lambda temporary: temporary.write_bytes(serialise(state, metadata)))
+    sealed.write(path, serialise(state, metadata), key)
 
 
-def read(path: Path, network: Callable[[int], nn.Module] | None = None) -> Checkpoint:
+def read(
+    path: Path,
+    network: Callable[[int], nn.Module] | None = None,
+    *,
+    key: str | None = None,
+) -> Checkpoint:
     """Read a trained denoiser; no class is needed for the networks of this package.
 
     Parameters
@@ -130,6 +144,8 @@ def read(path: Path, network: Callable[[int], nn.Module] | None = None) -> Check
         A trial folder or its weights file.
     network : callable, optional
         For a network of the user's own: the factory that made it, ``network(channels)``.
+    key : str, optional
+        What the file must have been saved with.
 
     Returns
     -------
@@ -140,7 +156,8 @@ def read(path: Path, network: Callable[[int], nn.Module] | None = None) -> Check
     Raises
     ------
     InputError
-        If there is no such file, it is not a checkpoint of twinscore, or its weights do not fit.
+        If there is no such file, it is not a checkpoint of twinscore, its weights do not fit, or
+        (``Damaged``) it is not as it was written or has another key.
     """
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
@@ -149,6 +166,11 @@ def read(path: Path, network: Callable[[int], nn.Module] | None = None) -> Check
             f"{path}: {what}; give a finished trial folder, a weights file "
             "or another model (docs/models.md)"
         )
+    try:
+        sealed.check(file, key)
+    except Damaged as error:
+        reason = str(error).removeprefix(f"{file}: ")
+        raise Damaged(f"{file}: not a checkpoint that twinscore wrote: {reason}") from None
     try:
         with safe_open(file, framework="pt") as content:
             header = json.loads((content.metadata() or {})["twinscore"])
@@ -166,6 +188,11 @@ def read(path: Path, network: Callable[[int], nn.Module] | None = None) -> Check
     except RuntimeError as error:
         reason = " ".join(" ".join(str(error).splitlines()[:2]).split())
         raise InputError(f"{file}: the weights do not fit their network: {reason}") from None
+
+
+def recorded(file: Path) -> list[dict[str, float]]:
+    """Rows of a weights file's training, without times; none in files of earlier versions."""
+    return json.loads(sealed.check(file)["twinscore"]).get("history", [])
 
 
 def _rebuild(

@@ -29,8 +29,7 @@ from twinscore.results.clusters import Curve, Data, Dynamics, Measured, Result, 
 from twinscore.runs import derive_seed
 from twinscore.sampling import SamplingSpec
 from twinscore.sampling.bits import LikelihoodSpec
-from twinscore.training import TrainingSpec, history
-from twinscore.training.fit import HISTORY
+from twinscore.training import TrainingSpec
 from twinscore.training.history import SIGMAS
 
 RANGES = {"twin_similarity": (-1, 1), "memorised_fraction": (0, 1), "elsewhere": (0, 1)}
@@ -182,9 +181,9 @@ def record(spec: Spec, tasks: Sequence[Trial], folder: Path) -> None:
     write_images(folder, here.images, {"cluster": labels} | roles)
 
 
-def bits(spec: Spec, trial: Trial, model: Checkpoint) -> Arrays:
+def bits(spec: Spec, trial: Trial, model: Checkpoint, report: Report) -> Arrays:
     """Bits per dimension, unless they are left out."""
-    return twins.bits_of(trial, model, spec.likelihood)
+    return twins.bits_of(trial, model, spec.likelihood, report)
 
 
 def summarise(spec: Spec, done: Sequence[Outcome]) -> Summary[Result] | None:
@@ -277,7 +276,7 @@ def _bits(_: Trial, found: Arrays) -> tuple[float, float]:
 
 def _dynamics(replicates: Sequence[Twins]) -> Dynamics:
     def progress(trial: Trial, _: Arrays) -> list[list[float]]:
-        rows = history.read(trial.path / HISTORY)
+        rows = trial.history
         psnr = [
             [np.mean([row[f"{part}_psnr_{sigma:g}"] for sigma in SIGMAS]) for row in rows]
             for part in ("train", "test")

@@ -27,7 +27,7 @@ from twinscore.experiments.study import Arrays, Study, Summary
 from twinscore.experiments.trials import Factory, open_images, open_model
 from twinscore.results.base import Frozen
 from twinscore.results.harmonics import Agreement, Fixed, Level, Model, Result
-from twinscore.runs import derive_seed
+from twinscore.runs import derive_seed, make_within
 from twinscore.training import memory, single_device
 
 VERSION = 1  # raised when the same spec gives other numbers, or they are kept in another form
@@ -164,8 +164,9 @@ def work(spec: Spec, task: Task, report: Report) -> Arrays:
         report("noise levels", {"step": done, "steps": len(spec.levels)})
         return _arrays(basis)
 
-    key = {"version": VERSION, "sigma": task.sigma}
-    return remembered(task.folder / "trials", task.name, key, compute)
+    key, folder = {"version": VERSION, "sigma": task.sigma}, task.folder / "trials"
+    make_within(task.folder, folder)
+    return remembered(folder, task.name, key, compute, of=task.seal, report=report)
 
 
 def _arrays(basis: Basis) -> Arrays:

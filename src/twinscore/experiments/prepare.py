@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from twinscore import images
-from twinscore.errors import InputError
-from twinscore.experiments.folders import require_new
+from twinscore.execution import Report
+from twinscore.experiments.folders import making, require, require_end
 from twinscore.images import packed
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
@@ -46,7 +47,7 @@ class Result(Frozen):
         return "\n".join(lines)
 
 
-def run(spec: Spec, out: Path | None = None) -> Result:
+def run(spec: Spec, out: Path | str | None = None) -> Result:
     """Pack images into a new ``.safetensors`` file.
 
     Pixels of 8 bits are kept as they are; others are rounded to multiples of 1/255, which changes
@@ -57,23 +58,28 @@ def run(spec: Spec, out: Path | None = None) -> Result:
     InputError
         For a source that cannot be used, an existing file or another kind of file.
     """
-    if not spec.data:
-        raise InputError("--data: not given; give a source of images, like faces/,size=80,gray")
-    require_new(out, ("safetensors",), "a packed file")
-    with Reporter() as report:
+    require(spec, "data", "a source of images, like faces/,size=80,gray")
+    out = require_end(out, ("safetensors",), "a packed file")
+    with making(out, {"study": "prepare", "data": spec.data}) as file, Reporter() as report:
+        if not file.done:
+            file.told.update(_packed(spec, file.whole, report))
+    return Result(path=out, **file.told)
 
-        def progress(what: str) -> Callable[[int, int], None]:
-            return lambda done, steps: report(what, {"step": done, "steps": steps})
 
-        source = images.load(spec.data, progress=progress("read"))
-        rounded = packed.to_uint8(source)
-        packed.write(out, rounded, source=spec.data, progress=progress("written"))
-    return Result(
-        path=out,
-        number=len(rounded),
-        shape=rounded.shape,
-        bytes=out.stat().st_size,
-        digest=rounded.digest,
-        rounded=None if rounded is source else str(source.pixels.dtype),
-        skipped=source.skipped,
-    )
+def _packed(spec: Spec, whole: Path, report: Report) -> dict[str, Any]:
+    """Write the packed file, and say what it holds."""
+
+    def progress(what: str) -> Callable[[int, int], None]:
+        return lambda done, steps: report(what, {"step": done, "steps": steps})
+
+    source = images.load(spec.data, progress=progress("read"))
+    rounded = packed.to_uint8(source)
+    packed.write(whole, rounded, source=spec.data, progress=progress("written"))
+    return {
+        "number": len(rounded),
+        "shape": rounded.shape,
+        "bytes": whole.stat().st_size,
+        "digest": rounded.digest,
+        "rounded": None if rounded is source else str(source.pixels.dtype),
+        "skipped": source.skipped,
+    }

@@ -1,10 +1,8 @@
 """Draw samples from a denoiser into a picture or an array file, a batch at a time."""
 
-import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,8 @@ from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load
 from twinscore.denoisers.checkpoint import model_digest, sized
 from twinscore.errors import InputError
-from twinscore.experiments.folders import require, require_new
+from twinscore.execution import Report
+from twinscore.experiments.folders import kept, making, require, require_end
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
 from twinscore.sampling import SamplingSpec
@@ -64,7 +63,7 @@ class Result(Frozen):
     unfinished: int
 
 
-def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
+def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> Result:
     """Draw samples and write them to a new file.
 
     Batches are kept in a hidden folder beside it until all are there: memory holds one batch, and
@@ -79,7 +78,7 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     """
     environment.check(device)
     require(spec, "model", "a trial folder or another model (docs/models.md)")
-    require_new(out, ("png", "npz"), "a file for samples")
+    out = require_end(out, ("png", "npz"), "a file for samples")
     if spec.film and out.suffix != ".png":
         raise InputError(f"--film: {out} is not a picture; give an --out that ends in .png")
     checkpoint = sized(load(spec.model), spec.size)
@@ -87,28 +86,14 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
         checkpoint = replace(checkpoint, mean=(spec.mean,))
     if spec.batch is None:
         spec = spec.model_copy(update={"batch": batch_for(checkpoint.shape)})
-    runs.make_folder(out.parent)
     count = min(spec.count, FILM_SEEDS) if spec.film else spec.count
     seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(count)])
-    if spec.film:
-        film, unfinished = _film(spec, checkpoint, seeds, device)
-        _write_picture(out, film)
-        return Result(path=out, unfinished=unfinished)
-    unfinished = 0
-    parts = out.with_name(f".{out.name}.parts")
-    runs.make_folder(parts)
-    with runs.locked(parts), Reporter() as report:
-        runs.claim(parts, _content(spec, checkpoint))
-        for done, lost in _batches(spec, checkpoint, seeds, parts, device):
-            report("samples", {"step": done, "steps": count})
-            unfinished += lost
-        if out.suffix == ".npz":
-            runs.write_atomic(out, lambda path: _write_arrays(path, parts, seeds, checkpoint.shape))
-        else:
-            images = chain.from_iterable(_stored(parts))
-            _write_picture(out, _tiled(images, count, checkpoint.shape))
-    shutil.rmtree(parts)
-    return Result(path=out, unfinished=unfinished)
+    content = _content(spec, checkpoint)
+    with making(out, content) as file, Reporter() as report:
+        if not file.done:
+            drawn = _film if spec.film else _grid if out.suffix == ".png" else _array
+            file.told["unfinished"] = drawn(spec, checkpoint, seeds, file.whole, device, report)
+    return Result(path=out, unfinished=file.told["unfinished"])
 
 
 def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -119,41 +104,82 @@ def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:
         "mean": list(checkpoint.mean),
         "count": spec.count,
         "seed": spec.seed,
+        "film": spec.film,
         "batch": spec.batch,
         "sampling": spec.sampling.resolved.model_dump(exclude={"quality"}),
     }
 
 
-def _batches(
-    spec: Spec, checkpoint: Checkpoint, seeds: np.ndarray, parts: Path, device: str
-) -> Iterator[tuple[int, int]]:
-    """Draw what is missing; after each batch say how many samples there are, and how many lost."""
+def _parts(
+    spec: Spec,
+    checkpoint: Checkpoint,
+    seeds: np.ndarray,
+    folder: Path,
+    device: str,
+    report: Report,
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Samples of each batch, (B, C, H, W), and how many were lost; kept in the folder."""
     found, size = single_device(device).device, min(spec.batch, len(seeds))
+    of = runs.digest(_content(spec, checkpoint))
     for number, start in enumerate(range(0, len(seeds), size)):
-        chosen, path = seeds[start : start + size], parts / f"{number:06d}.npz"
-        if not path.exists():
-            samples, lost = draw_batch(checkpoint, chosen, spec.sampling, size=size, device=found)
-            content = {"samples": samples, "lost": np.array(lost)}
-            runs.write_atomic(path, lambda to, content=content: np.savez(to, **content))
-        with np.load(path) as part:
-            yield start + len(chosen), int(part["lost"])
+        chosen, path = seeds[start : start + size], folder / f"{number:06d}.safetensors"
+
+        def compute(chosen: np.ndarray = chosen) -> dict[str, np.ndarray]:
+            own = {"size": size, "device": found}
+            samples, lost = draw_batch(checkpoint, chosen, spec.sampling, **own)
+            return {"samples": samples, "lost": np.array([lost])}
+
+        part = kept(path, compute, of=of, report=report)
+        report("samples", {"step": start + len(chosen), "steps": len(seeds)})
+        yield part["samples"], int(part["lost"][0])
 
 
-def _stored(parts: Path) -> Iterator[np.ndarray]:
-    for path in sorted(parts.glob("*.npz")):
-        with np.load(path) as part:
-            yield part["samples"]
+def _array(
+    spec: Spec,
+    checkpoint: Checkpoint,
+    seeds: np.ndarray,
+    whole: Path,
+    device: str,
+    report: Report,
+) -> int:
+    """Write a ``.npz``, a batch at a time; gives how many samples were lost."""
+    shape, unfinished = (len(seeds), *checkpoint.shape), 0
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+
+    def fill(path: Path) -> None:
+        nonlocal unfinished
+        with zipfile.ZipFile(path, "w") as archive:
+            with archive.open("samples.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                for samples, lost in _parts(spec, checkpoint, seeds, whole.parent, device, report):
+                    file.write(np.ascontiguousarray(samples, dtype="<f4").tobytes())
+                    unfinished += lost
+            with archive.open("seeds.npy", "w") as file:
+                np.lib.format.write_array(file, seeds)
+
+    runs.write_atomic(whole, fill)
+    return unfinished
 
 
-def _write_arrays(path: Path, parts: Path, seeds: np.ndarray, shape: tuple[int, int, int]) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(seeds), *shape)}
-    with zipfile.ZipFile(path, "w") as archive:
-        with archive.open("samples.npy", "w", force_zip64=True) as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for samples in _stored(parts):
-                file.write(np.ascontiguousarray(samples, dtype="<f4").tobytes())
-        with archive.open("seeds.npy", "w") as file:
-            np.lib.format.write_array(file, seeds)
+def _grid(
+    spec: Spec,
+    checkpoint: Checkpoint,
+    seeds: np.ndarray,
+    whole: Path,
+    device: str,
+    report: Report,
+) -> int:
+    """Write a picture of all samples; gives how many were lost."""
+    unfinished = 0
+
+    def images() -> Iterator[np.ndarray]:
+        nonlocal unfinished
+        for samples, lost in _parts(spec, checkpoint, seeds, whole.parent, device, report):
+            unfinished += lost
+            yield from samples
+
+    _write_picture(whole, _tiled(images(), len(seeds), checkpoint.shape))
+    return unfinished
 
 
 def _write_picture(out: Path, picture: np.ndarray) -> None:
@@ -181,9 +207,14 @@ def _tiled(
 
 
 def _film(
-    spec: Spec, checkpoint: Checkpoint, seeds: np.ndarray, device: str
-) -> tuple[np.ndarray, int]:
-    """A row for each seed: what the denoiser sees on the way, then the sample."""
+    spec: Spec,
+    checkpoint: Checkpoint,
+    seeds: np.ndarray,
+    whole: Path,
+    device: str,
+    report: Report,
+) -> int:
+    """Write a row for each seed: what the denoiser sees on the way, then the sample."""
     seen: list[Tensor] = []
     samples, unfinished = draw_batch(
         checkpoint,
@@ -196,4 +227,5 @@ def _film(
     moments = np.linspace(0, len(seen) - 1, spec.film - 1).round().astype(int)
     frames = np.stack([*(seen[k].numpy() for k in moments), samples], axis=1)
     images = np.nan_to_num(frames).reshape(-1, *checkpoint.shape)
-    return _tiled(images, len(images), checkpoint.shape, spec.film), unfinished
+    _write_picture(whole, _tiled(images, len(images), checkpoint.shape, spec.film))
+    return unfinished

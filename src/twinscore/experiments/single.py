@@ -13,6 +13,7 @@ from twinscore.experiments.folders import remembered
 from twinscore.experiments.study import Arrays, Study, Summary
 from twinscore.experiments.trials import Task
 from twinscore.results.base import Result
+from twinscore.runs import make_within
 
 S = TypeVar("S", bound=BaseModel)
 R = TypeVar("R", bound=Result)
@@ -43,8 +44,9 @@ def of_one(
     """
 
     def work(spec: S, task: Whole, report: Report) -> Arrays:
-        key, folder = {"version": version}, task.folder / "trials"
-        return remembered(folder, name, key, lambda: compute(spec, task, report))
+        folder = make_within(task.folder, task.folder / "trials")
+        key, own = {"version": version}, {"of": task.seal, "report": report}
+        return remembered(folder, name, key, lambda: compute(spec, task, report), **own)
 
     return Study(
         name=name,

@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from twinscore import environment, runs
+from twinscore import environment, runs, sealed
 from twinscore.denoisers import Checkpoint
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
 from twinscore.execution import Report, run_tasks
 from twinscore.experiments import estimates
 from twinscore.experiments.estimates import Cells, Estimate, Needs
-from twinscore.experiments.folders import Done, remembered, run_folder, write_arrays
+from twinscore.experiments.folders import Done, remembered, run_folder
 from twinscore.experiments.trials import (
     Factory,
     Task,
@@ -108,7 +108,7 @@ class Study(Generic[S, T, R]):
     def run(
         self,
         spec: S,
-        out: Path | None = None,
+        out: Path | str | None = None,
         *,
         device: str = "auto",
         workers: int | None = None,
@@ -144,14 +144,22 @@ class Study(Generic[S, T, R]):
         workers = 1 if network or "workers" not in self.machine else workers
         content = self._content(spec, device, workers, network)
         with run_folder(content, out, extendable=self.extendable) as (folder, report):
-            how = environment.start(folder, device=device, workers=workers, trials=self.count(spec))
+            name = runs.run_digest(content, self.extendable)
+            how = environment.start(
+                folder,
+                device=device,
+                workers=workers,
+                trials=self.count(spec),
+                run=name,
+                report=report,
+            )
             with environment.timed(folder):
                 for source in self._sources(spec).values():
                     for name in open_images(source).skipped:
                         report("images", {"text": f"left out {name}: it cannot be read"})
                 if network is None and (left := self._left(spec, folder)):
                     report("estimate", {"text": self.estimate(spec, left, how).text()})
-                tasks = [task.placed(folder, device, network) for task in self.tasks(spec, report)]
+                tasks = [t.placed(folder, name, device, network) for t in self.tasks(spec, report)]
                 self.record(spec, tasks, folder)
                 result = self._execute(spec, tasks, folder, how, report)
                 report.stop()
@@ -160,13 +168,13 @@ class Study(Generic[S, T, R]):
                 return Done(folder, finished)
 
     def cost(
-        self, spec: S, out: Path | None, *, device: str = "auto", workers: int | None = None
+        self, spec: S, out: Path | str | None, *, device: str = "auto", workers: int | None = None
     ) -> Estimate:
         """Time, memory and disk of what :meth:`run` would still do or refuse; writes nothing."""
         device = device if "device" in self.machine else "cpu"
         workers = workers if "workers" in self.machine else 1
         content = self._content(spec, device, workers, None)
-        folder = out or runs.default_folder(content)
+        folder = Path(out or runs.default_folder(content))
         how = environment.settings(folder, device=device, workers=workers, trials=self.count(spec))
         left = self._left(spec, folder)
         return self.estimate(spec, left, how) if left else estimates.NOTHING
@@ -221,10 +229,10 @@ class Study(Generic[S, T, R]):
 
 
 def _written(folder: Path, summary: Summary[R], missing: list[str]) -> R:
-    """Write a summary; ``result.json`` comes last."""
-    state = {"complete": not missing, "missing": missing}
+    """Write a summary; ``result.json`` comes last, and says which arrays are its own."""
+    arrays = sealed.write_arrays(folder / "arrays.safetensors", summary.arrays)
+    state = {"complete": not missing, "missing": missing, "arrays": arrays}
     result = summary.result.model_copy(update=state)
-    write_arrays(folder / "arrays.safetensors", summary.arrays)
     for name, text in summary.tables.items():
         runs.write_text(folder / name, text)
     _write_result(folder, result)
@@ -232,7 +240,7 @@ def _written(folder: Path, summary: Summary[R], missing: list[str]) -> R:
 
 
 def _write_result(folder: Path, result: Result) -> None:
-    runs.write_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
+    runs.write_json(folder / "result.json", result.model_dump(mode="json"))
 
 
 def of_trials(
@@ -240,7 +248,7 @@ def of_trials(
     trials: Callable[[S, Report], Sequence[Trial]],
     measure: Callable[[S, Trial, Checkpoint, Report], Arrays],
     key: Callable[[S, Trial], dict[str, Any]],
-    besides: Callable[[S, Trial, Checkpoint], Arrays] | None = None,
+    besides: Callable[[S, Trial, Checkpoint, Report], Arrays] | None = None,
     needs: Callable[[Any], Needs],
     cells: Cells = estimates.alone,
     **declared: Any,
@@ -264,7 +272,7 @@ def of_trials(
 def _train_and_measure(
     measure: Callable[[S, Trial, Checkpoint, Report], Arrays],
     key: Callable[[S, Trial], dict[str, Any]],
-    besides: Callable[[S, Trial, Checkpoint], Arrays] | None,
+    besides: Callable[[S, Trial, Checkpoint, Report], Arrays] | None,
     spec: S,
     trial: Trial,
     report: Report,
@@ -275,8 +283,9 @@ def _train_and_measure(
         report(trial.name, {"text": "trained; measuring"})
         return measure(spec, trial, model, report)
 
-    measures = remembered(trial.path, "measures", key(spec, trial), compute)
-    return measures | (besides(spec, trial, model) if besides else {})
+    asked, of = key(spec, trial), trial.seal
+    measures = remembered(trial.path, "measures", asked, compute, of=of, report=report)
+    return measures | (besides(spec, trial, model, report) if besides else {})
 
 
 def stacked(each: Sequence[Arrays], names: Iterable[str] = (), axis: int = 0) -> Arrays:

@@ -10,12 +10,13 @@ from twinscore import environment, runs
 from twinscore.denoisers import NetworkSpec
 from twinscore.execution import torch_threads
 from twinscore.experiments.estimates import NOTHING, Estimate, Needs, of_trainings, refuse_trainings
+from twinscore.experiments.folders import run_folder
 from twinscore.experiments.trials import Trial, forget_images, held_out, open_images
 from twinscore.experiments.trials import train as train_trial
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
 from twinscore.training import TrainingSpec
-from twinscore.training.history import SIGMAS, read
+from twinscore.training.history import SIGMAS
 
 
 class Spec(Frozen):
@@ -54,7 +55,7 @@ class Result:
         return "\n".join(["sigma  train dB  test dB", *lines])
 
 
-def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
+def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> Result:
     """Train, or continue, and write ``weights.safetensors`` and ``history.csv``.
 
     The trial folder is by default ``runs/train-<hash>``.
@@ -68,26 +69,25 @@ def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
         If the loss is not finite.
     """
     content, trial = _trial(spec, device)
-    folder = out or runs.default_folder(content)
-    runs.make_folder(folder)
+    folder = Path(out or runs.default_folder(content))
+    with run_folder(content, folder) as (_, report):
+        name = runs.run_digest(content)
+        how = environment.start(folder, device=device, workers=1, trials=1, run=name, report=report)
     with Reporter(folder / "log.txt") as report:
-        with runs.locked(folder):
-            runs.claim(folder, content)
-            how = environment.start(folder, device=device, workers=1, trials=1)
-        trial = trial.placed(folder, how.device, None)
+        trial = trial.placed(folder, name, how.device, None)
         with environment.timed(folder), torch_threads(how.threads):
             if not trial.trained:
                 report("estimate", {"text": of_trainings(_needs, spec, 1, how).text()})
             train_trial(trial, report)
-    return Result(folder=folder, row=read(folder / "history.csv")[-1])
+    return Result(folder=folder, row=trial.history[-1])
 
 
-def cost(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Estimate:
+def cost(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> Estimate:
     """Time, memory and disk of what :func:`run` would still do or refuse; writes nothing."""
     content, trial = _trial(spec, device)
-    folder = out or runs.default_folder(content)
+    folder = Path(out or runs.default_folder(content))
     how = environment.settings(folder, device=device, workers=1, trials=1)
-    left = not trial.placed(folder, how.device, None).trained
+    left = not trial.placed(folder, "", how.device, None).trained
     return of_trainings(_needs, spec, 1, how) if left else NOTHING
 
 

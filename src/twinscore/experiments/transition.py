@@ -126,7 +126,8 @@ def record(spec: Spec, trials: Sequence[Trial], folder: Path) -> None:
         roles[trial.replicate, trial.indices] = [f"{trial.twin}{rank}" for rank in range(trial.n)]
     write_images(folder, images, {f"role_{r}": role for r, role in enumerate(roles)})
     for replicate, split in enumerate(_splits(largest)):
-        image_sets.write_names(folder / "splits" / f"r{replicate}", images, split)
+        lists = runs.make_within(folder, folder / "splits" / f"r{replicate}")
+        image_sets.write_names(lists, images, split)
 
 
 def _splits(trials: Sequence[Trial]) -> list[Twins]:

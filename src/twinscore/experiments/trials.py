@@ -11,14 +11,23 @@ import torch
 from torch import nn
 
 from twinscore import images as image_sets
+from twinscore import sealed
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, save
-from twinscore.denoisers.checkpoint import WEIGHTS
-from twinscore.errors import InputError
+from twinscore.denoisers.checkpoint import WEIGHTS, read, recorded
+from twinscore.errors import Damaged, InputError
 from twinscore.execution import Report
 from twinscore.images import ImageSet
-from twinscore.runs import SCHEMA_VERSION, derive_seed, digest, locked, make_folder, write_json
-from twinscore.training import TrainingSpec, fit, single_device
-from twinscore.training.fit import RESUME
+from twinscore.runs import (
+    SCHEMA_VERSION,
+    derive_seed,
+    digest,
+    locked,
+    make_within,
+    read_json,
+    write_json,
+)
+from twinscore.training import TrainingSpec, fit, history, single_device
+from twinscore.training.fit import HISTORY, RESUME
 from twinscore.training.spec import RECIPE_VERSION
 
 ORPHAN_SECONDS = 30.0
@@ -32,9 +41,11 @@ class Task:
     """A piece of work that runs by itself, in this process or in a worker.
 
     It is placed in its run's folder, on a device, with the user's own network if there is one.
+    ``run`` is the digest that names the run.
     """
 
     folder: Path = Path()
+    run: str = ""
     device: str = "cpu"
     custom: Factory | None = None
 
@@ -53,9 +64,14 @@ class Task:
         """Whether an earlier run left something of it: by default its arrays."""
         return any(self.folder.glob(f"trials/{self.name}-*.safetensors"))
 
-    def placed(self, folder: Path, device: str, custom: Factory | None) -> Self:
+    @property
+    def seal(self) -> str:
+        """Digest of all that its outcome depends on, for the checksums of what it leaves."""
+        return digest([self.run, self.name])
+
+    def placed(self, folder: Path, run: str, device: str, custom: Factory | None) -> Self:
         """The same task there."""
-        return replace(self, folder=folder, device=device, custom=custom)
+        return replace(self, folder=folder, run=run, device=device, custom=custom)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +130,14 @@ class Trial(Task):
         }
 
     @property
+    def seal(self) -> str:
+        """Digest of all that the weights depend on."""
+        return digest(self.identity)
+
+    @property
     def name(self) -> str:
         """Name of the trial's folder, e.g. ``n00100-a-3f2c9d1e``."""
-        return f"n{self.n:05d}-{self.twin}-{digest(self.identity)[:8]}"
+        return f"n{self.n:05d}-{self.twin}-{self.seal[:8]}"
 
     @property
     def path(self) -> Path:
@@ -127,6 +148,12 @@ class Trial(Task):
     def trained(self) -> bool:
         """Whether its weights are there."""
         return (self.path / WEIGHTS).exists()
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Rows of the finished training, without times."""
+        rows = recorded(self.path / WEIGHTS)  # files of earlier versions have none
+        return rows or history.timeless(history.read(self.path / HISTORY))
 
     begun = trained
     """What is trained comes first when a run continues, so that no finished part goes missing."""
@@ -195,6 +222,8 @@ def forget_images() -> None:
 def train(trial: Trial, report: Report) -> Checkpoint:
     """Train the trial, or continue it, or read it if it is finished.
 
+    What is damaged, or of another trial, is named to ``report`` and made again.
+
     Raises
     ------
     InputError
@@ -202,36 +231,76 @@ def train(trial: Trial, report: Report) -> Checkpoint:
     TrainingError
         If the loss is not finite.
     """
-    make_folder(trial.path)
+    make_within(trial.folder, trial.path)
     with locked(trial.path, ORPHAN_SECONDS):
-        if not trial.trained:
+        if not trial.alone:
+            _describe(trial)
+        # What was saved, not what was trained: its layout in memory, and so the last bit of what is
+        # measured on it, must not depend on whether the run was interrupted here.
+        model = _trained(trial, report) if trial.trained else None
+        if model is None:
             _fit(trial, report)
+            model = read(trial.path, trial.custom, key=trial.seal)
         (trial.path / RESUME).unlink(missing_ok=True)
-    # What was saved, not what was trained: its layout in memory, and so the last bit of what is
-    # measured on it, must not depend on whether the run was interrupted here.
-    return load(trial.path, network=trial.custom)
+    return model
+
+
+def _trained(trial: Trial, report: Report) -> Checkpoint | None:
+    """The finished trial; None, said to ``report``, if its weights cannot be trusted."""
+    file = trial.path / WEIGHTS
+    try:
+        if sealed.SHA256 not in sealed.check(file, trial.seal):
+            text = f"{file}: has no checksum, as earlier versions wrote it; used unverified"
+            report("files", {"text": text})
+        model = read(trial.path, trial.custom, key=trial.seal)
+    except Damaged as error:
+        report("files", {"text": f"{error}; trained again"})
+        return None
+    if rows := recorded(file):
+        history.mend(trial.path / HISTORY, rows)
+    return model
+
+
+def _describe(trial: Trial) -> None:
+    """Keep ``spec.json`` of the trial as it should be."""
+    path = trial.path / "spec.json"
+    content = {"schema_version": SCHEMA_VERSION, "data": trial.source} | trial.identity
+    try:
+        known = read_json(path)
+    except InputError:
+        known = None
+    if known is None or known | {"data": None} != content | {"data": None}:
+        write_json(path, content)
 
 
 def _fit(trial: Trial, report: Report) -> None:
     images = open_images(trial.source)
     if images.digest != trial.data_digest:
         raise InputError(f"{trial.source}: its images changed while the run was going on")
-    spec = trial.path / "spec.json"
-    if not spec.exists():
-        content = {"schema_version": SCHEMA_VERSION, "data": trial.source}
-        write_json(spec, content | trial.identity)
-    denoiser = fit(
-        _network(trial, images.shape[0]),
-        images[trial.indices] if trial.held else images.take(trial.indices),
-        trial.training,
-        seed=derive_seed(trial.seed, "training", trial.n, trial.twin, trial.replicate),
-        test=images[trial.test] if len(trial.test) else None,
-        folder=trial.path,
-        fabric=single_device(trial.device),
-        on_step=_reporter(trial, report),
-    )
+
+    def attempt() -> nn.Module:
+        return fit(
+            _network(trial, images.shape[0]),
+            images[trial.indices] if trial.held else images.take(trial.indices),
+            trial.training,
+            seed=derive_seed(trial.seed, "training", trial.n, trial.twin, trial.replicate),
+            test=images[trial.test] if len(trial.test) else None,
+            folder=trial.path,
+            identity=trial.seal,
+            fabric=single_device(trial.device),
+            on_step=_reporter(trial, report),
+        )
+
+    try:
+        denoiser = attempt()
+    except Damaged as error:
+        report("files", {"text": f"{error}; trained from the start"})
+        (trial.path / RESUME).unlink()
+        denoiser = attempt()
+    rows = history.timeless(history.read(trial.path / HISTORY))
+    known = factory_name(trial.custom) or trial.network
     checkpoint = Checkpoint(denoiser, images.shape, trial.mean)
-    save(trial.path / WEIGHTS, checkpoint, factory_name(trial.custom) or trial.network)
+    save(trial.path / WEIGHTS, checkpoint, known, history=rows, key=trial.seal)
 
 
 def _network(trial: Trial, channels: int) -> nn.Module:

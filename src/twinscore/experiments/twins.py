@@ -58,7 +58,9 @@ def measure(spec: Any, trial: Trial, model: Checkpoint, report: Report) -> dict[
     return curves | {"samples": samples, "unfinished": np.array([unfinished])}
 
 
-def bits_of(trial: Trial, model: Checkpoint, spec: LikelihoodSpec) -> dict[str, NDArray]:
+def bits_of(
+    trial: Trial, model: Checkpoint, spec: LikelihoodSpec, report: Report
+) -> dict[str, NDArray]:
     """Bits per dimension of the first images of a trial, or what was computed; stored beside it.
 
     Returns
@@ -88,5 +90,6 @@ def bits_of(trial: Trial, model: Checkpoint, spec: LikelihoodSpec) -> dict[str, 
             for name, rows in parts.items()
         }
 
-    found = remembered(trial.path, "likelihood", key, compute)
+    own = {"of": trial.seal, "report": report}
+    found = remembered(trial.path, "likelihood", key, compute, **own)
     return {f"bits/{name}": values for name, values in found.items()}

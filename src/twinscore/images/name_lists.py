@@ -9,7 +9,7 @@ import numpy as np
 from twinscore.errors import InputError
 from twinscore.images.imageset import ImageSet
 from twinscore.images.split_rules import Twins
-from twinscore.runs import write_text
+from twinscore.runs import make_folder, write_text
 
 PARTS = ("a", "b", "test")
 _SLACK = 2**16
@@ -22,6 +22,7 @@ def write_names(folder: Path, images: ImageSet, twins: Twins) -> None:
     The folder is created if it is missing; files of these names are replaced. InputError if a part
     is empty, a name cannot stand on a line, or the folder cannot be written.
     """
+    make_folder(folder)
     for part in PARTS:
         names = [images.names[index] for index in getattr(twins, part)]
         if not names:

@@ -19,15 +19,16 @@ from twinscore.report import reading, style
 from twinscore.report.content import HOLDS_NOT, Content, Drawing
 from twinscore.report.pictures import data_uri
 from twinscore.report.reading import Run
-from twinscore.runs import write_atomic, write_text
+from twinscore.runs import clear_temporaries, locked, make_within, write_atomic, write_text
 
 
 def write(folder: Path, *, images: bool = True) -> Path:
     """Draw a run folder's report into it, after those of the runs within that its page links to.
 
-    Writes ``report.html`` and ``figures/<name>.pdf`` and ``.png``, each to a temporary name that
-    is then renamed. A figure of an earlier report that is not drawn now is deleted, so that
-    nothing is left of the images when they are left out.
+    Holds the run's lock meanwhile. Writes ``report.html`` and ``figures/<name>.pdf`` and ``.png``,
+    each to a temporary name that is then renamed. A figure of an earlier report that is not drawn
+    now is deleted, and what a killed one was writing, so that nothing is left of the images when
+    they are left out.
 
     Parameters
     ----------
@@ -42,11 +43,17 @@ def write(folder: Path, *, images: bool = True) -> Path:
         If the folder is not a run folder, its study is unknown, nothing of it is finished, one of
         its files is damaged or the report cannot be written.
     """
-    run = reading.read(folder, images=images)
+    with locked(reading.read(folder, images=images).folder):
+        clear_temporaries(Path(folder))
+        run = reading.read(folder, images=images)
+        return _written(run)
+
+
+def _written(run: Run) -> Path:
     study = import_module(f"twinscore.report.{run.study}")
     content = study.content(run) if run.result else _unfinished(run)
     for part in content.parts:
-        write(run.folder / part.folder, images=images)
+        write(run.folder / part.folder, images=run.images)
     drawings = _drawings(run.study)
     themed = {theme: _figures(run, drawings, theme) for theme in ("light", "dark")}
     light = themed["light"]
@@ -62,10 +69,11 @@ def write(folder: Path, *, images: bool = True) -> Path:
         captions={name: drawings[name].caption(run) for name in light},
         pictures=pictures,
         viewers=viewers,
-        holding=content.holding if images else HOLDS_NOT,
+        holding=content.holding if run.images else HOLDS_NOT,
         background=_background(run),
     )
     path = run.folder / "report.html"
+    make_within(run.folder, run.folder / "figures")
     _remove(run.folder / "figures", set(drawings) - set(light))
     for name, figure in light.items():
         for kind, encoded in (("pdf", style.pdf(figure)), ("png", style.png(figure))):
@@ -178,9 +186,9 @@ def _duration(seconds: float) -> str:
 
 
 def _remove(folder: Path, names: set[str]) -> None:
-    """Delete the figures of these names, and what an interrupted report left of them."""
+    """Delete the figures of these names."""
     for name in names:
-        for stale in (*folder.glob(f"{name}.p[dn][fg]"), *folder.glob(f".{name}.*")):
+        for stale in folder.glob(f"{name}.p[dn][fg]"):
             try:
                 stale.unlink(missing_ok=True)
             except OSError as error:

@@ -1,6 +1,7 @@
 """Read a run folder: its JSON files, its arrays and the training history of its trials."""
 
 import csv
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ import numpy as np
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from twinscore.errors import InputError
+from twinscore import sealed
+from twinscore.errors import Damaged, InputError
 from twinscore.results import studies
 from twinscore.runs import check_schema, read_json
+
+AGAIN = "run the same command again to write it anew"
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,12 @@ class Run:
     @cached_property
     def arrays(self) -> frozenset[str]:
         """Names of its arrays; none if it has not written any."""
-        if not (self.folder / "arrays.safetensors").is_file():
+        path = self.folder / "arrays.safetensors"
+        if not path.is_file():
             return frozenset()
+        found = sealed.check(path).get(sealed.SHA256, "")
+        if self.result and self.result.arrays != found:
+            raise Damaged(f"{path}: is not that of result.json; {AGAIN}")
         with self._opened() as arrays:
             return frozenset(arrays.keys())
 
@@ -70,8 +78,8 @@ class Run:
     @cached_property
     def histories(self) -> list[History]:
         """The training history of every trial that has one, ordered by the trial's name."""
-        paths = sorted((self.folder / "trials").glob("*/history.csv"))
-        return [_history(path) for path in paths]
+        folders = sorted(path.parent for path in self.folder.glob("trials/*/spec.json"))
+        return [found for folder in folders if (found := _history(folder))]
 
 
 def read(folder: Path, *, images: bool = True) -> Run:
@@ -119,29 +127,41 @@ def _typed(folder: Path, study: str, result: dict[str, Any]) -> Any:
         ) from None
 
 
-def _history(path: Path) -> History:
-    spec_path = path.parent / "spec.json"
-    spec = _read_object(spec_path)
+def _history(folder: Path) -> History | None:
+    """Of a trial's folder: from its weights or checkpoint, or from the table of earlier versions.
+
+    None where nothing was measured yet.
+    """
+    spec_path = folder / "spec.json"
+    spec = read_json(spec_path)
     absent = [key for key in ("n", "twin") if key not in spec]
     if absent:
-        raise InputError(f"{spec_path}: has no field {absent[0]!r}; run the study again")
-    weights, resume = path.parent / "weights.safetensors", path.parent / "resume.pt"
+        raise InputError(f"{spec_path}: has no field {absent[0]!r}; {AGAIN}")
+    weights, resume = folder / "weights.safetensors", folder / "resume.safetensors"
+    kept = next((path for path in (weights, resume) if path.is_file()), None)
+    table = folder / "history.csv"
+    rows = json.loads(sealed.check(kept).get("twinscore", "{}")).get("history") if kept else None
+    if rows is None and not table.is_file():
+        return None
     return History(
-        name=path.parent.name,
+        name=folder.name,
         n=int(spec["n"]),
         twin=str(spec["twin"]),
-        finished=weights.exists() and not resume.exists(),
-        columns=_read_columns(path),
+        finished=weights.is_file(),
+        columns=_read_columns(table) if rows is None else _columns(rows),
     )
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    """A 1-D array per column of rows that all have the same."""
+    names = rows[0] if rows else ()
+    return {name: np.array([row[name] for row in rows], dtype=float) for name in names}
 
 
 def _read_object(path: Path, *, required: bool = True) -> dict[str, Any]:
     if not required and not path.is_file():
         return {}
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: is not a JSON object; run the study again to rewrite it")
-    return value
+    return read_json(path)
 
 
 def _read_columns(path: Path) -> dict[str, np.ndarray]:
@@ -162,4 +182,4 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     reason = " ".join(str(error).split())
-    return InputError(f"{path}: cannot be read ({reason}); run the study again to rewrite it")
+    return Damaged(f"{path}: cannot be read ({reason}); {AGAIN}")

@@ -1,11 +1,11 @@
 """What the results of all studies share."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from twinscore.runs import SCHEMA_VERSION
+from twinscore.runs import SCHEMA_VERSION, SHA256
 
 
 class Frozen(BaseModel):
@@ -48,13 +48,24 @@ def dashed(interval: Interval | None, digits: int = 2) -> str:
 
 
 class Result(Frozen):
-    """What every ``result.json`` begins with; ``missing`` names the parts that are not done."""
+    """What every ``result.json`` begins with.
+
+    ``missing`` names the parts that are not done, ``arrays`` is the checksum of the
+    ``arrays.safetensors`` that belongs to it; earlier versions gave none.
+    """
 
     schema_version: int = SCHEMA_VERSION
     study: str
     complete: bool = True
     missing: list[str] = []
+    arrays: str = ""
     verdict: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_checksum(cls, value: Any) -> Any:
+        """Take the content of a ``result.json`` as it is."""
+        return {k: v for k, v in value.items() if k != SHA256} if isinstance(value, dict) else value
 
     def table(self) -> str:
         """The numbers as plain text."""

@@ -1,8 +1,7 @@
 """Fit a denoiser to images: the loop, its checkpoints, and how it continues after a break."""
 
-import io
+import json
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,15 +11,18 @@ from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from twinscore.errors import InputError
-from twinscore.runs import digest, write_atomic
+from twinscore import sealed
+from twinscore.errors import Damaged, one_line
+from twinscore.runs import digest, make_folder
 from twinscore.training import history
 from twinscore.training.laws import batch_indices, learning_rate, noise_draw
 from twinscore.training.spec import TrainingSpec
 
-RESUME = "resume.pt"
+RESUME = "resume.safetensors"
 HISTORY = "history.csv"
 CHECKPOINT_SECONDS = 15.0
 SHOWN = 64
@@ -54,22 +56,56 @@ class _State:
     loss_count: int = 0
     seconds: float = 0.0
 
-    def dump(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average,
-            "training": self.training,
-            "counters": [self.step, self.loss_sum, self.loss_count, self.seconds],
+    def save(self, path: Path, rows: list[dict[str, float]]) -> None:
+        """Write a checkpoint: tensors, and the numbers and rows so far among the metadata."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in (self.average or {}).items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        own = {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in tensors.items()
         }
+        counters = [self.step, self.loss_sum, self.loss_count, self.seconds]
+        header = {"twinscore": json.dumps({"counters": counters, "history": rows})}
+        sealed.write(path, serialise(own, header), self.training)
 
-    def restore(self, content: dict[str, Any]) -> None:
-        if content["training"] != self.training:
-            raise ValueError("another spec, seed or number of images")
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.average = content["average"]
-        self.step, self.loss_sum, self.loss_count, self.seconds = content["counters"]
+    def restore(self, path: Path, device: torch.device) -> list[dict[str, float]]:
+        """Take up a checkpoint of this training, on a device, and give its rows.
+
+        Raises
+        ------
+        Damaged
+            If the file is not what was written, or of another training.
+        """
+        try:
+            header = sealed.check(path, self.training)
+            if sealed.KEY not in header:
+                raise ValueError("it has no checksum")
+            found = json.loads(header["twinscore"])
+            parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+            for name, value in load_file(path, device=str(device)).items():
+                part, _, rest = name.partition(".")
+                parts[part][rest] = value
+            groups = self.optimizer.state_dict()["param_groups"]
+            weights = self.optimizer.param_groups[0]["params"]
+            moments: dict[int, dict[str, Tensor]] = {}
+            for name, value in parts["optimizer"].items():
+                index, _, moment = name.partition(".")
+                if value.shape == weights[int(index)].shape:  # fused Adam takes them to lie alike
+                    value = torch.empty_like(weights[int(index)]).copy_(value)
+                moments.setdefault(int(index), {})[moment] = value
+            self.model.load_state_dict(parts["model"])
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            self.average = parts["average"] or None
+            self.step, self.loss_sum, self.loss_count, self.seconds = found["counters"]
+            return found["history"]
+        except (RuntimeError, LookupError, ValueError) as error:
+            reason = one_line(error).removeprefix(f"{path}: ")
+            raise Damaged(
+                f"{path}: not a checkpoint of this training ({reason}); "
+                "delete it to train from the start"
+            ) from None
 
 
 def single_device(name: str = "auto") -> Fabric:
@@ -85,6 +121,7 @@ def fit(
     seed: int = 0,
     test: Tensor | None = None,
     folder: Path | None = None,
+    identity: str = "",
     fabric: Fabric | None = None,
     on_step: Callable[[int, dict[str, float] | None], None] | None = None,
 ) -> nn.Module:
@@ -107,8 +144,11 @@ def fit(
     test : Tensor, optional
         Images never trained on, for the history.
     folder : Path, optional
-        Where ``history.csv`` and the checkpoint ``resume.pt`` go; a training found there continues,
-        so give each training a folder of its own.
+        Where ``history.csv`` and the checkpoint ``resume.safetensors`` go; a training found there
+        continues, so give each training a folder of its own.
+    identity : str, optional
+        What else tells this training from others, its images say: a checkpoint of another one is
+        refused.
     fabric : lightning_fabric.Fabric, optional
         Chooses device and precision; never launched or seeded here. Default: the best device.
     on_step : callable, optional
@@ -125,16 +165,22 @@ def fit(
     TrainingError
         If the loss or a weight is not finite; names the step.
     InputError
-        If ``folder`` cannot be written, or its checkpoint is damaged or from another training.
+        If ``folder`` cannot be written, or (``Damaged``) its checkpoint is damaged or from another
+        training.
     """
     fabric = fabric or single_device()
     denoiser.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=spec.learning_rate, fused=True)
     module, optimizer = fabric.setup(denoiser, optimizer)
     average = _detached(denoiser) if spec.ema else None
-    training = digest({"spec": spec.model_dump(), "seed": seed, "images": len(images)})
-    state = _State(denoiser, optimizer, average, training)
-    rows = _resume(state, folder, fabric) if folder else []
+    own = {"spec": spec.model_dump(), "seed": seed, "images": len(images), "identity": identity}
+    state = _State(denoiser, optimizer, average, digest(own))
+    rows: list[dict[str, float]] = []
+    if folder:
+        make_folder(folder)
+        if (folder / RESUME).exists():
+            rows = state.restore(folder / RESUME, fabric.device)
+        history.write(folder / HISTORY, rows)
     shown = {"train": images[torch.arange(min(SHOWN, len(images)))].to(fabric.device)}
     if test is not None:
         shown["test"] = test[:SHOWN].to(fabric.device)
@@ -157,7 +203,7 @@ def fit(
             if folder:
                 history.write(folder / HISTORY, rows)
         if saving:
-            _save(state, folder)
+            state.save(folder / RESUME, rows)
             saved = time.monotonic()
         if on_step:
             try:
@@ -165,7 +211,7 @@ def fit(
             except BaseException:
                 _count(state, losses)
                 if folder:
-                    _save(state, folder)
+                    state.save(folder / RESUME, rows)
                 raise
     if state.average is not None:
         denoiser.load_state_dict(state.average)
@@ -256,26 +302,3 @@ def _averaged(state: _State) -> Iterator[None]:
 
 def _detached(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _save(state: _State, folder: Path) -> None:
-    content = io.BytesIO()
-    torch.save(state.dump(), content)
-    write_atomic(folder / RESUME, lambda path: path.write_bytes(content.getbuffer()))
-
-
-def _resume(state: _State, folder: Path, fabric: Fabric) -> list[dict[str, float]]:
-    """Restore the checkpoint in ``folder``, if any, and cut the history back to it."""
-    path = folder / RESUME
-    if path.exists():
-        try:
-            state.restore(torch.load(path, map_location=fabric.device, weights_only=True))
-        except (RuntimeError, LookupError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            reason = " ".join(" ".join(str(error).splitlines()[:2]).split())
-            raise InputError(
-                f"{path}: not a checkpoint of this training ({reason}); "
-                "delete it to train from the start"
-            ) from None
-    rows = [row for row in history.read(folder / HISTORY) if row["step"] <= state.step]
-    history.write(folder / HISTORY, rows)
-    return rows

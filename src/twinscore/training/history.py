@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -29,8 +29,23 @@ def read(path: Path) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
 
 
-def write(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Write all rows atomically."""
+def timeless(rows: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Rows without their times: the same for every training of the same spec."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def mend(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write these rows unless the file holds them, whatever their times."""
+    try:
+        same = timeless(read(path)) == timeless(rows)
+    except (OSError, ValueError, TypeError):
+        same = False
+    if not same:
+        write(path, rows)
+
+
+def write(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write all rows atomically; what a row lacks is left empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns(), lineterminator="\n")
     writer.writeheader()

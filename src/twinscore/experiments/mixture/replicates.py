@@ -14,6 +14,7 @@ from twinscore.experiments.folders import kept
 from twinscore.experiments.mixture import shift, sweep, twins
 from twinscore.experiments.mixture.spec import Spec
 from twinscore.experiments.study import Arrays
+from twinscore.runs import make_within
 
 MEASURES_VERSION = 2
 """Bumped when a replicate of the same spec gives other arrays; it is part of their file's name."""
@@ -96,7 +97,8 @@ def work(spec: Spec, task: Task, report: Report) -> Arrays:
         with threadpool_limits(torch.get_num_threads()):
             return MEASURES[kind](spec, *of, task.replicate)
 
-    arrays = kept(task.path, measure)
+    make_within(task.folder, task.path.parent)
+    arrays = kept(task.path, measure, of=task.seal, report=report)
     if not before:
         done = len(list(task.path.parent.glob("*.safetensors")))
         report("replicates", {"step": done, "steps": count(spec), "note": task.label})
