@@ -422,3 +422,20 @@ def test_samples_as_a_picture_are_a_grid(run, model, tmp_path):
     assert (pixels[10:, 19:] == 255).all()
     assert pixels[1:9, 1:9].min() < 255
     assert os.listdir(tmp_path) == ["grid.png"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (np.zeros((40, 8, 8), np.uint8), "all 40 images are the same"),
+        (np.repeat(np.arange(40, dtype=np.uint8), 64).reshape(40, 8, 8), "every image is constant"),
+    ],
+)
+@pytest.mark.parametrize("command", ["transition", "train", "clusters", "shuffled"])
+def test_images_without_content_are_refused(tmp_path, capfd, command, pixels, words):
+    np.save(tmp_path / "black.npy", pixels)
+    out = tmp_path / "out"
+    assert cli.main([command, "--data", str(tmp_path / "black.npy"), "--out", str(out)]) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert words in line
+    assert not out.exists()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -288,3 +289,64 @@ def test_results_are_read_back_as_they_were_written(study, finished):
     model = import_module(f"twinscore.results.{study}").Result
     content = runs.read_json(finished[0] / "result.json")
     assert json.loads(model.model_validate(content).model_dump_json()) == content
+
+
+def flipped(content, rng):
+    place = rng.randrange(len(content)) if content else 0
+    return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+
+
+DAMAGES = {
+    "flip": flipped,
+    "empty": lambda content, rng: b"",
+    "cut": lambda content, rng: content[: rng.randrange(len(content))],
+    "garbage": lambda content, rng: rng.randbytes(len(content)),
+    "gone": lambda content, rng: None,
+}
+
+
+def damage(path, kind, rng):
+    content = DAMAGES[kind](path.read_bytes(), rng)
+    path.unlink() if content is None else path.write_bytes(content)
+
+
+def files(folder):
+    """All files of a run that it may read, or that its user may; not its log and its lock."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [p for p in found if p.name not in (".lock", "log.txt") and p.parent.name != "figures"]
+
+
+@pytest.mark.parametrize("kind", ["flip", "gone"])
+def test_whatever_is_damaged_is_named_and_made_again(study, copied, twinscore, kind):
+    """All files at once but the one that says what run this is."""
+    before = contents(copied)
+    for path in files(copied):
+        if path != copied / "environment.json":
+            damage(path, kind, random.Random(f"{study} {path.name}"))
+    code, _, errors = twinscore(study, copied)
+    assert code == 0, errors
+    assert contents(copied) == before
+    if kind == "flip":
+        spoilt = [p for p in kept(copied) if "harmonics" not in str(p.relative_to(copied))]
+        assert all(str(path) in errors for path in spoilt)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_each_damaged_file_is_made_again_or_refused_in_one_line(
+    study, finished, copied, twinscore, kind, tmp_path
+):
+    before, rng = contents(finished[0]), random.Random(f"{study} {kind}")
+    for path in files(finished[0]):
+        for _ in range(3 if kind == "flip" else 1):
+            shutil.rmtree(copied)
+            shutil.copytree(finished[0], copied, copy_function=shutil.copy2)
+            damage(copied / path.relative_to(finished[0]), kind, rng)
+            code, said, errors = twinscore(study, copied)
+            assert code in (0, 2), (path, errors)
+            assert "Traceback" not in errors
+            if code == 2:
+                assert said == ""
+                assert errors.splitlines()[-1].startswith("twinscore: ")
+            else:
+                assert contents(copied) == before, path

@@ -1,7 +1,8 @@
 """Arrays that are read back: safetensors files with a checksum, bound to what they are.
 
 It covers names, types, shapes, numbers and the rest of the metadata. Files of earlier versions have
-none: they are read, and said to be unverified. (JSON: ``runs.write_json``.)
+none: weights are then used, and said to be unverified; measures are made again. (For JSON see
+``runs.write_json``.)
 """
 
 import hashlib
@@ -83,11 +84,12 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], key: str = "") -> str:
     return write(path, encoded, key)
 
 
-def read_arrays(path: Path, key: str) -> tuple[dict[str, NDArray], bool]:
-    """Arrays of a file, and whether they were verified; Damaged as :func:`check`."""
-    verified = SHA256 in check(path, key)
+def read_arrays(path: Path, key: str) -> dict[str, NDArray]:
+    """Arrays of a file; Damaged as :func:`check`, and without a checksum."""
+    if SHA256 not in check(path, key):
+        raise Damaged(f"{path}: has no checksum")
     try:
-        return load_file(path), verified
+        return load_file(path)
     except Exception as error:  # safetensors raises several kinds
         raise Damaged(f"{path}: cannot be read as safetensors: {one_line(error)}") from None
 

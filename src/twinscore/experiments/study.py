@@ -34,6 +34,7 @@ from twinscore.experiments.trials import (
     factory_name,
     forget_images,
     open_images,
+    require_content,
     train,
 )
 from twinscore.images import ImageSet
@@ -187,6 +188,7 @@ class Study(Generic[S, T, R]):
         forget_images()
         content = {"study": self.name} | spec.model_dump(mode="json")
         for field_name, source in self._sources(spec).items():
+            require_content(source)
             content[f"{field_name}_digest"] = open_images(source).digest
         content |= self.check(spec, device, network)
         if network:

@@ -11,7 +11,13 @@ from twinscore.denoisers import NetworkSpec
 from twinscore.execution import torch_threads
 from twinscore.experiments.estimates import NOTHING, Estimate, Needs, of_trainings, refuse_trainings
 from twinscore.experiments.folders import run_folder
-from twinscore.experiments.trials import Trial, forget_images, held_out, open_images
+from twinscore.experiments.trials import (
+    Trial,
+    forget_images,
+    held_out,
+    open_images,
+    require_content,
+)
 from twinscore.experiments.trials import train as train_trial
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
@@ -99,6 +105,7 @@ def _trial(spec: Spec, device: str) -> tuple[dict[str, Any], Trial]:
     """What ``spec.json`` will hold, once nothing speaks against the training, and the training."""
     environment.check(device)
     forget_images()
+    require_content(spec.data)
     training, test = held_out(spec, spec.seed)
     refuse_trainings(_needs, spec, device, 1)
     mean = tuple(open_images(spec.data).mean())

@@ -175,6 +175,22 @@ def open_images(source: str) -> ImageSet:
     return image_sets.load(source)
 
 
+def require_content(source: str) -> None:
+    """Refuse images that hold nothing to learn; InputError.
+
+    That is when every image is constant, black say, or all are the same image. Reads images until
+    one is neither, mostly the first few.
+    """
+    images = open_images(source)
+    if len(images) > 1 and len(set(images.digests)) == 1:
+        raise InputError(f"{source}: all {len(images)} images are the same; give different ones")
+    for start in range(0, len(images), 64):
+        pixels = images.pixels[start : start + 64]
+        if (pixels.min((1, 2, 3)) < pixels.max((1, 2, 3))).any():
+            return
+    raise InputError(f"{source}: every image is constant, so that there is nothing to learn")
+
+
 @lru_cache(maxsize=2)
 def open_model(model: str, network: Factory | None = None) -> Checkpoint:
     """``denoisers.load``, kept for the next task of this process."""
