@@ -8,7 +8,6 @@ import io
 import json
 import math
 import struct
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import torch
 from safetensors import safe_open
 
 from twinscore.errors import InputError, one_line
+from twinscore.images.quiet import quiet
 
 MAX_UNPACKED = 2**32
 """Bytes that a compressed array may unpack to, since it must be held in memory."""
@@ -174,8 +174,7 @@ def _npy_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], np.dtype, str]:
     version = np.lib.format.read_magic(head)
     if version not in readers:
         raise ValueError(f"version {version[0]}.{version[1]} of the .npy format")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a header that Python 2 wrote
+    with quiet():  # a header that Python 2 wrote
         shape, fortran, dtype = readers[version](head)
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
@@ -246,8 +245,7 @@ def _open_torch(path: Path) -> dict[str, Stored]:
     with zipfile.ZipFile(path) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("it is compressed")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         loaded = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
     if isinstance(loaded, torch.Tensor):
         loaded = {"images": loaded}
