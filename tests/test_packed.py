@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twinscore import images
 from twinscore.errors import InputError
 from twinscore.images import LazyPixels, from_pixels, packed
+from twinscore.images.mapping import MappedPixels
 from twinscore.images.transforms import Options
 
 NUMBER = 7
@@ -48,7 +49,7 @@ def test_everything_comes_back_and_the_pixels_are_mapped(path):
     given_ = full()
     packed.write(path, given_, source="faces/,gray")
     loaded = images.load(str(path))
-    assert isinstance(loaded.pixels, np.memmap)
+    assert isinstance(loaded.pixels, MappedPixels)
     np.testing.assert_array_equal(loaded.pixels, PIXELS)
     assert (loaded.peak, loaded.names, loaded.groups) == (16, tuple(NAMES), tuple(GROUPS))
     assert (loaded.digests, loaded.digest) == (given_.digests, given_.digest)

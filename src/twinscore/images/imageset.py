@@ -18,7 +18,7 @@ _CHUNK_PIXELS = 2**23
 
 
 class Pixels(Protocol):
-    """What holds packed images: an array, a memory map, or something that makes them on request."""
+    """What holds packed images: an array, a mapped file, or what makes them on request."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,8 +74,8 @@ class ImageSet:
     Attributes
     ----------
     pixels : Pixels
-        ``(N, C, H, W)``, uint8, uint16 or float32: an array, a read-only memory map, or
-        :class:`LazyPixels`.
+        ``(N, C, H, W)``, uint8, uint16 or float32: an array,
+        :class:`~twinscore.images.mapping.MappedPixels`, or :class:`LazyPixels`.
     peak : float
         The stored value that means intensity 1 (255, 65535, 16 or 1).
     names : tuple of str

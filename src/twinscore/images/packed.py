@@ -20,6 +20,7 @@ import numpy as np
 from twinscore import runs
 from twinscore.errors import InputError
 from twinscore.images.imageset import ImageSet, LazyPixels, chunks, from_pixels
+from twinscore.images.mapping import MappedPixels, OpenFile
 from twinscore.images.stored import SAFETENSORS
 from twinscore.images.transforms import Options, silent, transform_all
 
@@ -130,8 +131,8 @@ def load(path: Path, options: Options) -> ImageSet:
     try:
         if int(_take(metadata, "twinscore_packed")) > VERSION:
             raise InputError("was written by a newer version; upgrade twinscore")
-        size = path.stat().st_size
-        tensors = {name: _tensor(path, start, size, entries[name]) for name in entries}
+        file = OpenFile(path)
+        tensors = {name: _tensor(file, start, entries[name]) for name in entries}
         images = _assemble(metadata, tensors)
     except (ValueError, OSError) as error:  # InputError is a ValueError
         raise InputError(f"{str(path)!r}: {error}; twinscore prepare writes packed files") from None
@@ -152,17 +153,19 @@ def load(path: Path, options: Options) -> ImageSet:
 class _Tensor:
     """A tensor of a safetensors file that was found to lie inside it."""
 
-    path: Path
+    file: OpenFile
     dtype: np.dtype
     shape: tuple[int, ...]
     offset: int
 
-    def map(self) -> np.ndarray:
-        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+    def map(self) -> MappedPixels:
+        return MappedPixels(self.file.map(self.offset, self.shape, self.dtype), self.file)
 
     def read(self) -> np.ndarray:
         count = math.prod(self.shape)
-        return np.fromfile(self.path, self.dtype, count, offset=self.offset).reshape(self.shape)
+        return np.fromfile(self.file.path, self.dtype, count, offset=self.offset).reshape(
+            self.shape
+        )
 
 
 def _manifest(images: ImageSet, path: Path) -> dict[str, np.ndarray]:
@@ -241,7 +244,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any], int]:
     return metadata, entries, 8 + length
 
 
-def _tensor(path: Path, start: int, size: int, entry: Any) -> _Tensor:
+def _tensor(file: OpenFile, start: int, entry: Any) -> _Tensor:
     try:
         dtype, shape = np.dtype(SAFETENSORS[entry["dtype"]]), tuple(entry["shape"])
         first, last = entry["data_offsets"]
@@ -251,9 +254,9 @@ def _tensor(path: Path, start: int, size: int, entry: Any) -> _Tensor:
             raise ValueError
     except (ValueError, TypeError, KeyError):
         raise InputError("its header is not that of a safetensors file") from None
-    if start + last > size:
-        raise InputError(f"truncated, {size} bytes of at least {start + last}")
-    return _Tensor(path, dtype, shape, start + first)
+    if start + last > file.status.st_size:
+        raise InputError(f"truncated, {file.status.st_size} bytes of at least {start + last}")
+    return _Tensor(file, dtype, shape, start + first)
 
 
 def _assemble(metadata: Mapping[str, str], tensors: Mapping[str, _Tensor]) -> ImageSet:
