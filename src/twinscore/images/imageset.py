@@ -214,7 +214,7 @@ def from_pixels(
         pixels=pixels,
         peak=peak,
         names=tuple(f"{k:06d}" for k in range(number)) if names is None else tuple(names),
-        digests=_digests(pixels, peak),
+        digests=digests_of(pixels, peak),
         labels=labels,
         groups=None if groups is None else tuple(groups),
         attributes=attributes,
@@ -222,7 +222,8 @@ def from_pixels(
     )
 
 
-def _digests(pixels: Pixels, peak: float) -> tuple[str, ...]:
+def digests_of(pixels: Pixels, peak: float) -> tuple[str, ...]:
+    """Sha256 of each image (see :class:`ImageSet`); reads all once, in chunks."""
     header = hashlib.sha256(f"{pixels.shape[1:]} {pixels.dtype} {peak:g} ".encode())
     digests = []
     for chunk in chunks(pixels):
