@@ -17,6 +17,12 @@ def fabric():
     return Fabric(accelerator="cpu", devices=1)
 
 
+@pytest.fixture(autouse=True)
+def _user_cache_of_its_own(tmp_path_factory, monkeypatch):
+    """Nothing is remembered from one test to the next, nor in the user's cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def global_random_state_untouched():
     """The test fails if anything drew from the global random states."""

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from twinscore import images
 from twinscore.errors import InputError
 from twinscore.images import stored
+from twinscore.images.mapping import MappedPixels
 
 
 def complaint(source):
@@ -49,7 +50,7 @@ def test_array_layouts(tmp_path, shape, expected):
 def test_arrays_stay_memory_mapped_where_nothing_is_converted(tmp_path, dtype, peak):
     np.save(tmp_path / "a.npy", np.ones((3, 4, 4), dtype=dtype))
     loaded = images.load(f"{tmp_path}/a.npy,size=4,gray")
-    assert isinstance(loaded.pixels, np.memmap)
+    assert isinstance(loaded.pixels, MappedPixels)
     assert loaded.peak == peak
     assert loaded[[2, 0]].sum().item() == pytest.approx(32 / peak)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twinscore import images
 from twinscore.errors import InputError
 from twinscore.images import stored
+from twinscore.images.mapping import MappedPixels
 
 CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 5), dtype=np.uint8)
@@ -90,7 +91,7 @@ def test_other_layouts_and_depths_are_those_of_arrays(tmp_path, shape, dtype):
 
 def test_plain_files_are_memory_mapped_and_converted_on_request(tmp_path, monkeypatch):
     monkeypatch.setattr("twinscore.images.imageset._CHUNK_PIXELS", 2**12)
-    assert isinstance(images.load(str(write(tmp_path / "a.idx", PIXELS))).pixels, np.memmap)
+    assert isinstance(images.load(str(write(tmp_path / "a.idx", PIXELS))).pixels, MappedPixels)
     path = write(tmp_path / "b.idx", np.zeros((64, 64, 64), dtype=np.float64))
     tracemalloc.start()
     try:
@@ -183,7 +184,7 @@ def test_unusable_labels_are_refused_by_their_name(tmp_path, labels, says):
     [
         ("idx:", "'idx:': names no file; give idx:PATH"),
         ("idx:missing", "'missing': cannot be read (No such file or directory)"),
-        ("idx:.", "'.': cannot be read (Is a directory)"),
+        ("idx:.", "'.': cannot be read (it is not a regular file)"),
         ("idx:missing,labels=", "labels='' names no file"),
         ("idx:labels=x", "names no file"),
         ("idx:a,label=x", "did you mean 'labels'?"),

@@ -1,6 +1,7 @@
 """Packed files: what is written is what is mapped, and broken ones are refused in one line."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from twinscore import images
 from twinscore.errors import InputError
-from twinscore.images import LazyPixels, from_pixels, packed
+from twinscore.images import LazyPixels, from_pixels, packed, verified
+from twinscore.images.imageset import digests_of
+from twinscore.images.mapping import MappedPixels
 from twinscore.images.transforms import Options
 
 NUMBER = 7
@@ -48,7 +51,7 @@ def test_everything_comes_back_and_the_pixels_are_mapped(path):
     given_ = full()
     packed.write(path, given_, source="faces/,gray")
     loaded = images.load(str(path))
-    assert isinstance(loaded.pixels, np.memmap)
+    assert isinstance(loaded.pixels, MappedPixels)
     np.testing.assert_array_equal(loaded.pixels, PIXELS)
     assert (loaded.peak, loaded.names, loaded.groups) == (16, tuple(NAMES), tuple(GROUPS))
     assert (loaded.digests, loaded.digest) == (given_.digests, given_.digest)
@@ -61,7 +64,9 @@ def test_everything_comes_back_and_the_pixels_are_mapped(path):
 def test_it_is_a_safetensors_file(path):
     packed.write(path, full(), source="faces/,gray")
     with safetensors.safe_open(path, "np") as file:
-        assert file.metadata() == {"twinscore_packed": "1", "peak": "16", "source": "faces/,gray"}
+        metadata = file.metadata()
+        assert len(metadata.pop("manifest_sha256")) == 64
+        assert metadata == {"twinscore_packed": "1", "peak": "16", "source": "faces/,gray"}
         np.testing.assert_array_equal(file.get_tensor("pixels"), PIXELS)
         assert file.get_tensor("digests")[2].tobytes().hex() == full().digests[2]
         assert file.get_tensor("names.text").tobytes().decode() == "".join(NAMES)
@@ -221,6 +226,124 @@ def test_a_broken_file_is_images_or_an_input_error(tmp_path_factory, data):
     else:
         assert len(loaded) == len(loaded.names) == len(loaded.digests)
         loaded[:]
+
+
+# what was written is what is read
+
+
+def flipped(path, place, bit=0):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def known(loaded):
+    return (
+        *(loaded.names, loaded.digests, loaded.groups, loaded.peak, loaded.labels.tolist()),
+        *((name, values.tolist()) for name, values in loaded.attributes.items()),
+        loaded[:].tolist(),
+    )
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_one_flipped_bit_is_refused_or_changes_nothing(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "flipped.safetensors"
+    packed.write(path, full())
+    places = st.integers(0, path.stat().st_size - 1)
+    flipped(path, data.draw(places), data.draw(st.integers(0, 7)))
+    try:
+        loaded = images.load(str(path))
+    except InputError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert known(loaded) == known(full())
+
+
+def old(path):
+    """Give the content of a file an old date."""
+    os.utime(path, (10**9, 10**9))
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    monkeypatch.setattr(verified, "_SETTLED_SECONDS", -1.0)
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How often the digests were computed."""
+    calls = []
+
+    def count(pixels, peak):
+        calls.append(len(pixels))
+        return digests_of(pixels, peak)
+
+    monkeypatch.setattr(packed, "digests_of", count)
+    return calls
+
+
+def test_altered_pixels_are_refused_by_the_name_of_their_image(path):
+    packed.write(path, full())
+    start = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    flipped(path, start + 3 * PIXELS[0].size)
+    assert "the pixels of 'sub/é3.png' are not those that were written" in complaint(path)
+    assert "write it with twinscore prepare" in complaint(path)
+
+
+def test_altered_names_are_refused_and_files_without_a_checksum_are_read(path):
+    packed.write(path, full())
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"carla", b"clara"))
+    assert "its names, labels or groups are not those that were written" in complaint(path)
+    path.write_bytes(content)
+    rewritten(path, lambda c: c["__metadata__"].pop("manifest_sha256"))
+    assert known(packed.load(path, Options())) == known(full())
+
+
+def test_a_file_is_verified_once(path, settled, computed):
+    packed.write(path, full())
+    for _ in range(3):
+        packed.load(path, Options())
+    assert computed == [NUMBER]
+    old(path)
+    packed.load(path, Options())
+    assert computed == [NUMBER] * 2
+    start = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    flipped(path, start)
+    old(path)  # same size, same time: the time of the inode's change gives it away
+    complaint(path)
+
+
+def test_a_file_of_the_same_name_is_another_file(path, tmp_path, settled, computed):
+    packed.write(path, full())
+    packed.load(path, Options())
+    packed.write(tmp_path / "b.safetensors", full())
+    (tmp_path / "b.safetensors").replace(path)
+    packed.load(path, Options())
+    assert computed == [NUMBER] * 2
+
+
+def test_a_file_that_has_just_been_written_is_not_remembered(path, computed):
+    packed.write(path, full())
+    for _ in range(2):
+        packed.load(path, Options())
+    assert computed == [NUMBER] * 2
+
+
+@pytest.mark.parametrize("cache", ["file", "broken"])
+def test_without_a_usable_cache_a_file_is_verified_each_time(
+    path, tmp_path, monkeypatch, settled, computed, cache
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    packed.write(path, full())
+    if cache == "file":
+        (tmp_path / "cache").write_text("no folder")
+    for _ in range(2):
+        packed.load(path, Options())
+        for note in (tmp_path / "cache").rglob("*.json"):
+            note.write_text("{")
+    assert computed == [NUMBER] * 2
 
 
 JSON = st.recursive(

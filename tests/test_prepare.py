@@ -7,6 +7,7 @@ from PIL import Image
 from twinscore import cli, images
 from twinscore.errors import InputError
 from twinscore.experiments import prepare
+from twinscore.images.mapping import MappedPixels
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_a_folder_is_packed_and_mapped(folder, out, capsys):
         f"images: {out}",
     ]
     assert said.err.splitlines() == ["read: step 5 of 5", "written: step 5 of 5"]
-    assert isinstance(loaded.pixels, np.memmap)
+    assert isinstance(loaded.pixels, MappedPixels)
     assert (loaded.digest, loaded.names) == (plain.digest, plain.names)
 
 

@@ -84,6 +84,15 @@ def test_names_win_over_paths(tmp_path, monkeypatch):
     assert images.load("./digits").names == ("a.png",)
 
 
+def test_a_path_object_is_a_path_and_never_a_name(tmp_path, monkeypatch):
+    save(tmp_path / "digits" / "a.png", gray(9))
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("digits"), tmp_path / "digits"):
+        assert images.load(path).digest == images.load(f"{tmp_path}/digits").digest
+    with pytest.raises(InputError, match="nor an existing path"):
+        images.load(Path("photos"))
+
+
 def test_a_path_may_hold_commas(tmp_path):
     save(tmp_path / "faces,old" / "a.png", gray(51))
     assert images.load(f"{tmp_path}/faces,old,size=2").shape == (1, 2, 2)

@@ -6,6 +6,7 @@ import numpy as np
 
 from twinscore.errors import InputError
 from twinscore.images.imageset import PEAKS, ImageSet, LazyPixels, Pixels, chunks, from_pixels
+from twinscore.images.mapping import MappedPixels
 from twinscore.images.stored import Stored, open_arrays
 from twinscore.images.transforms import Options, transform_all
 
@@ -58,7 +59,8 @@ def from_stored(images: Stored, labels: Stored | None, options: Options) -> Imag
     require_images(images.shape, images.dtype, name)
     if labels is not None:
         _require_labels(labels, images.shape[0])
-    pixels = packed(channels_first(images.read()), name)
+    array = channels_first(images.read())
+    pixels = packed(array if images.file is None else MappedPixels(array, images.file), name)
     peak = PEAKS[str(pixels.dtype)]
     return from_pixels(
         transform_all(pixels, peak, options, name),
@@ -104,7 +106,7 @@ def channels_first(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.shape[1] in (1, 3) else pixels.transpose(0, 3, 1, 2)
 
 
-def packed(pixels: np.ndarray, name: str) -> Pixels:
+def packed(pixels: Pixels, name: str) -> Pixels:
     """Check ``(N, C, H, W)`` images; return them as uint8, uint16 or float32.
 
     In any byte order; they are converted, if needed, when indexed. Floats are read in chunks:

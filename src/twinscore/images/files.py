@@ -3,9 +3,6 @@
 import io
 import os
 import stat
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +13,7 @@ from PIL import Image, ImageOps
 from twinscore.errors import InputError, one_line
 from twinscore.images.imageset import PEAKS, ImageSet, from_pixels
 from twinscore.images.parallel import for_each
+from twinscore.images.quiet import quiet
 from twinscore.images.scratch import scratch
 from twinscore.images.transforms import MAX_PIXELS, Options, transform
 
@@ -61,7 +59,7 @@ def load_folder(folder: Path, options: Options) -> ImageSet:
         raise InputError(
             f"{str(folder)!r}: no image in this folder; it should hold {', '.join(_SUFFIXES)} files"
         )
-    with _quiet():
+    with quiet():
         before, first = _first_readable(folder, names, options)
         rest = names[before:]
         pixels = scratch((len(rest), *first.shape), first.dtype)
@@ -201,16 +199,8 @@ def decode(path: Path) -> np.ndarray:
         When the file cannot be opened, holds more than ``MAX_BYTES``, announces more than
         ``MAX_PIXELS`` (it is then not decoded), or its pixels are floats or 32-bit integers.
     """
-    with _quiet():
+    with quiet():
         return _decode(path)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Pillow from warning about metadata that nobody reads; for one thread at a time."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _decode(path: Path) -> np.ndarray:
@@ -232,7 +222,7 @@ def _decode(path: Path) -> np.ndarray:
 
 def decode_bytes(content: bytes, name: str) -> np.ndarray:
     """As :func:`decode`, of the whole content of a file, called ``name`` in error messages."""
-    with _quiet():
+    with quiet():
         return _decode_stream(io.BytesIO(content), name)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from twinscore.errors import InputError
 from twinscore.images.arrays import from_stored
 from twinscore.images.imageset import ImageSet
+from twinscore.images.mapping import OpenFile, require_regular
 from twinscore.images.stored import Stored, mapped, reading, require_size, unpack
 from twinscore.images.transforms import Options
 
@@ -94,8 +95,9 @@ def open_idx(path: Path) -> Stored:
         shape, dtype = _header(stream)
         offset = stream.tell()
         if not isinstance(stream, gzip.GzipFile):
-            require_size(shape, dtype, path.stat().st_size - offset)
-            return mapped(path, offset, shape, dtype)
+            file = OpenFile(path)
+            require_size(shape, dtype, file.status.st_size - offset)
+            return mapped(file, offset, shape, dtype)
 
     def access() -> np.ndarray:
         with _opened(path) as again:
@@ -106,6 +108,7 @@ def open_idx(path: Path) -> Stored:
 
 
 def _opened(path: Path) -> IO[bytes]:
+    require_regular(path)
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP
     return gzip.open(path) if packed else path.open("rb")

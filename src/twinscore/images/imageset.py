@@ -18,7 +18,7 @@ _CHUNK_PIXELS = 2**23
 
 
 class Pixels(Protocol):
-    """What holds packed images: an array, a memory map, or something that makes them on request."""
+    """What holds packed images: an array, a mapped file, or what makes them on request."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,8 +74,8 @@ class ImageSet:
     Attributes
     ----------
     pixels : Pixels
-        ``(N, C, H, W)``, uint8, uint16 or float32: an array, a read-only memory map, or
-        :class:`LazyPixels`.
+        ``(N, C, H, W)``, uint8, uint16 or float32: an array,
+        :class:`~twinscore.images.mapping.MappedPixels`, or :class:`LazyPixels`.
     peak : float
         The stored value that means intensity 1 (255, 65535, 16 or 1).
     names : tuple of str
@@ -214,7 +214,7 @@ def from_pixels(
         pixels=pixels,
         peak=peak,
         names=tuple(f"{k:06d}" for k in range(number)) if names is None else tuple(names),
-        digests=_digests(pixels, peak),
+        digests=digests_of(pixels, peak),
         labels=labels,
         groups=None if groups is None else tuple(groups),
         attributes=attributes,
@@ -222,7 +222,8 @@ def from_pixels(
     )
 
 
-def _digests(pixels: Pixels, peak: float) -> tuple[str, ...]:
+def digests_of(pixels: Pixels, peak: float) -> tuple[str, ...]:
+    """Sha256 of each image (see :class:`ImageSet`); reads all once, in chunks."""
     header = hashlib.sha256(f"{pixels.shape[1:]} {pixels.dtype} {peak:g} ".encode())
     digests = []
     for chunk in chunks(pixels):

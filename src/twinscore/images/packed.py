@@ -5,9 +5,11 @@ Tensors of a packed file, in this order: ``pixels`` (N, C, H, W) uint8; ``digest
 A list of texts called ``t`` is two tensors, ``t.text`` (its UTF-8 bytes one after the other) and
 ``t.ends`` (int64, where each ends); groups, and labels that are words, are a list of the distinct
 ones and ``t.codes`` (N,) int64. The metadata hold ``twinscore_packed`` (the version of this
-layout), ``peak`` and ``source``.
+layout), ``peak``, ``source`` and ``manifest_sha256``, of these two and all tensors but the pixels,
+which a file written by an older version lacks.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +20,15 @@ from typing import Any
 import numpy as np
 
 from twinscore import runs
-from twinscore.errors import InputError
-from twinscore.images.imageset import ImageSet, LazyPixels, chunks, from_pixels
+from twinscore.errors import InputError, one_line
+from twinscore.images.imageset import ImageSet, LazyPixels, chunks, digests_of, from_pixels
+from twinscore.images.mapping import MappedPixels, OpenFile
 from twinscore.images.stored import SAFETENSORS
 from twinscore.images.transforms import Options, silent, transform_all
+from twinscore.images.verified import is_verified, remember
 
 VERSION = 1
+_ADVICE = "write it with twinscore prepare"
 _BYTES = np.dtype(np.uint8)
 _LARGEST_HEADER = 2**16
 _ALIGNMENT = 64
@@ -115,26 +120,35 @@ def is_packed(path: Path) -> bool:
         metadata, _, _ = _read_header(path)
     except InputError:
         return False
-    return "twinscore_packed" in metadata
+    return not metadata.keys().isdisjoint(("twinscore_packed", "manifest_sha256"))
 
 
 def load(path: Path, options: Options) -> ImageSet:
     """Load a packed file that :func:`write` wrote.
 
-    Without options the pixels stay where they are, memory-mapped, and the digests are those that
-    were stored: they are not computed again. InputError when the file is not a packed file,
-    truncated, of a newer version, or its manifest does not fit its images; when an option cannot be
-    applied.
+    Without options the pixels stay where they are, memory-mapped. Their digests are computed and
+    held against the stored ones, once per file (see :mod:`twinscore.images.verified`): this reads
+    the file whole, a gigabyte in about two seconds. The manifest is checked each time.
+
+    Raises
+    ------
+    InputError
+        When the file is not a packed file, truncated, of a newer version, its manifest does not fit
+        its images, or either is not what was written; when an option cannot be applied.
     """
     metadata, entries, start = _read_header(path)
     try:
         if int(_take(metadata, "twinscore_packed")) > VERSION:
             raise InputError("was written by a newer version; upgrade twinscore")
-        size = path.stat().st_size
-        tensors = {name: _tensor(path, start, size, entries[name]) for name in entries}
+        file = OpenFile(path)
+        tensors = {name: _tensor(file, start, entries[name]) for name in entries}
         images = _assemble(metadata, tensors)
-    except (ValueError, OSError) as error:  # InputError is a ValueError
-        raise InputError(f"{str(path)!r}: {error}; twinscore prepare writes packed files") from None
+        _require_written(metadata, tensors)
+        if not is_verified(file):
+            _require_digests(images)
+            remember(file)
+    except (ValueError, OSError, MemoryError) as error:  # InputError is a ValueError
+        raise InputError(f"{str(path)!r}: {one_line(error)}; {_ADVICE}") from None
     pixels = transform_all(images.pixels, images.peak, options, repr(str(path)))
     if pixels is images.pixels:
         return images
@@ -148,21 +162,30 @@ def load(path: Path, options: Options) -> ImageSet:
     )
 
 
+def _require_digests(images: ImageSet) -> None:
+    found = digests_of(images.pixels, images.peak)
+    for name, stored, digest in zip(images.names, images.digests, found, strict=True):
+        if digest != stored:
+            raise InputError(f"the pixels of {name!r} are not those that were written")
+
+
 @dataclass(frozen=True)
 class _Tensor:
     """A tensor of a safetensors file that was found to lie inside it."""
 
-    path: Path
+    file: OpenFile
     dtype: np.dtype
     shape: tuple[int, ...]
     offset: int
 
-    def map(self) -> np.ndarray:
-        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+    def map(self) -> MappedPixels:
+        return MappedPixels(self.file.map(self.offset, self.shape, self.dtype), self.file)
 
     def read(self) -> np.ndarray:
         count = math.prod(self.shape)
-        return np.fromfile(self.path, self.dtype, count, offset=self.offset).reshape(self.shape)
+        return np.fromfile(self.file.path, self.dtype, count, offset=self.offset).reshape(
+            self.shape
+        )
 
 
 def _manifest(images: ImageSet, path: Path) -> dict[str, np.ndarray]:
@@ -187,6 +210,21 @@ def _manifest(images: ImageSet, path: Path) -> dict[str, np.ndarray]:
     return manifest
 
 
+def _checksum(metadata: Mapping[str, str], manifest: Mapping[str, np.ndarray]) -> str:
+    declared = [metadata.get("peak"), metadata.get("source")]
+    layout = {name: [tensor.dtype.str, *tensor.shape] for name, tensor in manifest.items()}
+    checksum = hashlib.sha256(runs.canonical_json([*declared, layout]).encode())
+    for name in sorted(manifest):
+        checksum.update(manifest[name].tobytes())
+    return checksum.hexdigest()
+
+
+def _require_written(metadata: Mapping[str, str], tensors: Mapping[str, _Tensor]) -> None:
+    manifest = {name: tensors[name].read() for name in tensors if name != "pixels"}
+    if metadata.get("manifest_sha256") not in (None, _checksum(metadata, manifest)):
+        raise InputError("its names, labels or groups are not those that were written")
+
+
 def _texts(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         encoded = [text.encode() for text in texts]
@@ -207,6 +245,7 @@ def _coded(name: str, words: Sequence[str]) -> dict[str, np.ndarray]:
 def _header(images: ImageSet, manifest: Mapping[str, np.ndarray], source: str) -> bytes:
     metadata = {"twinscore_packed": str(VERSION), "peak": f"{images.peak:g}"}
     metadata["source"] = source[:_LONGEST_SOURCE]
+    metadata["manifest_sha256"] = _checksum(metadata, manifest)
     content: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     tensors = {"pixels": (np.dtype("u1"), images.pixels.shape)}
@@ -241,7 +280,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any], int]:
     return metadata, entries, 8 + length
 
 
-def _tensor(path: Path, start: int, size: int, entry: Any) -> _Tensor:
+def _tensor(file: OpenFile, start: int, entry: Any) -> _Tensor:
     try:
         dtype, shape = np.dtype(SAFETENSORS[entry["dtype"]]), tuple(entry["shape"])
         first, last = entry["data_offsets"]
@@ -251,9 +290,9 @@ def _tensor(path: Path, start: int, size: int, entry: Any) -> _Tensor:
             raise ValueError
     except (ValueError, TypeError, KeyError):
         raise InputError("its header is not that of a safetensors file") from None
-    if start + last > size:
-        raise InputError(f"truncated, {size} bytes of at least {start + last}")
-    return _Tensor(path, dtype, shape, start + first)
+    if start + last > file.status.st_size:
+        raise InputError(f"truncated, {file.status.st_size} bytes of at least {start + last}")
+    return _Tensor(file, dtype, shape, start + first)
 
 
 def _assemble(metadata: Mapping[str, str], tensors: Mapping[str, _Tensor]) -> ImageSet:

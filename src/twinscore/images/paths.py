@@ -43,6 +43,8 @@ def load_path(path: str, options: Options) -> ImageSet:
     found = Path(path)
     if found.is_dir():
         return load_folder(found, options)
+    if not found.is_file():
+        raise InputError(f"{path!r}: is neither a folder nor a regular file; give one of these")
     for ending, load in _LOADERS.items():
         if found.name.lower().endswith(ending):
             return load(found, options)

@@ -4,6 +4,7 @@
 source is one more line in ``KINDS``.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -64,12 +65,14 @@ KINDS: dict[str, Kind] = {
 _PATH = Kind(load_path)
 
 
-def load(source: str, *, progress: Callable[[int, int], None] = silent) -> ImageSet:
+def load(
+    source: str | os.PathLike[str], *, progress: Callable[[int, int], None] = silent
+) -> ImageSet:
     """Load the images that a source string names.
 
     Parameters
     ----------
-    source : str
+    source : str or path-like
         A name (``digits``, ``photos``, ``faces``, ``textures``), a kind and what it reads or makes
         (``idx:PATH``, ``c_alpha:alpha=2``), or a path to a folder or file that
         :func:`~twinscore.images.paths.load_path` knows; then options, each after a comma:
@@ -77,7 +80,7 @@ def load(source: str, *, progress: Callable[[int, int], None] = silent) -> Image
         class the side that is made), ``crop=S`` (keep the central SxS first), ``gray`` (luma),
         ``skip_corrupt`` (leave out undecodable files, and list them in ``ImageSet.skipped``),
         ``shuffle=SEED`` (permute the pixels last, all images in the same way), and those of its
-        kind. Names win over paths: ``./digits`` is the folder.
+        kind. Names win over paths: ``./digits`` and ``Path("digits")`` are the folder.
     progress : callable
         ``progress(done, total)``, called at intervals while many files are read.
 
@@ -97,13 +100,15 @@ def load(source: str, *, progress: Callable[[int, int], None] = silent) -> Image
     return images if options.shuffle is None else shuffle_pixels(images, options.shuffle)
 
 
-def parse(source: str) -> tuple[Kind, str, Options]:
+def parse(source: str | os.PathLike[str]) -> tuple[Kind, str, Options]:
     """Read a source string without loading anything: what loads it, its body, its options.
 
     The body is the path, the text after ``kind:``, or nothing. A path may itself hold commas: the
     longest beginning that exists is taken. InputError when the name, path or an option does not
     exist, or an option's value is wrong.
     """
+    if not isinstance(source, str):
+        source = os.path.join(os.curdir, source)  # noqa: PTH118  a Path would drop the dot
     kind, body, words = _split(source)
     return kind, body, _options(source, words, kind.keys)
 

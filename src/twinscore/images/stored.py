@@ -8,7 +8,6 @@ import io
 import json
 import math
 import struct
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,8 @@ import torch
 from safetensors import safe_open
 
 from twinscore.errors import InputError, one_line
+from twinscore.images.mapping import OpenFile
+from twinscore.images.quiet import quiet
 
 MAX_UNPACKED = 2**32
 """Bytes that a compressed array may unpack to, since it must be held in memory."""
@@ -59,16 +60,21 @@ class Stored:
         The same; no Python objects.
     access : callable
         Gives the array: a memory map where the file holds it uncompressed.
+    file : OpenFile or None
+        What is mapped, if it is.
     """
 
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype
     access: Callable[[], np.ndarray]
+    file: OpenFile | None = None
 
     def read(self) -> np.ndarray:
         """The array, memory-mapped if possible; InputError if the file does not hold it."""
         with reading(self.path, "repair it, or save it again"):
+            if self.file is not None:
+                self.file.require_unchanged()
             return self.access()
 
 
@@ -98,20 +104,18 @@ def open_arrays(path: Path) -> dict[str, Stored]:
     """
     opener, advice = _FORMATS[path.suffix.lower()]
     with reading(path, advice):
-        return opener(path)
+        return opener(OpenFile(path))
 
 
 def mapped(
-    path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
+    file: OpenFile, offset: int, shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
 ) -> Stored:
     """An array that lies uncompressed in a file from byte ``offset`` on: a read-only memory map.
 
     ValueError when the file ends before the array does.
     """
-    require_size(shape, dtype, path.stat().st_size - offset, at_least=True)
-    return Stored(
-        path, shape, dtype, lambda: np.memmap(path, dtype, "r", offset, shape, order=order)
-    )
+    require_size(shape, dtype, file.status.st_size - offset, at_least=True)
+    return Stored(file.path, shape, dtype, lambda: file.map(offset, shape, dtype, order), file=file)
 
 
 def require_size(
@@ -158,11 +162,11 @@ def unpack(
     return content.view(dtype).reshape(shape, order=order)
 
 
-def _open_npy(path: Path) -> dict[str, Stored]:
-    with path.open("rb") as file:
-        offset, shape, dtype, order = _npy_header(file)
-    require_size(shape, dtype, path.stat().st_size - offset)
-    return {"images": mapped(path, offset, shape, dtype, order)}
+def _open_npy(file: OpenFile) -> dict[str, Stored]:
+    with file.path.open("rb") as stream:
+        offset, shape, dtype, order = _npy_header(stream)
+    require_size(shape, dtype, file.status.st_size - offset)
+    return {"images": mapped(file, offset, shape, dtype, order)}
 
 
 def _npy_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], np.dtype, str]:
@@ -174,8 +178,7 @@ def _npy_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], np.dtype, str]:
     version = np.lib.format.read_magic(head)
     if version not in readers:
         raise ValueError(f"version {version[0]}.{version[1]} of the .npy format")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a header that Python 2 wrote
+    with quiet():  # a header that Python 2 wrote
         shape, fortran, dtype = readers[version](head)
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
@@ -184,14 +187,14 @@ def _npy_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], np.dtype, str]:
     return head.tell(), shape, dtype, "F" if fortran else "C"
 
 
-def _open_npz(path: Path) -> dict[str, Stored]:
+def _open_npz(file: OpenFile) -> dict[str, Stored]:
     arrays: dict[str, Stored] = {}
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file.path) as archive:
         for info in archive.infolist():
             name = _member_name(info)
             if name in arrays:
                 raise ValueError(f"it holds {name!r} twice")
-            arrays[name] = _member(path, archive, info)
+            arrays[name] = _member(file, archive, info)
     return arrays
 
 
@@ -206,31 +209,31 @@ def _member_name(info: zipfile.ZipInfo) -> str:
     return info.filename.removesuffix(".npy")
 
 
-def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
+def _member(file: OpenFile, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
     with archive.open(info) as member:
         offset, shape, dtype, order = _npy_header(member)
     require_size(shape, dtype, info.file_size - offset)
     if info.compress_type == zipfile.ZIP_STORED:
-        with path.open("rb") as file:
-            file.seek(info.header_offset + 26)
-            lengths = struct.unpack("<HH", file.read(4))
+        with file.path.open("rb") as stream:
+            stream.seek(info.header_offset + 26)
+            lengths = struct.unpack("<HH", stream.read(4))
         start = info.header_offset + 30 + sum(lengths)  # local header, name, extra field
-        return mapped(path, start + offset, shape, dtype, order)
+        return mapped(file, start + offset, shape, dtype, order)
 
     def access() -> np.ndarray:
-        with zipfile.ZipFile(path) as again, again.open(info) as member:
+        with zipfile.ZipFile(file.path) as again, again.open(info) as member:
             member.read(offset)
             return unpack(member, shape, dtype, order)
 
-    return Stored(path, shape, dtype, access)
+    return Stored(file.path, shape, dtype, access)
 
 
-def _open_safetensors(path: Path) -> dict[str, Stored]:
-    with safe_open(path, framework="numpy"):  # checks the header: sizes, offsets, no overlap
+def _open_safetensors(file: OpenFile) -> dict[str, Stored]:
+    with safe_open(file.path, framework="numpy"):  # checks the header: sizes, offsets, no overlap
         pass
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+    with file.path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
     header.pop("__metadata__", None)
     arrays = {}
     for name, tensor in header.items():
@@ -238,38 +241,37 @@ def _open_safetensors(path: Path) -> dict[str, Stored]:
             raise ValueError(f"its tensor {name!r} is {tensor['dtype']}")
         dtype = np.dtype(SAFETENSORS[tensor["dtype"]])
         offset = 8 + length + tensor["data_offsets"][0]
-        arrays[name] = mapped(path, offset, tuple(tensor["shape"]), dtype)
+        arrays[name] = mapped(file, offset, tuple(tensor["shape"]), dtype)
     return arrays
 
 
-def _open_torch(path: Path) -> dict[str, Stored]:
-    with zipfile.ZipFile(path) as archive:
+def _open_torch(file: OpenFile) -> dict[str, Stored]:
+    with zipfile.ZipFile(file.path) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("it is compressed")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loaded = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+    with quiet():
+        loaded = torch.load(file.path, weights_only=True, mmap=True, map_location="cpu")
     if isinstance(loaded, torch.Tensor):
         loaded = {"images": loaded}
     if not isinstance(loaded, dict):
         raise ValueError(f"it holds a {type(loaded).__name__}")
     return {
-        str(name): _of_tensor(path, tensor)
+        str(name): _of_tensor(file, tensor)
         for name, tensor in loaded.items()
         if isinstance(tensor, torch.Tensor)
     }
 
 
-def _of_tensor(path: Path, tensor: torch.Tensor) -> Stored:
+def _of_tensor(file: OpenFile, tensor: torch.Tensor) -> Stored:
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ValueError(f"its tensor of shape {tuple(tensor.shape)} repeats fewer numbers")
-    array = tensor.detach().numpy().view(np.memmap)  # says what torch did: it mapped the file
-    return Stored(path, array.shape, array.dtype, lambda: array)
+    array = tensor.detach().numpy()  # torch has mapped the file
+    return Stored(file.path, array.shape, array.dtype, lambda: array, file=file)
 
 
 _NUMPY = "save plain numbers with numpy.save or numpy.savez"
 _TORCH = "save a tensor, or a dict with 'images' and 'labels', with torch.save"
-_FORMATS: dict[str, tuple[Callable[[Path], dict[str, Stored]], str]] = {
+_FORMATS: dict[str, tuple[Callable[[OpenFile], dict[str, Stored]], str]] = {
     ".npy": (_open_npy, _NUMPY),
     ".npz": (_open_npz, _NUMPY),
     ".pt": (_open_torch, _TORCH),

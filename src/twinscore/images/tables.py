@@ -19,6 +19,7 @@ from twinscore.errors import InputError
 from twinscore.images.arrays import channels_first, packed, require_images
 from twinscore.images.files import CorruptImageError, decode_bytes, require_same
 from twinscore.images.imageset import PEAKS, ImageSet, from_pixels
+from twinscore.images.mapping import require_regular
 from twinscore.images.stored import MAX_UNPACKED, reading
 from twinscore.images.transforms import Options, transform
 
@@ -85,7 +86,8 @@ def load_parquet_path(path: Path, options: Options) -> ImageSet:
     """Load a Parquet file or a folder of them; as :func:`load_parquet`."""
     parquet = require("pyarrow.parquet", str(path))
     with reading(path, "give a Parquet file, or a folder of them"):
-        path.stat()
+        if not path.is_dir():
+            require_regular(path)
         paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not paths:
         raise InputError(f"{str(path)!r}: no .parquet file in this folder")
