@@ -1,7 +1,7 @@
 """Every number of every spec: a slip of any size is taken, or refused in one line, at once."""
 
-import math
 import time
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from types import NoneType
@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from twinscore.cli import StudyOptions
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
 from twinscore.experiments import estimates, study, train
 from twinscore.experiments.mixture import cost as mixture_cost
-from twinscore.options import _flags, _with_spec, parse
-from twinscore.cli import StudyOptions
+from twinscore.options import _flags, parse
 from twinscore.results import studies
 from twinscore.training import memory
 
@@ -78,22 +78,55 @@ def untimed(monkeypatch):
 def cost(command, spec):
     if command == "train":
         return train.cost(spec, device="cpu")
-    if command in TOOLS:
-        return None
     return import_module(f"twinscore.experiments.{command}").STUDY.cost(spec, None, device="cpu")
 
 
+def read(words, command):
+    """The spec that words stand for, or None and the one line that refuses them."""
+    try:
+        return parse(words, StudyOptions, spec_of(command), command).spec, ""
+    except InputError as error:
+        return None, str(error)
+
+
 @pytest.mark.parametrize("command", [*TOOLS, *studies()])
-def test_a_slip_in_a_number_is_taken_or_refused_in_one_line(command, picture, untimed, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    base, spec_type = given(command, picture), spec_of(command)
+def test_a_slip_in_a_number_is_refused_in_one_line_or_small(command, picture):
+    base = given(command, picture)
+    assert read(base, command)[0]
     for flag, count in numeric_flags(command).items():
         for slip in SLIPS:
-            began = time.monotonic()
-            try:
-                options = parse([*base, flag, *[slip] * count], StudyOptions, spec_type, command)
-                cost(command, options.spec)
-            except InputError as error:
-                assert "\n" not in str(error)
-                assert len(str(error)) < 400
-            if (t:=time.monotonic() - began) >1: print(command, flag, slip[:30], round(t,2))
+            spec, said = read([*base, flag, *[slip] * count], command)
+            assert "\n" not in said
+            assert len(said) < 400
+            if spec is not None and not flag.endswith(("seed", "shuffle", "learning-rate")):
+                assert abs(float(slip)) <= 10**9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", *studies()])
+def test_the_cost_of_a_slip_is_told_or_refused(command, picture, untimed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = given(command, picture)
+    for flag, count in numeric_flags(command).items():
+        for slip in SLIPS:
+            spec, _ = read([*base, flag, *[slip] * count], command)
+            if spec is not None:
+                began = time.monotonic()
+                with suppress(InputError):
+                    assert cost(command, spec).text()
+                assert time.monotonic() - began < 20
+
+
+def test_the_largest_network_is_measured_without_being_made():
+    """It would take 23 PB."""
+    largest = NetworkSpec(width=4096, levels=10, convolutions=4)
+    assert memory.cost(largest, 10**6, (3, 64, 64)).weights > 1e16
+    with pytest.raises(InputError, match="GB are free; no size fits"):
+        memory.require_memory(memory.cost(largest, 1, (3, 8, 8)), 8, "cpu", 1)
+
+
+def test_networks_of_a_capacity_study_are_bounded_together():
+    values = [str(i) for i in range(1, 100)]
+    spec, said = read(["--widths", *values, "--sides", *values, "--sizes", *values], "capacity")
+    assert spec is None
+    assert said == "widths, levels, kinds, sides: give at most 100 networks"

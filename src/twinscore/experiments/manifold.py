@@ -48,7 +48,7 @@ class Spec(AtLevels):
     """Side of the images, pixels."""
     radius: tuple[float, float] | None = None
     """Least and largest radius, pixels; by default a tenth and four tenths of the side."""
-    edge: float = Field(default=1.0, ge=1e-3, le=1024)
+    edge: float = Field(default=1.0, ge=0.1, le=1024)
     """Width of the edge, pixels: the standard deviation of its erf profile."""
     n: int = Field(default=10_000, ge=1, le=MOST_IMAGES)
     """Training images, for each replicate others."""

@@ -24,7 +24,7 @@ from twinscore.experiments.single import Whole, of_one
 from twinscore.experiments.study import Arrays, Summary
 from twinscore.experiments.trials import Factory, open_model
 from twinscore.images import picture
-from twinscore.limits import LARGEST_SIDE, MOST_SAMPLES, Seed
+from twinscore.limits import LARGEST_SIDE, Seed
 from twinscore.results.base import Frozen
 from twinscore.results.restore import Result, Score
 from twinscore.sampling import Operator, SamplingSpec, Solves, operators
@@ -62,7 +62,7 @@ class Spec(Frozen):
     rule: Literal["conditioned", "projected"] = "conditioned"
     """Posterior mean with the denoiser's Jacobian; or the published projection, by stochastic
     reverse diffusion, for measurements without noise."""
-    samples: int = Field(default=8, ge=2, le=MOST_SAMPLES)
+    samples: int = Field(default=8, ge=2, le=10**4)
     """Posterior samples."""
     seed: Seed = 0
     """Seed of measurements, noise and samples."""

@@ -60,8 +60,8 @@ class Spec(Frozen):
     @field_validator("sizes")
     @classmethod
     def _sizes(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        if not sizes or min(sizes) < 1:
-            raise ValueError(f"give one or more sizes of at least 1, got {list(sizes)}")
+        if not sizes:
+            raise ValueError("give one or more sizes of at least 1, got []")
         return tuple(sorted(set(sizes)))
 
     @model_validator(mode="after")

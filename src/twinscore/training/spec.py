@@ -19,7 +19,7 @@ class TrainingSpec(BaseModel):
     """Gradient steps, the same for every training set size (exposure control)."""
     batch: int = Field(default=128, ge=1, le=10**6)
     """Images per step."""
-    learning_rate: float = Field(default=1e-3, ge=1e-12, le=1e3)
+    learning_rate: float = Field(default=1e-3, ge=1e-12, le=1e30)
     """Peak learning rate of Adam."""
     schedule: Literal["cosine", "halving", "constant"] = "cosine"
     """Learning rate over the run: warm-up then cosine to zero; halved at every tenth; constant."""
