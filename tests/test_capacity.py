@@ -68,7 +68,7 @@ def test_images_that_are_others_at_another_size_are_refused():
     ("words", "message"),
     [
         (["--widths", "4"], "widths, levels, kinds, sides: give at least two values in all"),
-        (["--sides", "0", "8"], "size"),
+        (["--sides", "0", "8"], "--sides"),
         (["--kinds", "resnet"], "--kinds"),
         (["--widths", "0", "4"], "width"),
     ],

@@ -119,7 +119,7 @@ COMPLAINTS = {
     "number out of range": (["--training.steps", "-3"], ["--training.steps", "-3", "1"]),
     "flag without value": (["--training.steps"], ["--training.steps"]),
     "no sizes": (["--sizes"], ["--sizes", "at least 1"]),
-    "size 0": (["--sizes", "0"], ["--sizes", "at least 1"]),
+    "size 0": (["--sizes", "0"], ["--sizes", "greater than or equal to 1"]),
     "infinite rate": (["--training.learning-rate", "inf"], ["--training.learning-rate: ", "inf"]),
     "infinite number": (
         ["--sampling.sigma-min", "inf"],

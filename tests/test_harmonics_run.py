@@ -511,7 +511,10 @@ def test_largest_entry_of_a_drawn_eigenvector_is_white():
         (["--model", "gaussian:digits", "--vectors", "65"], "--vectors: 65 is more than the 64"),
         (["--model", "gaussian:digits", "--sigma", "0"], "--sigma: "),
         (["--model", "gaussian:digits", "--sigma", "1e-30"], "--sigma: "),
-        (["--model", "gaussian:digits", "--sigmas", "0.1", "-1"], "sigmas must be at least 1e-05"),
+        (
+            ["--model", "gaussian:digits", "--sigmas", "0.1", "-1"],
+            "--sigmas: Input should be great",
+        ),
         (["--model", "gaussian:digits", "--first", "9", "--last", "10"], "last must be at least"),
         (["--model", "gaussian:digits", "--names", "a", "b"], "names must hold one for each"),
         (["--model", "gaussian:digits", "--against", "nowhere"], "nowhere: not found"),

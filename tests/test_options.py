@@ -138,9 +138,9 @@ READ = {
 
 @pytest.fixture
 def file(tmp_path):
-    """A spec that changes some fields; two parts of it are one mapping."""
+    """A spec that changes some fields."""
     path = tmp_path / "spec.yaml"
-    path.write_text("{rate: 5, twins: &part {width: 8, count: 7}, shift: {width: 8}}")
+    path.write_text("{rate: 5, twins: {width: 8, count: 7}, shift: {width: 8}}")
     return path
 
 
@@ -162,19 +162,77 @@ def test_what_may_be_typed(capsys, file, case):
     assert within(changed, yaml.safe_load(capsys.readouterr().out))
 
 
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        ("seed: " + "9" * 6000, "not YAML: Exceeds the limit"),
-        ("1: 2", "1: Keys should be strings, got 1"),
-        ("mu: [1,\n  2]", "mu: Input should be a valid number, got [1, 2]"),
-    ],
+BOMB = "a0: &a0 [x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
 )
-def test_errors_in_a_file_name_it(capsys, tmp_path, content, complaint):
+WRONG = {
+    "seed: " + "9" * 6000: "seed: Unable to parse input string as an integer, exceeded maximum",
+    "seed: 0x" + "f" * 6000: "seed: Input should be a valid integer, unable to parse string",
+    "1: 2": "not a spec: line 1: the name of a field must be text, got 1 (int)",
+    "shift:\n  null: 2": "not a spec: line 2: the name of a field must be text, got null (null)",
+    "[a]: 2": "not a spec: line 1: the name of a field must be text, got (seq)",
+    "seed: 1\nseed: 2": "not a spec: line 2: seed is given twice",
+    "shift: {width: 1, width: 2}": "not a spec: line 1: width is given twice",
+    "mu: [1,\n  2]": "mu: Input should be a valid number, got [1, 2]",
+    "mu: .nan": "mu: Input should be a finite number, got nan",
+    "mu: 2020-01-01": "mu: Input should be a valid number, unable to parse string",
+    "mu: !!binary aGVsbG8=": "not a spec: line 1: tags (!) are not taken; write the value alone",
+    "mu: !!python/object/apply:os.system [ls]": "not a spec: line 1: tags (!) are not taken",
+    "mu: &a 1": "not a spec: line 1: anchors (&) and aliases (*) are not taken",
+    "seed: 1\nmu: *a": "not a spec: line 2: anchors (&) and aliases (*) are not taken",
+    "<<: {mu: 1}": "<<: no such field",
+    BOMB: "not a spec: line 1: anchors (&) and aliases (*) are not taken; write the value out",
+    "mu: " + "[" * 50_000: "not a spec: line 1: nested more than 10 deep",
+    "a: {" * 20_000: "not a spec: line 1: nested more than 10 deep",
+    "- " * 40_000: "not a spec: line 1: nested more than 10 deep",
+    "mu: 1\n" * 20_000: "has more than 100,000 bytes; a spec has a few thousand",
+    "mu: [1": "not a spec: line 1: while parsing a flow sequence expected ',' or ']'",
+    "mu: 1\n---\nmu: 2": "not a spec: line 2: expected a single document in the stream",
+    "": "must hold fields and values, as --print-spec prints them",
+    "\0": "not YAML: unacceptable character #x0000",
+    "mu: \x1b[2J": "not YAML: unacceptable character #x001b",
+}
+
+
+@pytest.mark.parametrize("content", WRONG, ids=lambda content: content[:30])
+def test_errors_in_a_file_name_it(capsys, tmp_path, content):
     path = tmp_path / "spec.yaml"
     path.write_text(content)
     assert cli.main(["mixture", "--spec", str(path), "--seed", "1"]) == 2
-    assert capsys.readouterr().err.startswith(f"twinscore: {path}: {complaint}")
+    said = capsys.readouterr().err
+    assert said.startswith(f"twinscore: {path}: {WRONG[content]}")
+    assert said.count("\n") == 1
+
+
+def test_what_cannot_be_read_is_not_a_spec(capsys, tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"data: \xe9\xff")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    said = {
+        "": "--spec: give a value after it",
+        "nowhere": "--spec: nowhere is neither a file nor a shipped spec; shipped: ",
+        "a" * 5000: f"--spec: {'a' * 77}... is neither a file nor a shipped spec; shipped: ",
+        "no\0where": "--spec: 'no\0where' is neither a file nor a shipped spec; shipped: ",
+        str(tmp_path): f"{tmp_path}: cannot be read: Is a directory; give a YAML file",
+        "/dev/zero": "/dev/zero: has more than 100,000 bytes; a spec has a few thousand",
+        str(tmp_path / "latin.yaml"): f"{tmp_path / 'latin.yaml'}: not YAML: 'utf-8' codec",
+        str(tmp_path / "loop.yaml"): f"{tmp_path / 'loop.yaml'}: cannot be read: Too many levels",
+    }
+    for name, complaint in said.items():
+        assert cli.main(["mixture", "--spec", name]) == 2
+        assert capsys.readouterr().err.startswith(f"twinscore: {complaint}")
+
+
+def test_plain_text_in_a_file_is_what_was_written(capsys, tmp_path):
+    """Neither dates nor yes and no are read into what they might mean."""
+    path = tmp_path / "spec.yaml"
+    for text in ("2020-01-01", "1:30", "yes", "0x1F", "1_000", "1e5", "010", "é"):
+        path.write_text(f"data: {text}")
+        assert cli.main(["train", "--spec", str(path), "--print-spec"]) == 0
+        printed = capsys.readouterr().out
+        assert yaml.safe_load(printed)["data"] == text
+        path.write_text(printed)
+        assert cli.main(["train", "--spec", str(path), "--print-spec"]) == 0
+        assert capsys.readouterr().out == printed
 
 
 # The contract with tyro and pydantic

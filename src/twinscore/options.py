@@ -3,6 +3,7 @@
 Pydantic reads the values and says what is wrong with them. tyro draws the help, nothing else.
 """
 
+import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, field, fields, make_dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from twinscore.errors import InputError, one_line
+from twinscore.errors import InputError
 
 SHORT = {"--quality": "--sampling.quality"}
 """Flags that may be written without the part of the spec that they belong to."""
@@ -197,22 +198,18 @@ def _defaults(name: str | None, spec_type: type) -> dict[str, Any]:
 
 def _read_spec(name: str) -> dict[str, Any]:
     """Content of a shipped spec or a YAML file."""
-    import yaml
+    from twinscore import spec_files
 
     shipped = resources.files("twinscore") / "recipes"
     names = sorted(p.name.removesuffix(".yaml") for p in shipped.iterdir() if ".yaml" in p.name)
-    path = shipped / f"{name}.yaml" if name in names else Path(name)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
+    if name in names:
+        return spec_files.read(shipped / f"{name}.yaml")
+    if not os.path.lexists(name):
         raise InputError(
-            f"--spec: {name} is neither a file nor a shipped spec; shipped: {', '.join(names)}"
-        ) from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{name}: not YAML: {one_line(error)}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{name}: must hold fields and values, as --print-spec prints them")
-    return content
+            f"--spec: {_shown(name)} is neither a file nor a shipped spec; "
+            f"shipped: {', '.join(names)}"
+        )
+    return spec_files.read(Path(name))
 
 
 def _first_error(error: Any, spelt: Callable[[Sequence[str | int]], str]) -> str:

@@ -2,11 +2,15 @@
 
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 from torch import nn
 
 from twinscore.denoisers.bf_cnn import BFCNN
 from twinscore.denoisers.unet import UNet
+
+MOST_WIDTH = 4096
+MOST_LEVELS = 10
 
 _FIELDS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -17,11 +21,11 @@ class UNetSpec(BaseModel):
     model_config = _FIELDS
 
     kind: Literal["unet"] = "unet"
-    width: int = Field(default=64, ge=1)
+    width: int = Field(default=64, ge=1, le=MOST_WIDTH)
     """channels of the first block"""
-    levels: int = Field(default=3, ge=1)
+    levels: int = Field(default=3, ge=1, le=MOST_LEVELS)
     """number of poolings"""
-    convolutions: int = Field(default=2, ge=2)
+    convolutions: int = Field(default=2, ge=2, le=32)
     """3x3 convolutions per block"""
 
 
@@ -31,9 +35,9 @@ class BFCNNSpec(BaseModel):
     model_config = _FIELDS
 
     kind: Literal["bf_cnn"] = "bf_cnn"
-    width: int = Field(default=64, ge=1)
+    width: int = Field(default=64, ge=1, le=MOST_WIDTH)
     """channels of the inner layers"""
-    layers: int = Field(default=21, ge=2)
+    layers: int = Field(default=21, ge=2, le=200)
     """number of convolutions"""
 
 
@@ -73,3 +77,9 @@ def build(spec: NetworkSpec, channels: int, seed: int) -> nn.Module:
     """Network of ``spec`` for images of ``channels`` channels, weights drawn from ``seed``."""
     _, network = NETWORKS[spec.root.kind]
     return network(channels=channels, seed=seed, **spec.root.model_dump(exclude={"kind"}))
+
+
+def outlined(spec: NetworkSpec, channels: int) -> nn.Module:
+    """The same network on torch's *meta* device: names and shapes of its weights, no memory."""
+    with torch.device("meta"):
+        return build(spec, channels, seed=0)

@@ -4,40 +4,47 @@ After the summary of the talk on [GAHB]. Every cell is a transition on the same 
 seeds of noise.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from twinscore.analysis.censored import censored_slope
-from twinscore.denoisers import build
+from twinscore.denoisers.spec import MOST_LEVELS, MOST_WIDTH, outlined
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments import transition, twins
 from twinscore.experiments.study import Arrays, Summary, of_trials
 from twinscore.experiments.trials import Trial, open_images
+from twinscore.limits import Listed
 from twinscore.results.capacity import Cell, Exponent, Result
+
+MOST_CELLS = 100
 
 
 class Spec(transition.Spec):
     """Transitions along any of four axes; an axis without values stays at network and data."""
 
-    widths: tuple[int, ...] = (4, 8, 16)
+    widths: Listed[Annotated[int, Field(ge=1, le=MOST_WIDTH)]] = (4, 8, 16)
     """Channels of the first block."""
-    levels: tuple[int, ...] = ()
+    levels: Listed[Annotated[int, Field(ge=1, le=MOST_LEVELS)]] = ()
     """Poolings of a UNet; a BF-CNN has none, and is trained once."""
-    kinds: tuple[Literal["unet", "bf_cnn"], ...] = ()
+    kinds: Listed[Literal["unet", "bf_cnn"]] = ()
     """Architectures."""
-    sides: tuple[int, ...] = ()
+    sides: Listed[Annotated[int, Field(ge=1, le=1024)]] = ()
     """Image sizes, pixels: the same images, resized."""
 
     @model_validator(mode="after")
     def _axes(self) -> Self:
+        axes = (self.widths, self.levels, self.kinds, self.sides)
+        if math.prod(len(axis) or 1 for axis in axes) > MOST_CELLS:
+            raise ValueError(f"widths, levels, kinds, sides: give at most {MOST_CELLS} networks")
         if len(cells(self)) < 2:
             raise ValueError("widths, levels, kinds, sides: give at least two values in all")
         return self
@@ -124,7 +131,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Resul
 
 def _cell(name: str, cell: CellSpec, result: transition.Result) -> Cell:
     channels, height, width = open_images(cell.data).shape
-    network = build(cell.network, channels, seed=0)
+    network = outlined(cell.network, channels)
     return Cell(
         name=name,
         kind=cell.network.model_dump()["kind"],

@@ -24,6 +24,7 @@ from twinscore.experiments.intervals import of_values
 from twinscore.experiments.study import Arrays, Summary, of_trials, write_images
 from twinscore.experiments.trials import Trial, distinct, open_images
 from twinscore.images import Clusters, ImageSet, Pair
+from twinscore.limits import MOST_IMAGES, MOST_REPLICATES, MOST_SAMPLES, Seed
 from twinscore.results.base import Frozen
 from twinscore.results.clusters import Curve, Data, Dynamics, Measured, Result, Side
 from twinscore.runs import derive_seed
@@ -45,21 +46,21 @@ class Spec(Frozen):
 
     data: str = "digits"
     """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
-    clusters: int = Field(default=15, ge=3)
+    clusters: int = Field(default=15, ge=3, le=10**4)
     """Clusters of k-means."""
-    components: int = Field(default=100, ge=1)
+    components: int = Field(default=100, ge=1, le=10**6)
     """Principal components of the standardised images in which they are clustered, at most d."""
-    n: int = Field(default=80, ge=2, multiple_of=2)
+    n: int = Field(default=80, ge=2, le=MOST_IMAGES, multiple_of=2)
     """Training images of each twin, half of them from each cluster."""
-    test: int = Field(default=64, ge=4, multiple_of=2)
+    test: int = Field(default=64, ge=4, le=MOST_IMAGES, multiple_of=2)
     """Held-out test images, half of them from each cluster."""
-    samples: int = Field(default=256, ge=2)
+    samples: int = Field(default=256, ge=2, le=MOST_SAMPLES)
     """Samples drawn from each twin, from shared noise."""
-    replicates: int = Field(default=5, ge=2)
+    replicates: int = Field(default=5, ge=2, le=MOST_REPLICATES)
     """Times to repeat with other splits and seeds; all intervals are over replicates."""
     duplicate_threshold: float = Field(default=0.98, gt=0, le=1)
     """Drop an image whose correlation with an earlier one exceeds this; 1 drops none."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of clusters, splits, weights, noise and samples."""
     network: NetworkSpec = NetworkSpec()
     """The denoiser."""

@@ -16,6 +16,7 @@ from twinscore.experiments.single import Whole, of_one
 from twinscore.experiments.study import Arrays, Summary, csv_text
 from twinscore.experiments.trials import open_images
 from twinscore.images import ImageSet
+from twinscore.limits import LARGEST_SIDE
 from twinscore.results.base import Frozen
 from twinscore.results.duplicates import Count, Data, Pair, Result
 from twinscore.training import memory
@@ -42,7 +43,7 @@ class Spec(Frozen):
     """Compare with these images instead of with the earlier ones of the set."""
     threshold: float = Field(default=0.95, ge=0, lt=1)
     """An image whose correlation with another exceeds this is a near-duplicate."""
-    size: int = Field(default=20, ge=1)
+    size: int = Field(default=20, ge=1, le=LARGEST_SIDE)
     """Side in pixels at which images are compared, at most their own."""
 
 

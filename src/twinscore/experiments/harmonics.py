@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from twinscore.experiments.folders import remembered, require
 from twinscore.experiments.single import Whole
 from twinscore.experiments.study import Arrays, Study, Summary
 from twinscore.experiments.trials import Factory, open_images, open_model
+from twinscore.limits import MOST_IMAGES, MOST_SAMPLES, Listed, Seed
 from twinscore.results.base import Frozen
 from twinscore.results.harmonics import Agreement, Fixed, Level, Model, Result
 from twinscore.runs import derive_seed, make_within
@@ -43,6 +44,8 @@ _OTHERS, _DRAWN, _DECOMPOSED = 200, 2, 1.5e-9
 of a core, times d^3, in which a whole Jacobian is decomposed."""
 _TIMED = 64  # products that are timed, fewer of large images
 
+NoiseLevel = Annotated[float, Field(ge=LEAST, le=1e4)]
+
 
 class Spec(Frozen):
     """Which denoiser, at which image, and how closely it is looked at."""
@@ -51,32 +54,30 @@ class Spec(Frozen):
     """A trial folder, its weights file, or another model (docs/models.md)."""
     against: str | None = None
     """A second model, to be shown side by side with the first."""
-    names: tuple[str, ...] = ()
+    names: Listed[str] = ()
     """Names of the models in the report (default: the folder of their weights, or the model)."""
     data: str = "digits"
     """Source of the image: a name, a path, or kind:body, then ,key=value (docs/images.md)."""
-    index: int = Field(default=0, ge=0)
+    index: int = Field(default=0, ge=0, le=MOST_IMAGES)
     """Which image of the source, from 0."""
-    sigma: float = Field(default=0.2, ge=LEAST)
+    sigma: NoiseLevel = 0.2
     """Noise level of the pictures, the eigenvectors and the coefficients, image units."""
-    sigmas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    sigmas: Listed[NoiseLevel] = (0.05, 0.1, 0.2, 0.4)
     """Noise levels of the spectra, image units; ``sigma`` is added to them."""
-    vectors: int = Field(default=32, ge=1)
+    vectors: int = Field(default=32, ge=1, le=10**6)
     """Eigenvectors to keep, from the largest eigenvalue on."""
-    first: int = Field(default=4, ge=1)
+    first: int = Field(default=4, ge=1, le=10**9)
     """First rank of the range over which decays are fitted."""
-    last: int = Field(default=64, ge=3)
+    last: int = Field(default=64, ge=3, le=10**9)
     """Last rank of that range; it ends earlier where eigenvalues turn negative, and at ``vectors``
     for an image of more than 1,024 values."""
-    draws: int = Field(default=64, ge=2)
+    draws: int = Field(default=64, ge=2, le=MOST_SAMPLES)
     """Noisy versions of the image over which SURE and the true error are averaged."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the noise and of every estimate."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not all(sigma >= LEAST for sigma in self.sigmas):
-            raise ValueError(f"sigmas must be at least {LEAST:g}, got {list(self.sigmas)}")
         if self.last < self.first + 2:
             raise ValueError(f"last must be at least first + 2, got {self.first}..{self.last}")
         models = 1 if self.against is None else 2

@@ -22,6 +22,7 @@ from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, st
 from twinscore.experiments.synthetic import MOST_IMAGES, AtLevels, InputPsnrs, fresh_trials
 from twinscore.experiments.trials import Trial
 from twinscore.images.synthetic import discs
+from twinscore.limits import MOST_REPLICATES
 from twinscore.results.base import Interval
 from twinscore.results.manifold import Beside, Level, Result
 from twinscore.runs import derive_seed
@@ -47,24 +48,24 @@ class Spec(AtLevels):
     """Side of the images, pixels."""
     radius: tuple[float, float] | None = None
     """Least and largest radius, pixels; by default a tenth and four tenths of the side."""
-    edge: float = Field(default=1.0, gt=0)
+    edge: float = Field(default=1.0, ge=0.1, le=1024)
     """Width of the edge, pixels: the standard deviation of its erf profile."""
-    n: int = Field(default=10_000, ge=1)
+    n: int = Field(default=10_000, ge=1, le=MOST_IMAGES)
     """Training images, for each replicate others."""
-    test: int = Field(default=256, ge=2)
+    test: int = Field(default=256, ge=2, le=MOST_IMAGES)
     """Discs never trained on, for each replicate others."""
-    exact: int = Field(default=6, ge=0)
+    exact: int = Field(default=6, ge=0, le=MOST_IMAGES)
     """Of the test discs, those whose exact posterior mean is computed: about a second each at 16x16
     pixels and more in proportion to the pixels, their Jacobians to the square. With 0 the tangent
     projection is the only reference."""
-    bases: int = Field(default=6, ge=1)
+    bases: int = Field(default=6, ge=1, le=MOST_IMAGES)
     """Of the test discs, those at which the Jacobian is decomposed."""
     levels: InputPsnrs = (10.0, 20.0, 30.0, 40.0)
     """Noise levels as input PSNR, -20 log10(sigma), dB."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """A direction whose eigenvalue is above it counts as kept; those above 0.9, as near 1, are
     counted too."""
-    replicates: int = Field(default=2, ge=1)
+    replicates: int = Field(default=2, ge=1, le=MOST_REPLICATES)
     """Networks, on other images and from other weights; with 1, intervals cover the test discs
     only."""
     seed: int = Field(default=0, ge=0, le=MOST_IMAGES)

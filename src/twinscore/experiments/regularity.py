@@ -20,6 +20,7 @@ from twinscore.experiments.intervals import columns, found_by, numbers, of_repli
 from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, stacked
 from twinscore.experiments.synthetic import MOST_IMAGES, AtLevels, InputPsnrs, fresh_trials
 from twinscore.experiments.trials import Trial, open_images
+from twinscore.limits import MOST_REPLICATES, Listed
 from twinscore.results.base import Interval
 from twinscore.results.regularity import NETWORK, Class, Contrast, Curve, Generator, Result
 from twinscore.runs import derive_seed
@@ -49,19 +50,19 @@ _TIMED = 2**14  # pixels on which the baselines are timed, of at least one image
 class Spec(AtLevels):
     """Networks trained on C-alpha images, and how fast their error falls with the noise."""
 
-    alphas: tuple[float, ...] = (1.0, 2.0, 3.0)
+    alphas: Listed[float] = (1.0, 2.0, 3.0)
     """Regularities; each trains its own networks."""
-    generators: tuple[Generator, ...] = ("published", "regularity")
+    generators: Listed[Generator] = ("published", "regularity")
     """Filters of the noise the images are made of: published has exponents alpha, alpha (true
     regularity alpha - 1/2 of the contour, alpha - 1 of the backgrounds), regularity has alpha + 1/2
     and alpha + 1 (true regularity alpha of both)."""
     size: int = Field(default=32, ge=16, le=1024, multiple_of=8)
     """Side of the images, pixels."""
-    n: int | None = Field(default=None, ge=1)
+    n: int | None = Field(default=None, ge=1, le=MOST_IMAGES)
     """Training images; by default as many as are shown, so that none is seen twice."""
-    test: int = Field(default=256, ge=2)
+    test: int = Field(default=256, ge=2, le=MOST_IMAGES)
     """Images never trained on, for each replicate others."""
-    replicates: int = Field(default=2, ge=1)
+    replicates: int = Field(default=2, ge=1, le=MOST_REPLICATES)
     """Networks for each class, on other images and from other weights; with 1, intervals cover the
     test images only."""
     levels: InputPsnrs = tuple(float(level) for level in range(4, 41, 3))

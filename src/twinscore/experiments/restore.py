@@ -24,6 +24,7 @@ from twinscore.experiments.single import Whole, of_one
 from twinscore.experiments.study import Arrays, Summary
 from twinscore.experiments.trials import Factory, open_model
 from twinscore.images import picture
+from twinscore.limits import LARGEST_SIDE, Seed
 from twinscore.results.base import Frozen
 from twinscore.results.restore import Result, Score
 from twinscore.sampling import Operator, SamplingSpec, Solves, operators
@@ -45,7 +46,7 @@ class Spec(Frozen):
     """A trial folder, its weights file, or another model (docs/models.md)."""
     image: str = ""
     """A picture file."""
-    size: int | None = Field(default=None, ge=2)
+    size: int | None = Field(default=None, ge=2, le=LARGEST_SIDE)
     """Side to which the picture's central square is resized (default: that of the model)."""
     task: Literal[
         "inpainting", "random_pixels", "super_resolution", "deblurring", "compressive_sensing"
@@ -54,28 +55,28 @@ class Spec(Frozen):
     lowest frequencies; inner products with random images."""
     fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share that is missing (inpainting), or that is measured (all others but super_resolution)."""
-    factor: int = Field(default=2, ge=2)
+    factor: int = Field(default=2, ge=2, le=LARGEST_SIDE)
     """super_resolution: side of the blocks in pixels."""
-    noise: float = Field(default=0.0, ge=0)
+    noise: float = Field(default=0.0, ge=0, le=1e4)
     """Standard deviation of the noise on the measurements, image units."""
     rule: Literal["conditioned", "projected"] = "conditioned"
     """Posterior mean with the denoiser's Jacobian; or the published projection, by stochastic
     reverse diffusion, for measurements without noise."""
-    samples: int = Field(default=8, ge=2)
+    samples: int = Field(default=8, ge=2, le=10**4)
     """Posterior samples."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of measurements, noise and samples."""
-    steps: int = Field(default=30, ge=2)
+    steps: int = Field(default=30, ge=2, le=10**6)
     """conditioned: noise levels of the flow."""
-    ridge: float = Field(default=0.05, ge=0)
+    ridge: float = Field(default=0.05, ge=0, le=1e6)
     """conditioned: added to the eigenvalues of the Jacobian, which of a network may be negative."""
-    iterations: int = Field(default=10, ge=1)
+    iterations: int = Field(default=10, ge=1, le=10**6)
     """conditioned: most steps of conjugate gradients at each level."""
-    sigma_max: float = Field(default=1.0, gt=0.01)
+    sigma_max: float = Field(default=1.0, gt=0.01, le=1e4)
     """Noise level at which sampling starts, image units."""
-    h0: float = Field(default=0.02, gt=0, le=1)
+    h0: float = Field(default=0.02, ge=1e-6, le=1)
     """projected: first step size."""
-    beta: float = Field(default=0.2, gt=0, le=1)
+    beta: float = Field(default=0.2, ge=1e-6, le=1)
     """projected: 1 adds no noise, less adds more."""
 
 

@@ -18,6 +18,7 @@ from twinscore.denoisers.checkpoint import model_digest, sized
 from twinscore.errors import InputError
 from twinscore.execution import Report
 from twinscore.experiments.folders import kept, making, require, require_end
+from twinscore.limits import LARGEST_SIDE, MOST_SAMPLES, Seed
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
 from twinscore.sampling import SamplingSpec
@@ -33,18 +34,18 @@ class Spec(Frozen):
 
     model: str = ""
     """A trial folder, its weights file, or another model (docs/models.md)."""
-    size: int | None = Field(default=None, ge=1)
+    size: int | None = Field(default=None, ge=1, le=LARGEST_SIDE)
     """Side of the samples in pixels (default: that of the model's images)."""
-    mean: float | None = None
+    mean: float | None = Field(default=None, ge=-1e4, le=1e4)
     """Mean intensity around which sampling starts (default: that of the model's images; 0.5 where
     the model does not say)."""
-    count: int = Field(default=64, ge=1)
+    count: int = Field(default=64, ge=1, le=MOST_SAMPLES)
     """Samples to draw."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Sample i is a function of (seed, i) only."""
-    batch: int | None = Field(default=None, ge=1)
+    batch: int | None = Field(default=None, ge=1, le=MOST_SAMPLES)
     """Samples drawn at a time (default: 128, fewer of images above 90x90, to bound memory)."""
-    film: int = Field(default=0, ge=0)
+    film: int = Field(default=0, ge=0, le=1000)
     """Instead of a grid of samples, show this many moments of the way to each of the first few."""
     sampling: SamplingSpec = SamplingSpec()
     """How samples are drawn."""

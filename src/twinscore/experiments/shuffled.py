@@ -28,6 +28,7 @@ from twinscore.experiments.trials import Trial, held_out, open_images
 from twinscore.images import ImageSet
 from twinscore.images.sources import parse
 from twinscore.images.synthetic import PixelShuffle, pixel_shuffle
+from twinscore.limits import MOST_IMAGES, MOST_REPLICATES, Seed
 from twinscore.results.base import Frozen
 from twinscore.results.shuffled import Level, Result
 from twinscore.runs import derive_seed
@@ -46,18 +47,18 @@ class Spec(Frozen):
 
     data: str = "photos,size=16"
     """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
-    n: int | None = Field(default=None, ge=2)
+    n: int | None = Field(default=None, ge=2, le=MOST_IMAGES)
     """Training images; by default all but the test images."""
-    test: int = Field(default=128, ge=2)
+    test: int = Field(default=128, ge=2, le=MOST_IMAGES)
     """Held-out images on which both are measured."""
-    replicates: int = Field(default=3, ge=1)
+    replicates: int = Field(default=3, ge=1, le=MOST_REPLICATES)
     """Times to repeat with other splits and seeds; with 1, intervals cover images only."""
-    shuffle: int = Field(default=0, ge=0)
+    shuffle: Seed = 0
     """Seed of the permutation, the same for all images and replicates."""
     split: Literal["auto", "random", "group", "label"] = "auto"
     """How the test images are held out: at random, by group (no person or photograph in both), by
     label (the same share of each), auto (by group where there are groups, else random)."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of splits, weights and noise."""
     network: NetworkSpec = NetworkSpec()
     """The denoiser."""

@@ -7,6 +7,7 @@ from pydantic import AfterValidator
 
 from twinscore.execution import Report
 from twinscore.experiments.trials import Trial, open_images
+from twinscore.limits import Listed
 from twinscore.results.base import Frozen
 
 MOST_IMAGES = 9_999_999  # largest number of images of a synthetic source
@@ -18,7 +19,7 @@ def _levels(levels: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(sorted(set(levels)))
 
 
-InputPsnrs = Annotated[tuple[float, ...], AfterValidator(_levels)]
+InputPsnrs = Annotated[Listed[float], AfterValidator(_levels)]
 """Noise levels as input PSNR, -20 log10(sigma), dB, ascending."""
 
 

@@ -19,6 +19,7 @@ from twinscore.experiments.trials import (
     require_content,
 )
 from twinscore.experiments.trials import train as train_trial
+from twinscore.limits import MOST_IMAGES, Seed
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
 from twinscore.training import TrainingSpec
@@ -30,14 +31,14 @@ class Spec(Frozen):
 
     data: str = "digits"
     """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
-    n: int | None = Field(default=None, ge=1)
+    n: int | None = Field(default=None, ge=1, le=MOST_IMAGES)
     """Training images; by default all but the test images."""
-    test: int = Field(default=128, ge=1)
+    test: int = Field(default=128, ge=1, le=MOST_IMAGES)
     """Held-out images on which progress is measured."""
     split: Literal["auto", "random", "group", "label"] = "auto"
     """How the test images are held out: at random, by group (no person or photograph in both), by
     label (the same share of each), auto (by group where there are groups, else random)."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the split, the weights and the noise."""
     network: NetworkSpec = NetworkSpec()
     """The denoiser."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -20,6 +20,7 @@ from twinscore.experiments.extremes import add_harmonics
 from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, write_images
 from twinscore.experiments.trials import Trial, distinct, open_images
 from twinscore.images import ImageSet, Twins
+from twinscore.limits import MOST_IMAGES, MOST_REPLICATES, MOST_SAMPLES, Listed, Seed
 from twinscore.results.base import Frozen
 from twinscore.results.transition import Data, Level, Result
 from twinscore.sampling import SamplingSpec
@@ -31,13 +32,13 @@ class Spec(Frozen):
 
     data: str = "digits"
     """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
-    sizes: tuple[int, ...] = (10, 100, 500)
+    sizes: Listed[Annotated[int, Field(ge=1, le=MOST_IMAGES)]] = (10, 100, 500)
     """Training set sizes N; each trains two twins on disjoint subsets."""
-    test: int = Field(default=128, ge=2)
+    test: int = Field(default=128, ge=2, le=MOST_IMAGES)
     """Held-out test images, the same for every N."""
-    samples: int = Field(default=256, ge=2)
+    samples: int = Field(default=256, ge=2, le=MOST_SAMPLES)
     """Samples drawn from each twin, from shared noise."""
-    replicates: int = Field(default=1, ge=1)
+    replicates: int = Field(default=1, ge=1, le=MOST_REPLICATES)
     """Times to repeat with other splits and seeds; with 1, intervals cover samples only."""
     split: str = "auto"
     """How A, B and test set are told apart: random, group (no person or photograph in two of
@@ -47,7 +48,7 @@ class Spec(Frozen):
     """For split attribute: its name, or a label."""
     duplicate_threshold: float = Field(default=0.95, gt=0, le=1)
     """Drop an image whose correlation with an earlier one exceeds this; 1 drops none."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of splits, weights, noise and samples."""
     network: NetworkSpec = NetworkSpec()
     """The denoiser."""
@@ -59,8 +60,8 @@ class Spec(Frozen):
     @field_validator("sizes")
     @classmethod
     def _sizes(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        if not sizes or min(sizes) < 1:
-            raise ValueError(f"give one or more sizes of at least 1, got {list(sizes)}")
+        if not sizes:
+            raise ValueError("give one or more sizes of at least 1, got []")
         return tuple(sorted(set(sizes)))
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from twinscore.denoisers import Denoiser
 from twinscore.denoisers.closed_form.gaussian import Gaussian
+from twinscore.limits import MOST_SAMPLES, Sigma
 from twinscore.runs import derive_seed
 from twinscore.sampling.likelihood import log_density
 from twinscore.sampling.noise import noise
@@ -20,16 +21,16 @@ class LikelihoodSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    images: int = Field(default=32, ge=0)
+    images: int = Field(default=32, ge=0, le=MOST_SAMPLES)
     """Training and test images, as many of each; 0 leaves the likelihood out."""
-    steps: int = Field(default=25, ge=1)
+    steps: int = Field(default=25, ge=1, le=10**6)
     """Runge-Kutta steps, evenly spaced in log sigma."""
-    probes: int | None = Field(default=8, ge=1)
+    probes: int | None = Field(default=8, ge=1, le=10**6)
     """Random signs that estimate the trace of the Jacobian; none for the exact trace."""
-    sigma_max: float | None = Field(default=None, gt=0)
+    sigma_max: Sigma | None = None
     """Noise level at which the density is taken for Gaussian, image units; none for the largest
     the networks are trained on, above which their density is only extrapolated."""
-    sigma_min: float = Field(default=0.05, gt=0)
+    sigma_min: Sigma = 0.05
     """Noise level whose density is measured, on images with that noise, image units."""
 
     def highest(self, trained: float) -> float:

@@ -4,6 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from twinscore.limits import Sigma
+
 QUALITIES: dict[str, dict[str, Any]] = {
     "draft": {"method": "flow", "solver": "dpm", "steps": 10},
     "standard": {"method": "flow", "solver": "dpm", "steps": 20},
@@ -24,20 +26,20 @@ class SamplingSpec(BaseModel):
     the stochastic reverse diffusion of the main study."""
     solver: Literal["dpm", "heun", "euler"] | None = None
     """flow: second order, one evaluation a step; second order, two; first order, one."""
-    steps: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1, le=10**6)
     """Noise levels (but not of the stochastic method, which chooses its own steps)."""
-    rho: float = Field(default=7.0, gt=0)
+    rho: float = Field(default=7.0, ge=0.1, le=1000)
     """Noise levels are evenly spaced in sigma^(1/rho)."""
-    sigma_max: float = Field(default=2.0, gt=0)
+    sigma_max: Sigma = 2.0
     """Noise level at which sampling starts, image units. A bias-free network may start above the
     levels it was trained on; one that is not should start at the largest of them."""
-    sigma_min: float = Field(default=0.01, gt=0)
+    sigma_min: Sigma = 0.01
     """Noise level at which sampling ends, image units."""
-    h0: float = Field(default=0.01, gt=0, le=1)
+    h0: float = Field(default=0.01, ge=1e-6, le=1)
     """stochastic: first step size."""
-    beta: float = Field(default=0.1, gt=0, le=1)
+    beta: float = Field(default=0.1, ge=1e-6, le=1)
     """stochastic: 1 adds no noise, less adds more."""
-    max_steps: int = Field(default=2000, ge=1)
+    max_steps: int = Field(default=2000, ge=1, le=10**6)
     """stochastic: steps after which a path counts as not converged."""
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from twinscore.denoisers import NetworkSpec, build
+from twinscore.denoisers.spec import NetworkSpec, outlined
 from twinscore.environment import on_cpu
 from twinscore.errors import InputError
 
@@ -85,7 +85,7 @@ def cost(
         Activations are the tensors that the gradient needs, each once, and as much again as the
         largest for what comes and goes.
     """
-    module = build(network, shape[0], seed=0).train().to("meta")
+    module = outlined(network, shape[0]).train()
     sizes = saved(lambda: module(torch.empty(batch, *shape, device="meta")).sum())
     parameters = sum(p.numel() * p.element_size() for p in module.parameters())
     d = math.prod(shape)

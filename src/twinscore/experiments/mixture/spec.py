@@ -1,11 +1,12 @@
 """What the early-stopping study is told: the spec, and the targets and processes it names."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
+from twinscore.limits import MOST_REPLICATES, Listed, Seed
 from twinscore.results.base import Frozen
 from twinscore.results.mixture import TargetName
 from twinscore.theory.coordinates import Grid, standard_grid
@@ -22,27 +23,32 @@ FARTHEST = 100.0
 LARGEST_RATE = 100.0  # at which noise has a variance of e^50: more would only overflow
 EDGE = 4.0  # half the support of the bounded target; its standard deviation is 1.45
 
+Samples = Annotated[int, Field(ge=1, le=MOST_SAMPLES)]
+Features = Annotated[int, Field(ge=1, le=MOST_FEATURES)]
+Time = Annotated[float, Field(ge=1e-6, le=1e15)]
+"""A training time in units of m."""
+
 
 class ShiftSpec(Frozen):
     """Modes far apart, and modes of unequal weights."""
 
-    distances: tuple[float, ...] = (1.0, 3.0, 6.0, 10.0, 15.0)
+    distances: Listed[float] = (1.0, 3.0, 6.0, 10.0, 15.0)
     """Values of mu: the modes are 2 mu apart."""
-    watched: tuple[float, ...] = (3.0, 15.0)
+    watched: Listed[float] = (3.0, 15.0)
     """Values of mu whose densities are kept, and at which weights are varied."""
-    weights: tuple[float, ...] = (0.3, 0.1, 0.03)
+    weights: Listed[float] = (0.3, 0.1, 0.03)
     """Weights of the lighter mode, besides 1/2."""
-    samples: int = Field(default=1024, ge=1, le=MOST_SAMPLES)
+    samples: Samples = 1024
     """Training samples n, beside infinitely many."""
-    width: int = Field(default=128, ge=1, le=MOST_FEATURES)
+    width: Features = 128
     """Features m."""
-    shown: tuple[float, ...] = (3.0, 30.0, 300.0, 10000.0)
+    shown: Listed[Time] = (3.0, 30.0, 300.0, 10000.0)
     """Training times tau / m at which densities are kept."""
     rate: float = Field(default=25.0, gt=0.1, le=LARGEST_RATE)
     """Largest rate beta of the forward process; far modes need more noise to meet."""
-    tolerance: float = Field(default=2e-2, gt=0)
+    tolerance: float = Field(default=2e-2, ge=1e-8, le=10)
     """For the KL divergence of far modes, nats: they are harder to follow."""
-    replicates: int = Field(default=8, ge=2)
+    replicates: int = Field(default=8, ge=2, le=MOST_REPLICATES)
     """Independent samples and features."""
 
     @field_validator("distances", "watched")
@@ -82,42 +88,42 @@ class ShiftSpec(Frozen):
 class TwinsSpec(Frozen):
     """Two training sets, two models: when do they agree?"""
 
-    width: int = Field(default=128, ge=1, le=MOST_FEATURES)
+    width: Features = 128
     """Features m."""
-    count: int = Field(default=25, ge=3)
+    count: int = Field(default=25, ge=3, le=10**4)
     """Training times, over the range of the sweep."""
-    replicates: int = Field(default=8, ge=2)
+    replicates: int = Field(default=8, ge=2, le=MOST_REPLICATES)
     """Independent pairs."""
 
 
 class Spec(Frozen):
     """Early stopping, capacity and modes shift of random-feature score models, solved exactly."""
 
-    mu: float = Field(default=3.0, gt=0, le=FARTHEST)
+    mu: float = Field(default=3.0, ge=1e-6, le=FARTHEST)
     """The target has two Gaussian modes of variance 1 at -mu and mu."""
-    targets: tuple[TargetName, ...] = ("mixture", "bounded")
+    targets: Listed[TargetName] = ("mixture", "bounded")
     """Targets of the sweep: that mixture; a raised cosine on [-4, 4], of compact support."""
-    sizes: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+    sizes: Listed[Samples] = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
     """Numbers of training samples n."""
-    widths: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    widths: Listed[Features] = (16, 32, 64, 128, 256, 512)
     """Numbers of features m."""
-    tau_first: float = Field(default=1.0, gt=0)
+    tau_first: Time = 1.0
     """First training time, in units of m: functions move at rate tau / m."""
-    tau_last: float = Field(default=1e6, gt=0)
+    tau_last: Time = 1e6
     """Last training time, in units of m."""
-    tau_count: int = Field(default=100, ge=4)
+    tau_count: int = Field(default=100, ge=4, le=10**4)
     """Training times, spaced evenly in their logarithm."""
-    replicates: int = Field(default=20, ge=2)
+    replicates: int = Field(default=20, ge=2, le=MOST_REPLICATES)
     """Independent samples and features."""
     rate: float = Field(default=12.0, gt=0.1, le=LARGEST_RATE)
     """Largest rate beta of the variance-preserving forward process."""
-    start: float = Field(default=1e-2, gt=0, lt=1)
+    start: float = Field(default=1e-2, ge=1e-6, lt=1)
     """Smallest time of the process, of its end: densities are compared there."""
     activation: Literal["silu", "relu", "tanh", "erf"] = "silu"
     """Features phi."""
-    tolerance: float = Field(default=5e-3, gt=0)
+    tolerance: float = Field(default=5e-3, ge=1e-8, le=10)
     """For the KL divergence, nats; what does not reach it is left out and counted."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of samples and features."""
     shift: ShiftSpec = ShiftSpec()
     """Modes far apart."""
@@ -127,8 +133,8 @@ class Spec(Frozen):
     @field_validator("sizes", "widths")
     @classmethod
     def _counts(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if not values or min(values) < 1:
-            raise ValueError(f"give one or more numbers of at least 1, got {list(values)}")
+        if not values:
+            raise ValueError("give one or more numbers of at least 1, got []")
         return tuple(sorted(set(values)))
 
     @field_validator("targets")
@@ -145,8 +151,6 @@ class Spec(Frozen):
                 f"training times must increase: tau_last {self.tau_last:g} is not above "
                 f"tau_first {self.tau_first:g}"
             )
-        if self.sizes[-1] > MOST_SAMPLES or self.widths[-1] > MOST_FEATURES:
-            raise ValueError(f"at most {MOST_SAMPLES} samples and {MOST_FEATURES} features")
         return self
 
     @property
