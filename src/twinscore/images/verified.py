@@ -1,7 +1,6 @@
 """Which files were read whole and found right: remembered, so that it is done once per file."""
 
 import hashlib
-import json
 import os
 import time
 from pathlib import Path
@@ -16,8 +15,8 @@ _SETTLED_SECONDS = 2.0
 def is_verified(file: OpenFile) -> bool:
     """Whether :func:`remember` was told of this file, and it has not been changed since."""
     try:
-        return json.loads(_note(file).read_text(encoding="utf-8")) == _identity(file)
-    except (OSError, ValueError, RuntimeError):  # no note, no JSON, no home
+        return runs.read_json(_note(file)) == _identity(file)
+    except (InputError, RuntimeError):  # no note, no JSON, no home
         return False
 
 
@@ -33,6 +32,7 @@ def remember(file: OpenFile) -> None:
     if time.time() - latest < _SETTLED_SECONDS:
         return
     try:
+        runs.make_folder(_note(file).parent)
         runs.write_json(_note(file), _identity(file))
     except (InputError, RuntimeError):
         return
@@ -45,13 +45,7 @@ def _note(file: OpenFile) -> Path:
     return cache / "twinscore" / "verified" / f"{name}.json"
 
 
-def _identity(file: OpenFile) -> list[int | str]:
-    status = file.status
-    return [
-        str(file.path.absolute()),
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    ]
+def _identity(file: OpenFile) -> dict[str, int | str]:
+    names = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+    status = {name: getattr(file.status, name) for name in names}
+    return {"path": str(file.path.absolute())} | status
