@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import sys
@@ -23,71 +24,26 @@ from twinscore import cli, environment
 from twinscore.experiments import prepare, sample, train, transition  # noqa: F401
 from twinscore.report import page, style  # noqa: F401
 
-NET = ["--network.width", "2", "--network.levels", "1"]
-STEPS = [
-    "--training.steps",
-    "6",
-    "--training.batch",
-    "4",
-    "--training.evaluations",
-    "2",
-    "--device",
-    "cpu",
-]
-DRAWN = [
-    "--count",
-    "8",
-    "--batch",
-    "4",
-    "--sampling.steps",
-    "2",
-    "--device",
-    "cpu",
-    "--model",
-    "{model}",
-    "--out",
-]
+STEPS = (
+    "--network.width 2 --network.levels 1 --training.steps 6 --training.batch 4 "
+    "--training.evaluations 2 --device cpu"
+)
+DRAWN = "--model {model} --count 8 --batch 4 --sampling.steps 2 --device cpu"
 COMMANDS = {
-    "transition": [
-        *[
-            "transition",
-            "--sizes",
-            "2",
-            "5",
-            "--test",
-            "6",
-            "--samples",
-            "4",
-            "--sampling.steps",
-            "2",
-            "--workers",
-            "1",
-        ],
-        *(*NET, *STEPS, "--out", "{new}/run"),
-    ],
-    "train": ["train", "--test", "4", "--n", "4", *NET, *STEPS, "--out", "{new}/run"],
-    "duplicates": ["duplicates", "--threshold", "0.98", "--out", "{new}/run"],
-    "harmonics": [
-        *[
-            "harmonics",
-            "--model",
-            "{model}",
-            "--vectors",
-            "4",
-            "--sigmas",
-            "0.1",
-            "0.4",
-            "--draws",
-            "2",
-            "--device",
-            "cpu",
-        ],
-        *("--out", "{new}/run"),
-    ],
-    "prepare": ["prepare", "--data", "digits", "--out", "{new}/deep/digits.safetensors"],
-    "sample": ["sample", *DRAWN, "{new}/deep/samples.npz"],
-    "picture": ["sample", *DRAWN, "{new}/samples.png"],
-    "report": ["report", "{new}/run", "--no-images"],
+    "transition": (
+        "transition --sizes 2 5 --test 6 --samples 4 --sampling.steps 2 --workers 1 "
+        f"{STEPS} --out {{new}}/run"
+    ),
+    "train": f"train --test 4 --n 4 {STEPS} --out {{new}}/run",
+    "duplicates": "duplicates --threshold 0.98 --out {new}/run",
+    "harmonics": (
+        "harmonics --model {model} --vectors 4 --sigmas 0.1 0.4 --draws 2 --device cpu "
+        "--out {new}/run"
+    ),
+    "prepare": "prepare --data digits --out {new}/deep/digits.safetensors",
+    "sample": f"sample {DRAWN} --out {{new}}/deep/samples.npz",
+    "picture": f"sample {DRAWN} --out {{new}}/samples.png",
+    "report": "report {new}/run --no-images",
 }
 """Each writes below ``{new}``; ``report`` finds a finished run with a page full of images there."""
 VARIES = {".lock", "log.txt", "environment.json", "report.html"}
@@ -161,7 +117,7 @@ def main() -> None:
         setattr(style, kind, lambda *_: b"drawn")
 
     def words(name: str, new: Path) -> list[str]:
-        return [w.format(new=new, model=asked.folder / "model") for w in COMMANDS[name]]
+        return shlex.split(COMMANDS[name].format(new=new, model=asked.folder / "model"))
 
     def prepared(name: str, new: Path) -> Path:
         shutil.rmtree(new, ignore_errors=True)
@@ -171,7 +127,7 @@ def main() -> None:
         return new
 
     nothing = lambda: None  # noqa: E731
-    assert forked([*COMMANDS["train"][:-1], str(asked.folder / "model")], nothing) == 0
+    assert forked([*words("train", asked.folder)[:-1], str(asked.folder / "model")], nothing) == 0
     whole, seconds = {}, {}
     for name in COMMANDS:
         place, start = prepared(name, asked.folder / f"whole-{name}"), time.monotonic()
