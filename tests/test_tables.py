@@ -1,5 +1,6 @@
 """Images in Parquet files and Hugging Face data sets, written on the spot by the real libraries."""
 
+import contextlib
 import io
 import sys
 import tracemalloc
@@ -338,7 +339,19 @@ def test_names_on_the_hub_go_to_the_library(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert len(images.load("hf:someone/pictures,split=test,config=small")) == 7
-    assert asked == [("someone/pictures", "small", {"split": "test"})]
+    assert asked == [("someone/pictures", "small", {"split": "test", "trust_remote_code": False})]
+
+
+def test_a_script_in_a_data_set_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_TRUST_REMOTE_CODE", "1")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE", True, raising=False)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "set.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    assert "cannot be loaded" in complaint(f"hf:{tmp_path}/set")
+    made().to_parquet(tmp_path / "set" / "train-0.parquet")
+    with contextlib.suppress(InputError):  # the pictures may be found beside the script
+        images.load(f"hf:{tmp_path}/set")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_hub_out_of_reach_is_one_line(monkeypatch):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def load_hub(body: str, options: Options) -> ImageSet:
     """Load the source ``hf:NAME_OR_PATH,split=train,column=image,label=label``.
 
+    A script that the data set brings along is never run.
+
     Parameters
     ----------
     body : str
@@ -72,7 +74,7 @@ def _open(datasets: Any, path: Path, extra: Any) -> Any:
     split, config = extra.get("split", "train"), extra.get("config")
     saved = (path / "dataset_dict.json", path / "state.json")
     if not any(file.exists() for file in saved):
-        return datasets.load_dataset(str(path), config, split=split)
+        return datasets.load_dataset(str(path), config, split=split, trust_remote_code=False)
     rows = datasets.load_from_disk(str(path))
     if isinstance(rows, datasets.DatasetDict):
         if split not in rows:
