@@ -8,18 +8,23 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, Field, ValidationError
+from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import nn
 
 from twinscore import sealed
 from twinscore.denoisers.base import Denoiser, check
-from twinscore.denoisers.spec import NetworkSpec, build
+from twinscore.denoisers.spec import NetworkSpec, outlined
 from twinscore.errors import Damaged, InputError, one_line
 
 WEIGHTS = "weights.safetensors"
+
+Side = Annotated[int, Field(ge=1, le=2**16)]
 
 
 @dataclass(frozen=True)
@@ -173,21 +178,20 @@ def read(
         raise Damaged(f"{file}: not a checkpoint that twinscore wrote: {reason}") from None
     try:
         with safe_open(file, framework="pt") as content:
-            header = json.loads((content.metadata() or {})["twinscore"])
-            state = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
-        shape, mean = tuple(header["shape"]), tuple(header["mean"])
-        denoiser = _rebuild(header["network"], shape[0], network)
-        denoiser.load_state_dict(state)
+            header = _Header.model_validate(json.loads((content.metadata() or {})["twinscore"]))
+            denoiser = _rebuild(header, content, network)
         denoiser.to(memory_format=torch.channels_last)
-        return Checkpoint(denoiser.eval(), shape, mean)
+        return Checkpoint(denoiser.eval(), header.shape, header.mean)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
-    except (SafetensorError, LookupError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{file}: not a checkpoint that twinscore wrote: {reason}") from None
     except RuntimeError as error:
-        reason = " ".join(" ".join(str(error).splitlines()[:2]).split())
+        reason = shorten(str(error), 300, placeholder=" ...")
         raise InputError(f"{file}: the weights do not fit their network: {reason}") from None
+    except Exception as error:  # the readers may raise anything on damaged bytes
+        first = error.errors()[0] if isinstance(error, ValidationError) else {}
+        wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else one_line(error)
+        reason = shorten(wrong, 300, placeholder=" ...")
+        raise InputError(f"{file}: not a checkpoint that twinscore wrote: {reason}") from error
 
 
 def recorded(file: Path) -> list[dict[str, float]]:
@@ -195,12 +199,33 @@ def recorded(file: Path) -> list[dict[str, float]]:
     return json.loads(sealed.check(file)["twinscore"]).get("history", [])
 
 
-def _rebuild(
-    description: dict | str, channels: int, network: Callable[[int], nn.Module] | None
-) -> nn.Module:
-    if isinstance(description, str):
-        if network is None:
-            raise InputError(f"the weights belong to your own network {description}; pass network=")
+class _Header(BaseModel):
+    """What a file says of its network and its images."""
+
+    network: NetworkSpec | str
+    shape: tuple[Side | None, Side | None, Side | None]
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+
+
+def _rebuild(header: _Header, content: safe_open, own: Callable[[int], nn.Module] | None) -> Any:
+    """The network with the weights of the file; one of ours is made once they are known to fit."""
+    if isinstance(header.network, str):
+        if own is None:
+            raise InputError(
+                f"the weights belong to your own network {header.network}; pass network="
+            )
         with torch.random.fork_rng(devices=[]):
-            return network(channels)
-    return build(NetworkSpec(**description), channels, seed=0)
+            network = own(header.shape[0])
+    else:
+        described = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
+        strange = {s.get_dtype() for s in described.values()} - {"F64", "F32", "F16", "BF16"}
+        if strange:
+            raise InputError(f"weights must be real numbers, got {', '.join(sorted(strange))}")
+        network = outlined(header.network, header.shape[0])
+        outlines = {
+            name: torch.empty(s.get_shape(), device="meta") for name, s in described.items()
+        }
+        network.load_state_dict(outlines)  # refuses what does not fit; nothing is copied
+        network.to_empty(device="cpu")
+    network.load_state_dict({name: content.get_tensor(name) for name in content.keys()})  # noqa: SIM118
+    return network

@@ -5,15 +5,19 @@ shapes. Nothing else of the published folder is opened (its ``exp_arguments.pkl`
 """
 
 import re
-import warnings
 from pathlib import Path
+from textwrap import shorten
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from twinscore.denoisers import tensor_files
 from twinscore.denoisers.bf_cnn import BFCNN
 from twinscore.denoisers.checkpoint import Checkpoint
+from twinscore.denoisers.spec import NetworkSpec, filled, outlined
 from twinscore.denoisers.unet import UNet
 from twinscore.errors import InputError
 
@@ -61,9 +65,9 @@ def network_of(state: State, *, first_relu: bool = False) -> UNet | BFCNN:
     state = {key.removeprefix("module."): value for key, value in state.items()}
     try:
         if "encoder.0.0.weight" in state:
-            network, renamed = _unet(state)
+            sizes, renamed = _unet(state)
         elif "conv_layers.0.weight" in state:
-            network, renamed = _bf_cnn(state)
+            sizes, renamed = _bf_cnn(state)
         else:
             raise InputError("holds neither encoder.* nor conv_layers.*: not a published network")
         if len(renamed) != len(state):
@@ -71,13 +75,18 @@ def network_of(state: State, *, first_relu: bool = False) -> UNet | BFCNN:
             raise InputError(
                 f"holds {more} tensors more than a published UNet or BF-CNN of its size"
             )
-        network.load_state_dict(renamed)
+        channels = renamed["first.weight"].shape[1]
+        network = filled(outlined(NetworkSpec(**sizes), channels), renamed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        sizes = f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']}"
+        raise InputError(f"is not a UNet or BF-CNN of this package: {sizes}") from None
     except (KeyError, IndexError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"is not a complete UNet or BF-CNN: {error}") from None
     except RuntimeError as error:
-        reason = " ".join(" ".join(str(error).splitlines()[:2]).split())
+        reason = shorten(str(error), 300, placeholder=" ...")
         raise InputError(f"is not a UNet or BF-CNN of this package: {reason}") from None
     if first_relu:
         if not isinstance(network, BFCNN):
@@ -89,23 +98,20 @@ def network_of(state: State, *, first_relu: bool = False) -> UNet | BFCNN:
 def _tensors(file: Path) -> State:
     if not file.is_file():
         raise InputError(f"not found; give a published {WEIGHTS} or the folder it lies in")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of the files that are refused below
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}") from None
-    except Exception:  # the reader may raise anything on damaged bytes
-        raise InputError("not a file of tensors that torch.save wrote, or a damaged one") from None
+    state = tensor_files.read(file)
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
         raise InputError("not a state dict: a dict of tensors, each under the name of its layer")
+    if sum(value.nbytes for value in state.values()) > file.stat().st_size:
+        raise InputError("several of its tensors are the same numbers, which a network's are not")
     return state
 
 
-def _unet(state: State) -> tuple[UNet, State]:
+def _unet(state: State) -> tuple[dict[str, Any], State]:
+    """Sizes of the UNet, and its tensors by our names."""
     levels = len({key.split(".")[1] for key in state if key.startswith("encoder.")})
-    width, channels = state["encoder.0.0.weight"].shape[:2]
+    width, _ = state["encoder.0.0.weight"].shape[:2]
     blocks = {f"encoder.{b}": f"encoder.{b}" for b in range(levels)}
     blocks |= {"mid_block": "middle"} | {f"decoder.{b}": f"decoder.{b}" for b in range(levels)}
     counts = {name: _convolutions(state, name) for name in blocks}
@@ -123,7 +129,7 @@ def _unet(state: State) -> tuple[UNet, State]:
         if theirs == "decoder.0":
             renamed |= _renamed(layers.pop(), "last")
         renamed |= _numbered(layers, ours)
-    return UNet(channels, width, levels, count), renamed
+    return {"width": width, "levels": levels, "convolutions": count}, renamed
 
 
 def _layers(state: State, block: str) -> list[State]:
@@ -151,9 +157,10 @@ def _numbered(layers: list[State], ours: str) -> State:
     }
 
 
-def _bf_cnn(state: State) -> tuple[BFCNN, State]:
+def _bf_cnn(state: State) -> tuple[dict[str, Any], State]:
+    """Sizes of the BF-CNN, and its tensors by our names."""
     convolutions, norms = _layers(state, "conv_layers"), _layers(state, "BN_layers")
-    width, channels = convolutions[0]["weight"].shape[:2]
+    width, _ = convolutions[0]["weight"].shape[:2]
     first, *inner, last = convolutions
     if len(norms) != len(inner):
         raise InputError(
@@ -161,7 +168,7 @@ def _bf_cnn(state: State) -> tuple[BFCNN, State]:
         )
     middle = [layer for pair in zip(map(_widened, inner), norms, strict=True) for layer in pair]
     renamed = _renamed(first, "first") | _numbered(middle, "inner") | _renamed(last, "last")
-    return BFCNN(channels, width, len(convolutions)), renamed
+    return {"kind": "bf_cnn", "width": width, "layers": len(convolutions)}, renamed
 
 
 def _widened(convolution: State) -> State:

@@ -1,10 +1,11 @@
 """The network's spec, one model for each kind, and the network that it builds."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from twinscore.denoisers.bf_cnn import BFCNN
 from twinscore.denoisers.unet import UNet
@@ -83,3 +84,10 @@ def outlined(spec: NetworkSpec, channels: int) -> nn.Module:
     """The same network on torch's *meta* device: names and shapes of its weights, no memory."""
     with torch.device("meta"):
         return build(spec, channels, seed=0)
+
+
+def filled(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """An outlined network with values, on the CPU; RuntimeError if names or shapes do not fit."""
+    network.load_state_dict({name: value.to("meta") for name, value in state.items()})
+    network.to_empty(device="cpu").load_state_dict(state)
+    return network
