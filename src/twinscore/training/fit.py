@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +13,10 @@ from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 
-from twinscore.errors import InputError
+from twinscore.errors import InputError, RunFailed
 from twinscore.runs import digest, write_atomic
 from twinscore.training import history
 from twinscore.training.laws import batch_indices, learning_rate, noise_draw
@@ -29,7 +31,7 @@ LOSS_CHECKS = 50
 """Steps between checks of the loss, which wait for the device."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(RunFailed):
     """Training failed; its last good checkpoint is kept."""
 
 
@@ -73,8 +75,16 @@ class _State:
 
 
 def single_device(name: str = "auto") -> Fabric:
-    """Fabric on one device: auto (the best there is), cpu, cuda or mps."""
-    return Fabric(accelerator=name, devices=1)
+    """Fabric on one device: auto (the best there is), cpu, cuda or mps.
+
+    What a cluster, ``torchrun`` or ``fabric run`` left in the environment for trainings on many
+    devices is not heeded.
+    """
+    launcher = {key: os.environ.pop(key) for key in tuple(os.environ) if key.startswith("LT_")}
+    try:
+        return Fabric(accelerator=name, devices=1, plugins=[LightningEnvironment()])
+    finally:
+        os.environ.update(launcher)
 
 
 def fit(
