@@ -82,9 +82,11 @@ def on_workers(
     desk = _Desk(deque(zip(tasks, pickled, strict=True)), threads, main)
     attending = []
     try:
-        for _ in range(min(workers, len(tasks))):
-            attending.append(threading.Thread(target=_attend, args=(desk,), daemon=True))
-            attending[-1].start()
+        with _signals_held():
+            for _ in range(min(workers, len(tasks))):
+                attending.append(threading.Thread(target=_attend, args=(desk, *_started(desk))))
+                attending[-1].daemon = True
+                attending[-1].start()
         left = len(tasks)
         while left:
             kind, task, value = desk.heard.get()
@@ -119,20 +121,58 @@ def _main_program() -> dict[str, Any]:
     return found
 
 
-def _attend(desk: _Desk) -> None:
-    """Start a worker and give it tasks until none is left or the run is being stopped."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the worker inherits that
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let processes and threads that begin here leave signals to this thread, which waits."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _started(desk: _Desk) -> tuple[subprocess.Popen, Connection]:
+    """A new worker, and the pipe to it; it ends where that is closed."""
+    pipe, theirs = multiprocessing.Pipe()
+    flags = subprocess._args_from_interpreter_flags()
+    words = ["-P", "-c", _BEGIN, str(theirs.fileno()), str(os.getpid()), *sys.path]
+    with theirs:
+        try:
+            process = subprocess.Popen(
+                [spawn.get_executable(), *flags, *words],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        except OSError as error:
+            raise WorkerDied(f"a worker could not start: {one_line(error)}") from None
+    return process, pipe
+
+
+def _attend(desk: _Desk, process: subprocess.Popen, pipe: Connection) -> None:
+    """Give a worker tasks until none is left or the run is being stopped; then end it."""
     task = None
     try:
-        with _worker(desk) as (process, pipe):
-            while not desk.stop.is_set():
-                try:
-                    task, pickled = desk.waiting.popleft()
-                except IndexError:
-                    break
-                _do_one(desk, task, pickled, process, pipe)
+        with contextlib.suppress(OSError):  # it is dead: the first task will say how
+            pipe.send_bytes(pickle.dumps((desk.threads, desk.main)))
+        for task, pickled in _taken(desk):
+            _do_one(desk, task, pickled, process, pipe)
     except BaseException as error:
         desk.heard.put(("failed", task, error))
+    with contextlib.suppress(OSError):
+        pipe.send_bytes(b"")
+    try:
+        process.wait(PATIENCE + 1)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    pipe.close()
+
+
+def _taken(desk: _Desk) -> Iterator[tuple[Any, bytes]]:
+    """Tasks from those that wait, until none is left or the run is being stopped."""
+    with contextlib.suppress(IndexError):
+        while not desk.stop.is_set():
+            yield desk.waiting.popleft()
 
 
 def _do_one(
@@ -165,36 +205,6 @@ def _how_it_died(process: subprocess.Popen) -> str:
     return f"a worker process {how}; run the same command again to continue" + (
         ", with fewer --workers if memory was short" if code == -signal.SIGKILL else ""
     )
-
-
-@contextlib.contextmanager
-def _worker(desk: _Desk) -> Iterator[tuple[subprocess.Popen, Connection]]:
-    """A worker process and the pipe to it; in the end it is told to stop, or else killed."""
-    pipe, theirs = multiprocessing.Pipe()
-    with pipe:
-        with theirs:
-            flags = subprocess._args_from_interpreter_flags()
-            words = ["-P", "-c", _BEGIN, str(theirs.fileno()), str(os.getpid()), *sys.path]
-            try:
-                process = subprocess.Popen(
-                    [spawn.get_executable(), *flags, *words],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                )
-            except OSError as error:
-                raise WorkerDied(f"a worker could not start: {one_line(error)}") from None
-        try:
-            with contextlib.suppress(OSError):  # it is dead: the first task will say how
-                pipe.send_bytes(pickle.dumps((desk.threads, desk.main)))
-            yield process, pipe
-        finally:
-            with contextlib.suppress(OSError):
-                pipe.send_bytes(b"")
-            try:
-                process.wait(PATIENCE + 1)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def spawn_main(descriptor: int, parent: int) -> None:
