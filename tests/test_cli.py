@@ -48,10 +48,7 @@ def run(capfd):
 
     def call(*words):
         capfd.readouterr()
-        try:
-            code = cli.main([str(word) for word in words])
-        except SystemExit as end:
-            code = end.code or 0
+        code = cli.main([str(word) for word in words])
         said = capfd.readouterr()
         return code, said.out, said.err.splitlines()
 

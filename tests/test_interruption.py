@@ -29,7 +29,11 @@ RUNNER = """
 import importlib
 import sys
 import time
+from dataclasses import replace
 
+from twinscore.experiments import transition
+
+whole = transition.STUDY
 fit = importlib.import_module("twinscore.training.fit")
 fit.CHECKPOINT_SECONDS = 0.05  # in the workers too: they import this file
 step = fit._step
@@ -42,9 +46,15 @@ def slow_step(*arguments):
 
 fit._step = slow_step
 
+
+def work(*given):
+    return whole.work(*given)  # of this file, so that workers import it
+
+
 if __name__ == "__main__":
     from twinscore import cli, environment
 
+    transition.STUDY = replace(whole, work=work)
     environment.available_cores = lambda: 2
     sys.exit(cli.main())
 """

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twinscore.errors import InputError
-from twinscore.execution import torch_threads
+from twinscore.execution import settled_torch
 from twinscore.images.synthetic import CAlpha, c_alpha, stream
 from twinscore.images.synthetic.c_alpha import backgrounds, contours, masks
 
@@ -177,7 +177,7 @@ def test_images_are_the_same_on_any_number_of_threads(size):
     """Workers have fewer threads than the process that addressed the images."""
     made = []
     for threads in (1, 2, 3):
-        with torch_threads(threads):
+        with settled_torch(threads):
             made.append(c_alpha(range(1024), CAlpha(size=size, antialias=True), seed=1))
     assert torch.equal(made[0], made[1])
     assert torch.equal(made[0], made[2])

@@ -1,5 +1,9 @@
 """twinscore: did your diffusion model learn the distribution, or the training set?"""
 
-from importlib.metadata import version
 
-__version__ = version("twinscore")
+def __getattr__(name: str) -> str:
+    if name == "__version__":  # not before it is asked for: reading it takes longer than starting
+        from importlib.metadata import version
+
+        return version("twinscore")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

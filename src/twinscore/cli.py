@@ -1,18 +1,12 @@
-"""The command line: one subcommand per job, no logic; every error is one line."""
+"""The command line: exit codes, signals, and one line for every error."""
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
-from importlib import import_module
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from contextlib import suppress
 
-from twinscore import __version__
-from twinscore.errors import InputError, one_line
-from twinscore.options import parse
-from twinscore.results import studies
+from twinscore.errors import InputError, RunFailed, one_line, say
+from twinscore.interrupts import STOPPED, Interrupts, listening
 
 TOOLS = {
     "prepare": "pack images into one file that every command maps",
@@ -24,86 +18,91 @@ TOOLS = {
 
 def commands() -> dict[str, str]:
     """Name and purpose of every command."""
+    from twinscore.results import studies
+
     return TOOLS | studies()
-
-
-@dataclass(frozen=True)
-class WriteOptions:
-    """Options of a command that writes something; none of them is part of a hash."""
-
-    out: Path | None = None
-    """Where the result goes."""
-    print_spec: bool = False
-    """Print the spec as YAML and stop."""
-
-
-@dataclass(frozen=True)
-class NetworkOptions(WriteOptions):
-    """Options of a command that runs one network."""
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the network runs."""
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """Draw the report of a run folder; an unfinished run is drawn as far as it goes."""
-
-    run_folder: Path
-    """Run folder."""
-    no_images: bool = False
-    """Leave training images and samples out of page and figures."""
-
-
-OPTIONAL = {
-    "device": (Literal["auto", "cpu", "cuda", "mps"], "auto", "Where networks run."),
-    "workers": (
-        int | None,
-        None,
-        "Tasks side by side (default: one per core on a CPU, else one).",
-    ),
-    "no_images": (bool, False, "Leave images and samples out of the report."),
-}
-"""Options that some studies have: type, default, help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``twinscore`` with ``argv`` and return its exit code.
 
-    0; 2 for bad input; 1 when the run failed; 130 after Ctrl-C, with the command that resumes.
+    0; 2 for bad input; 1 when the run failed; 130 after Ctrl-C, with the command that resumes. By
+    default it is the whole program, with the words of the command line: signals and the standard
+    streams are its own until the process ends.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    program = argv is None
+    words = list(sys.argv[1:] if program else argv)
+    interrupts = Interrupts("twinscore: stopped")
+    try:
+        if program:
+            _open_streams()
+        with listening(interrupts, to_the_end=program):
+            interrupts.farewell += f"; continue with: twinscore {_quoted(words)}"
+            code = _call(words, interrupts)
+            interrupts.done = True
+    except KeyboardInterrupt:
+        say(interrupts.farewell)
+        code, interrupts.done = STOPPED, True
+    if program:
+        _close_streams()
+    return code
+
+
+def _call(words: Sequence[str], interrupts: Interrupts) -> int:
+    """Do what the words ask for; whatever is raised becomes one line and an exit code."""
+    try:
+        code = _do(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except InputError as error:
+        say(f"twinscore: {one_line(error)}")
+        return 2
+    except BrokenPipeError:  # who reads stdout has seen enough, and the work is done
+        return 0
+    except Exception as error:
+        if interrupts.came:  # and was taken for a failure by what it came in the way of
+            raise KeyboardInterrupt from None
+        if os.environ.get("TWINSCORE_DEBUG"):
+            import traceback
+
+            say(traceback.format_exc())
+        say(f"twinscore: {_what_failed(error)}")
+        return 1
+
+
+def _do(words: Sequence[str]) -> int:
     if not words or words[0] in {"-h", "--help"}:
         print(_help())
         return 0 if words else 2
     if words[0] == "--version":
+        from twinscore import __version__
+
         print(f"twinscore {__version__}")
         return 0
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        if words[0] not in commands():
-            known = ", ".join(commands())
-            raise InputError(f"{words[0]}: no such command; give one of {known}")
-        if words[0] in studies():
-            _study(*words)
-        else:
-            globals()[f"_{words[0]}"](words[1:])
-    except InputError as error:
-        print(f"twinscore: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"twinscore: stopped; continue with: twinscore {_quoted(words)}", file=sys.stderr)
-        return 130
-    except (RuntimeError, ValueError, OSError) as error:
-        if os.environ.get("TWINSCORE_DEBUG"):
-            raise
-        print(f"twinscore: failed: {one_line(error)}", file=sys.stderr)
-        return 1
+    if words[0] not in commands():
+        raise InputError(f"{words[0]}: no such command; give one of {', '.join(commands())}")
+    from twinscore.commands import call
+
+    with suppress(SystemExit):  # after --help
+        call(words[0], words[1:])
     return 0
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _what_failed(error: Exception) -> str:
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return f"failed: out of memory: {one_line(error)}"
+    if isinstance(error, RunFailed | OSError):
+        return f"failed: {one_line(error)}"
+    return (
+        f"bug: {type(error).__name__}: {one_line(error)}; please report it with the output of the "
+        "same command under TWINSCORE_DEBUG=1"
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether torch had no memory left, on an accelerator or the host."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _quoted(words: Sequence[str]) -> str:
@@ -128,88 +127,26 @@ def _help() -> str:
     )
 
 
-def _print_spec(spec: Any) -> None:
-    import yaml
+def _open_streams() -> None:
+    """Let no file that is opened later take the place of a standard stream that is closed.
 
-    print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), end="")
-
-
-@dataclass(frozen=True)
-class StudyOptions(WriteOptions):
-    """Options of every study."""
-
-    estimate: bool = False
-    """Print the time, memory and disk that the run would take, and stop."""
-
-
-def _study(command: str, *words: str) -> None:
-    """Run a study and print its verdict, its table and where its report is."""
-    from twinscore.report import page
-
-    study = import_module(f"twinscore.experiments.{command}").STUDY
-    optional = (*study.machine, *(["no_images"] if page.shows_images(command) else []))
-    options = parse(words, _with(StudyOptions, optional), study.spec, command)
-    if options.print_spec:
-        return _print_spec(options.spec)
-    where = {name: getattr(options, name) for name in study.machine}
-    if options.estimate:
-        return print(study.cost(options.spec, options.out, **where).text())
-    done = study.run(options.spec, options.out, **where)
-    html = page.write(done.folder, images=not getattr(options, "no_images", False))
-    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
-    return None
+    What stdout cannot encode is written with backslashes, as stderr does.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            mode = "w" if descriptor else "r"
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
+    sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _with(base: type, names: Sequence[str]) -> type:
-    """``base`` and some of the ``OPTIONAL`` options."""
-    import tyro
-
-    added = []
-    for name in names:
-        kind, default, text = OPTIONAL[name]
-        added.append((name, Annotated[kind, tyro.conf.arg(help=text)], field(default=default)))
-    return make_dataclass(base.__name__, added, bases=(base,), frozen=True)
-
-
-def _prepare(words: list[str]) -> None:
-    from twinscore.experiments import prepare
-
-    options = parse(words, WriteOptions, prepare.Spec, "prepare")
-    if options.print_spec:
-        return _print_spec(options.spec)
-    result = prepare.run(options.spec, options.out)
-    print(result.table(), f"images: {result.path}", sep="\n")
-    return None
-
-
-def _train(words: list[str]) -> None:
-    from twinscore.experiments import train
-
-    options = parse(words, _with(StudyOptions, ["device"]), train.Spec, "train")
-    if options.print_spec:
-        return _print_spec(options.spec)
-    if options.estimate:
-        return print(train.cost(options.spec, options.out, device=options.device).text())
-    result = train.run(options.spec, options.out, device=options.device)
-    print(result.table(), f"model: {result.folder}", sep="\n")
-    return None
-
-
-def _sample(words: list[str]) -> None:
-    from twinscore.experiments import sample
-
-    options = parse(words, NetworkOptions, sample.Spec, "sample")
-    if options.print_spec:
-        return _print_spec(options.spec)
-    result = sample.run(options.spec, options.out, device=options.device)
-    if result.unfinished:
-        print(f"{result.unfinished} samples did not converge", file=sys.stderr)
-    print(f"samples: {result.path}")
-    return None
-
-
-def _report(words: list[str]) -> None:
-    from twinscore.report import page
-
-    options = parse(words, ReportOptions, None, "report")
-    print(f"report: {page.write(options.run_folder, images=not options.no_images)}")
+def _close_streams() -> None:
+    """Drop what stdout and stderr could not write, so that the interpreter does not try again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

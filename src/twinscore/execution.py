@@ -1,34 +1,15 @@
-"""Where trials run: in this process, or on a pool of worker processes that die with it."""
+"""Where tasks run: in this process or on workers, with torch as it is in a new process."""
 
 import contextlib
-import ctypes
-import multiprocessing
-import os
-import pickle
-import queue
-import signal
-import threading
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-Report = Callable[[str, dict[str, Any]], None]
-"""Called with (task name, what happened)."""
+from twinscore.errors import InputError
+from twinscore.workers import Interrupted, Outcome, Report, Task, WorkerDied, on_workers
 
-Task = TypeVar("Task")
-Outcome = TypeVar("Outcome")
-
-_POLL_SECONDS = 0.1
-
-
-class Interrupted(Exception):  # noqa: N818
-    """Raised in a worker between two steps when the run is being stopped."""
-
-
-class WorkerDied(RuntimeError):  # noqa: N818
-    """A worker process was killed; what it finished and its checkpoints are kept."""
+__all__ = ["Interrupted", "Report", "WorkerDied", "run_tasks", "settled_torch"]
 
 
 def run_tasks(
@@ -52,7 +33,7 @@ def run_tasks(
     threads : int
         Threads that torch uses in each, and here until the last task is done.
     report : callable
-        Receives ``(task name, event)`` in this process, wherever the task ran.
+        Receives ``(task name, event)`` in this thread, wherever the task ran.
 
     Yields
     ------
@@ -62,113 +43,89 @@ def run_tasks(
     Raises
     ------
     WorkerDied
-        If a worker was killed.
+        If a worker could not start or ended before its task; says how.
+    InputError
+        If tasks refer to the caller's main program, and workers cannot import that.
     Exception
         What a task raised, after the others were stopped at their next step.
     """
-    with torch_threads(threads):
+    main, imported = (sys.modules.get(name) for name in ("__main__", "__mp_main__"))
+    if imported not in (None, main):  # the main program of this worker is being imported
+        raise InputError("the main program begins its work as soon as it is imported")
+    with settled_torch(threads):
         if workers == 1:
             for task in tasks:
                 yield task, function(task, report)
         else:
-            yield from _on_pool(function, tasks, workers, threads, report)
+            yield from on_workers(function, tasks, workers=workers, threads=threads, report=report)
 
 
 @contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use ``count`` threads in this process, and afterwards as many as before."""
+def settled_torch(threads: int | None = None) -> Iterator[None]:
+    """Let torch and numpy compute as in a new process, on so many threads, if a number is given.
+
+    Whatever the caller set is put back afterwards: default dtype and device, precision of float32
+    products, autocast, gradients, inference mode, deterministic algorithms, detection of anomalies,
+    denormal numbers, backends, numpy's floating-point errors. Global random states are not drawn
+    from and so not touched; filters of warnings are left to the caller. Dtype, precision,
+    algorithms, backends and threads belong to the process: other threads that set them meanwhile
+    are not kept out.
+    """
+    import numpy as np
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
+    with contextlib.ExitStack() as stack:
+        for get, put, *fresh in _settings(threads):
+            with contextlib.suppress(RuntimeError):  # of a getter, where old and new settings mix
+                if (before := get()) not in fresh:
+                    stack.callback(put, before)
+                    put(fresh[0])
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
-def _on_pool(
-    function: Callable[[Task, Report], Outcome],
-    tasks: Sequence[Task],
-    workers: int,
-    threads: int,
-    report: Report,
-) -> Iterator[tuple[Task, Outcome]]:
-    context = multiprocessing.get_context("spawn")
-    events = context.Queue()
-    stop = context.RawValue(ctypes.c_bool, False)  # an Event's lock could die with a worker
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start, initargs=(events, stop, threads)
-    ) as pool:
-        try:
-            with _deaf_to_interrupts():
-                pending = {pool.submit(_call, function, task): task for task in tasks}
-                pool.submit(int)  # wakes the pool, which watches only workers it had when it woke
-            while pending:
-                done, _ = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
-                _forward(events, report)
-                for future in done:
-                    yield pending.pop(future), _outcome(future)
-        except BaseException:
-            stop.value = True
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        finally:
-            _forward(events, report)
+def _settings(threads: int | None) -> Iterator[tuple[Any, ...]]:
+    """Of the whole process: how each is read, how it is set, and its values in a new process."""
+    import torch
 
+    def attribute(owner: Any, name: str, *fresh: Any) -> tuple[Any, ...]:
+        return partial(getattr, owner, name), partial(setattr, owner, name), *fresh
 
-def _outcome(future: Future) -> Any:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise WorkerDied(
-            "a worker process was killed (out of memory?); run the same command again to continue, "
-            "with fewer --workers if memory was short"
-        ) from None
-
-
-def _forward(events: Any, report: Report) -> None:
-    """Pass on what has been said; what a killed worker left half said is dropped."""
-    with contextlib.suppress(queue.Empty, EOFError, pickle.UnpicklingError):
-        while True:
-            report(*events.get_nowait())
-
-
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let processes started here inherit that Ctrl-C is for their parent to handle."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
+    if threads:
+        yield torch.get_num_threads, torch.set_num_threads, threads
+    yield torch.get_default_dtype, torch.set_default_dtype, torch.float32
+    yield torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
+    yield (
+        lambda: (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ),
+        lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]),
+        (False, False),
+    )
+    yield (
+        lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+        lambda value: torch.autograd.set_detect_anomaly(*value),
+        *((False, True), (False, False)),
+    )
+    yield lambda: sys.float_info.min / 2 == 0.0, torch.set_flush_denormal, False
+    mkldnn, cudnn, cuda = torch.backends.mkldnn, torch.backends.cudnn, torch.backends.cuda
+    yield attribute(mkldnn, "enabled", True)
+    yield attribute(mkldnn, "deterministic", False)
+    yield attribute(cudnn, "enabled", True)
+    yield attribute(cudnn, "benchmark", False)
+    yield attribute(cudnn, "deterministic", False)
+    if not hasattr(torch.backends, "fp32_precision"):  # before torch 2.9
+        yield attribute(cudnn, "allow_tf32", True)
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-_worker: dict[str, Any] = {}
-
-
-def _start(events: Any, stop: Any, threads: int) -> None:
-    """In a new worker: die with the parent, and use the threads it was given."""
-    import torch
-
-    torch.set_num_threads(threads)
-    _worker.update(events=events, stop=stop)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _die_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
-
-
-def _call(function: Callable[[Any, Report], Any], task: Any) -> Any:
-    def report(name: str, event: dict[str, Any]) -> None:
-        if _worker["stop"].value:
-            raise Interrupted
-        _worker["events"].put((name, event))
-
-    return function(task, report)
+    for exact in (torch.backends, mkldnn.matmul, mkldnn.conv, mkldnn.rnn, cuda.matmul):
+        yield attribute(exact, "fp32_precision", "none", "ieee")
+    for fast in (cudnn.conv, cudnn.rnn):
+        yield attribute(fast, "fp32_precision", "tf32")

@@ -1,10 +1,12 @@
 """Progress on stderr, bars in a terminal and plain lines elsewhere, and in the run's log."""
 
+import io
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,8 +14,38 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 _LINE_SECONDS = 20.0
 
 
+class _Forgiving(io.TextIOBase):
+    """A stream that may be closed, full or gone: what cannot be written is lost."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError, AttributeError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        with suppress(OSError, ValueError, AttributeError):
+            return self._stream.isatty()
+        return False
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+
 class Reporter:
     """Shows the steps of several named tasks; use as a context manager and call with events.
+
+    That is a service: where it cannot be shown or logged, the work goes on.
 
     An event is a dict with ``step`` and ``steps``, or with ``text`` to say once.
 
@@ -25,7 +57,8 @@ class Reporter:
 
     def __init__(self, log: Path | None = None) -> None:
         self._log = log
-        console = Console(stderr=True)
+        self._stderr = _Forgiving(sys.stderr)
+        console = Console(file=self._stderr)
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -64,10 +97,10 @@ class Reporter:
 
     def _say(self, line: str, *, beside_bars: bool = True) -> None:
         if self._log:
-            with self._log.open("a", encoding="utf-8") as file:
+            with suppress(OSError), self._log.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         if not self._live:
-            print(line, file=sys.stderr, flush=True)
+            print(line, file=self._stderr, flush=True)
         elif beside_bars:
             self._bars.console.print(line, markup=False, highlight=False)
 

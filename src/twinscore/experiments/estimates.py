@@ -8,7 +8,7 @@ from typing import Any
 
 from twinscore import environment
 from twinscore.environment import Execution, on_cpu
-from twinscore.execution import torch_threads
+from twinscore.execution import settled_torch
 from twinscore.sampling.spec import evaluations
 from twinscore.training import memory
 from twinscore.training.history import SIGMAS
@@ -153,7 +153,7 @@ def _size(count: float) -> str:
 
 def core_seconds(call: Callable[[], object]) -> float:
     """Time of a call on one core, or on the device that it uses."""
-    with torch_threads(1):
+    with settled_torch(1):
         started = time.perf_counter()
         call()
         return time.perf_counter() - started

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from twinscore import environment, runs
 from twinscore.denoisers import NetworkSpec
-from twinscore.execution import torch_threads
+from twinscore.execution import settled_torch
 from twinscore.experiments.estimates import NOTHING, Estimate, Needs, of_trainings, refuse_trainings
 from twinscore.experiments.folders import run_folder
 from twinscore.experiments.trials import (
@@ -82,7 +82,7 @@ def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> R
         how = environment.start(folder, device=device, workers=1, trials=1, run=name, report=report)
     with Reporter(folder / "log.txt") as report:
         trial = trial.placed(folder, name, how.device, None)
-        with environment.timed(folder), torch_threads(how.threads):
+        with environment.timed(folder), settled_torch(how.threads):
             if not trial.trained:
                 report("estimate", {"text": of_trainings(_needs, spec, 1, how).text()})
             train_trial(trial, report)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +12,13 @@ from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from twinscore import sealed
-from twinscore.errors import Damaged, one_line
+from twinscore.errors import Damaged, RunFailed, one_line
 from twinscore.runs import digest, make_folder
 from twinscore.training import history
 from twinscore.training.laws import batch_indices, learning_rate, noise_draw
@@ -31,7 +33,7 @@ LOSS_CHECKS = 50
 """Steps between checks of the loss, which wait for the device."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(RunFailed):
     """Training failed; its last good checkpoint is kept."""
 
 
@@ -109,8 +111,16 @@ class _State:
 
 
 def single_device(name: str = "auto") -> Fabric:
-    """Fabric on one device: auto (the best there is), cpu, cuda or mps."""
-    return Fabric(accelerator=name, devices=1)
+    """Fabric on one device: auto (the best there is), cpu, cuda or mps.
+
+    What a cluster, ``torchrun`` or ``fabric run`` left in the environment for trainings on many
+    devices is not heeded.
+    """
+    launcher = {key: os.environ.pop(key) for key in tuple(os.environ) if key.startswith("LT_")}
+    try:
+        return Fabric(accelerator=name, devices=1, plugins=[LightningEnvironment()])
+    finally:
+        os.environ.update(launcher)
 
 
 def fit(

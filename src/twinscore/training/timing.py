@@ -9,7 +9,7 @@ import torch
 
 from twinscore.denoisers import NetworkSpec, build
 from twinscore.environment import on_cpu
-from twinscore.execution import torch_threads
+from twinscore.execution import settled_torch
 from twinscore.training.fit import SHOWN, fit, single_device
 from twinscore.training.history import SIGMAS
 from twinscore.training.spec import TrainingSpec
@@ -54,7 +54,7 @@ def training_seconds(
     """
     batch = training.batch
     part = min(batch, max(1, _CROP // (shape[1] * shape[2]))) if on_cpu(device) else batch
-    with torch_threads(threads):
+    with settled_torch(threads):
         step = _step_seconds(network, training, shape, device, part) * batch / part
         if part < batch and step < _LONG:
             step = _step_seconds(network, training, shape, device, batch)

@@ -1,0 +1,152 @@
+"""What each command does: its options are read, the work is called, the outcome printed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, make_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from twinscore.errors import say
+from twinscore.options import parse
+from twinscore.results import studies
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """Options of a command that writes something; none of them is part of a hash."""
+
+    out: Path | None = None
+    """Where the result goes."""
+    print_spec: bool = False
+    """Print the spec as YAML and stop."""
+
+
+@dataclass(frozen=True)
+class StudyOptions(WriteOptions):
+    """Options of every study."""
+
+    estimate: bool = False
+    """Print the time, memory and disk that the run would take, and stop."""
+
+
+@dataclass(frozen=True)
+class NetworkOptions(WriteOptions):
+    """Options of a command that runs one network."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the network runs."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Draw the report of a run folder; an unfinished run is drawn as far as it goes."""
+
+    run_folder: Path
+    """Run folder."""
+    no_images: bool = False
+    """Leave training images and samples out of page and figures."""
+
+
+OPTIONAL = {
+    "device": (Literal["auto", "cpu", "cuda", "mps"], "auto", "Where networks run."),
+    "workers": (
+        int | None,
+        None,
+        "Tasks side by side (default: one per core on a CPU, else one).",
+    ),
+    "no_images": (bool, False, "Leave images and samples out of the report."),
+}
+"""Options that some studies have: type, default, help."""
+
+
+def call(command: str, words: Sequence[str]) -> None:
+    """Do what a command and the words after it ask for, and print the outcome.
+
+    Raises
+    ------
+    InputError
+        For what cannot be used.
+    """
+    if command in studies():
+        _study(command, *words)
+    else:
+        {"prepare": _prepare, "train": _train, "sample": _sample, "report": _report}[command](words)
+
+
+def _print_spec(spec: Any) -> None:
+    import yaml
+
+    print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), end="")
+
+
+def _study(command: str, *words: str) -> None:
+    """Run a study and print its verdict, its table and where its report is."""
+    from twinscore.report import page
+
+    study = import_module(f"twinscore.experiments.{command}").STUDY
+    optional = (*study.machine, *(["no_images"] if page.shows_images(command) else []))
+    options = parse(words, _with(StudyOptions, optional), study.spec, command)
+    if options.print_spec:
+        return _print_spec(options.spec)
+    where = {name: getattr(options, name) for name in study.machine}
+    if options.estimate:
+        return print(study.cost(options.spec, options.out, **where).text())
+    done = study.run(options.spec, options.out, **where)
+    html = page.write(done.folder, images=not getattr(options, "no_images", False))
+    print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
+    return None
+
+
+def _with(base: type, names: Sequence[str]) -> type:
+    """``base`` and some of the ``OPTIONAL`` options."""
+    import tyro
+
+    added = []
+    for name in names:
+        kind, default, text = OPTIONAL[name]
+        added.append((name, Annotated[kind, tyro.conf.arg(help=text)], field(default=default)))
+    return make_dataclass(base.__name__, added, bases=(base,), frozen=True)
+
+
+def _prepare(words: Sequence[str]) -> None:
+    from twinscore.experiments import prepare
+
+    options = parse(words, WriteOptions, prepare.Spec, "prepare")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    result = prepare.run(options.spec, options.out)
+    print(result.table(), f"images: {result.path}", sep="\n")
+    return None
+
+
+def _train(words: Sequence[str]) -> None:
+    from twinscore.experiments import train
+
+    options = parse(words, _with(StudyOptions, ["device"]), train.Spec, "train")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    if options.estimate:
+        return print(train.cost(options.spec, options.out, device=options.device).text())
+    result = train.run(options.spec, options.out, device=options.device)
+    print(result.table(), f"model: {result.folder}", sep="\n")
+    return None
+
+
+def _sample(words: Sequence[str]) -> None:
+    from twinscore.experiments import sample
+
+    options = parse(words, NetworkOptions, sample.Spec, "sample")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    result = sample.run(options.spec, options.out, device=options.device)
+    if result.unfinished:
+        say(f"{result.unfinished} samples did not converge")
+    print(f"samples: {result.path}")
+    return None
+
+
+def _report(words: Sequence[str]) -> None:
+    from twinscore.report import page
+
+    options = parse(words, ReportOptions, None, "report")
+    print(f"report: {page.write(options.run_folder, images=not options.no_images)}")
