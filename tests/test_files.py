@@ -150,6 +150,15 @@ def test_decompression_bombs_are_refused(tmp_path, monkeypatch, limit):
     assert "too many pixels" in complaint(f"{tmp_path},skip_corrupt")
 
 
+def test_a_lack_of_memory_does_not_make_a_picture_corrupt(tmp_path, monkeypatch):
+    def fail(image):
+        raise MemoryError
+
+    save(tmp_path / "a.png", gray(0))
+    monkeypatch.setattr(files, "_to_array", fail)
+    assert "a.png': does not fit into memory" in complaint(f"{tmp_path},skip_corrupt")
+
+
 def test_float_pictures_are_refused(tmp_path):
     save(tmp_path / "a.tif", gray(0.5, dtype=np.float32))
     assert "pixels are float32; give 8 or 16 bits" in complaint(tmp_path)

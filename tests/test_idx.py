@@ -144,11 +144,20 @@ def test_the_length_must_be_the_declared_one(tmp_path):
 
 
 def test_a_declared_size_is_not_trusted(tmp_path, monkeypatch):
-    header = struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1)
+    header = struct.pack(">BBBB3I", 0, 0, 8, 3, 2**20, 2**12, 2**12)
     (tmp_path / "a.idx").write_bytes(header + b"\0" * 100)
     assert "100 are there" in complaint(tmp_path / "a.idx")
     (tmp_path / "a.idx.gz").write_bytes(gzip.compress(header))
     assert "store it uncompressed" in complaint(tmp_path / "a.idx.gz")
+    header = struct.pack(">BBBB3I", 0, 0, 8, 3, 100, 1000, 1000)
+    (tmp_path / "c.idx.gz").write_bytes(gzip.compress(header))
+    assert "declares 100000000 bytes, 33 compressed ones cannot" in complaint(tmp_path / "c.idx.gz")
+    header = struct.pack(">BBBB3I", 0, 0, 8, 3, 2**25, 1, 1)
+    (tmp_path / "d.idx.gz").write_bytes(gzip.compress(header))
+    assert "33554432 images; give at most 16777216" in complaint(tmp_path / "d.idx.gz")
+    header = struct.pack(">BBBB3I", 0, 0, 8, 3, 1, 2**14, 2**14)
+    (tmp_path / "e.idx.gz").write_bytes(gzip.compress(header))
+    assert "have too many pixels; give at most 67 million" in complaint(tmp_path / "e.idx.gz")
     monkeypatch.setattr(stored, "MAX_UNPACKED", PIXELS.size - 1)
     bomb = write(tmp_path / "b.idx.gz", PIXELS)
     assert "unpacks to 120 bytes, at most 119 are held" in complaint(bomb)

@@ -1,14 +1,23 @@
 """Images from arrays: which one holds them, their layout, depth and labels."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 
 from twinscore.errors import InputError
-from twinscore.images.imageset import PEAKS, ImageSet, LazyPixels, Pixels, chunks, from_pixels
+from twinscore.images.imageset import (
+    MAX_IMAGES,
+    PEAKS,
+    ImageSet,
+    LazyPixels,
+    Pixels,
+    chunks,
+    from_pixels,
+)
 from twinscore.images.mapping import MappedPixels
 from twinscore.images.stored import Stored, open_arrays
-from twinscore.images.transforms import Options, transform_all
+from twinscore.images.transforms import MAX_PIXELS, Options, transform_all
 
 
 def load_array(path: Path, options: Options) -> ImageSet:
@@ -74,8 +83,9 @@ def require_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
     Raises
     ------
     InputError
-        When it is not ``(N, H, W)``, ``(N, H, W, 1|3)`` or ``(N, 1|3, H, W)``, is empty, or is
-        not uint8, uint16 or float.
+        When it is not ``(N, H, W)``, ``(N, H, W, 1|3)`` or ``(N, 1|3, H, W)``, is empty, holds
+        more than ``MAX_IMAGES`` or images of more than ``MAX_PIXELS``, or is not uint8, uint16 or
+        float.
     """
     if len(shape) != 3 and not (len(shape) == 4 and {shape[1], shape[3]} & {1, 3}):
         raise InputError(
@@ -84,6 +94,13 @@ def require_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
         )
     if 0 in shape:
         raise InputError(f"{name}: the array is empty, shape {shape}; give N >= 1")
+    if shape[0] > MAX_IMAGES:
+        raise InputError(f"{name}: {shape[0]} images; give at most {MAX_IMAGES}")
+    if math.prod(shape[1:]) > 3 * MAX_PIXELS:
+        raise InputError(
+            f"{name}: images of shape {shape[1:]} have too many pixels; "
+            f"give at most {MAX_PIXELS / 10**6:.0f} million"
+        )
     if dtype.kind != "f" and not (dtype.kind == "u" and dtype.itemsize <= 2):
         raise InputError(f"{name}: {dtype.name} pixels; give uint8, uint16 or floats in [0, 1]")
 

@@ -197,7 +197,8 @@ def decode(path: Path) -> np.ndarray:
         When the content is truncated or not a picture.
     InputError
         When the file cannot be opened, holds more than ``MAX_BYTES``, announces more than
-        ``MAX_PIXELS`` (it is then not decoded), or its pixels are floats or 32-bit integers.
+        ``MAX_PIXELS`` (it is then not decoded), does not fit into memory, or its pixels are floats
+        or 32-bit integers.
     """
     with quiet():
         return _decode(path)
@@ -232,6 +233,8 @@ def _decode_stream(file: BinaryIO, name: str) -> np.ndarray:
             pixels = None if opened.width * opened.height > MAX_PIXELS else _to_array(opened)
     except Image.DecompressionBombError:
         pixels = None
+    except MemoryError:  # the picture may be sound
+        raise InputError(f"{name!r}: does not fit into memory; make some free") from None
     except Exception as error:  # Pillow raises nearly anything on broken files
         unknown = isinstance(error, Image.UnidentifiedImageError)
         reason = "its content is not a picture" if unknown else one_line(error)

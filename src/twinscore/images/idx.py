@@ -102,7 +102,7 @@ def open_idx(path: Path) -> Stored:
     def access() -> np.ndarray:
         with _opened(path) as again:
             again.read(offset)
-            return unpack(again, shape, dtype)
+            return unpack(again, path.stat().st_size, shape, dtype)
 
     return Stored(path, shape, dtype, access)
 

@@ -14,6 +14,9 @@ from twinscore.errors import InputError
 PEAKS = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """The value that means intensity 1, for each dtype that pixels are packed in."""
 
+MAX_IMAGES = 2**24
+"""Images of the largest set: their names and digests alone take 3 GB."""
+
 _CHUNK_PIXELS = 2**23
 
 

@@ -22,6 +22,7 @@ from safetensors import safe_open
 
 from twinscore.errors import InputError, one_line
 from twinscore.images.mapping import OpenFile
+from twinscore.images.pickles import require_tensors
 from twinscore.images.quiet import quiet
 
 MAX_UNPACKED = 2**32
@@ -29,6 +30,7 @@ MAX_UNPACKED = 2**32
 
 _NPY_HEADER = 10_000
 _STEP = 2**20
+_MOST_INFLATED = 1032  # bytes that deflate can make of one
 SAFETENSORS = {
     "BOOL": "?",
     "U8": "u1",
@@ -136,18 +138,22 @@ def require_size(
 
 
 def unpack(
-    stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
+    stream: IO[bytes], compressed: int, shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
 ) -> np.ndarray:
-    """Read an array from a compressed stream, which stands at its first byte and ends with it.
+    """Read an array from a deflated stream, which stands at its first byte and ends with it.
 
-    Memory follows what the stream delivers, not what was declared. ValueError when the stream is
-    shorter or longer, or the array larger than :data:`MAX_UNPACKED`.
+    ValueError when the stream, of ``compressed`` bytes, cannot hold the array, is shorter or longer
+    than it, or the array is larger than :data:`MAX_UNPACKED`.
     """
     size = math.prod(shape) * dtype.itemsize
     if size > MAX_UNPACKED:
         raise ValueError(
             f"it unpacks to {size} bytes, at most {MAX_UNPACKED} are held in memory; "
             "store it uncompressed, which is memory-mapped"
+        )
+    if size > _MOST_INFLATED * compressed:
+        raise ValueError(
+            f"its header declares {size} bytes, {compressed} compressed ones cannot hold them"
         )
     content = np.empty(size, dtype=np.uint8)
     filled = 0
@@ -223,7 +229,7 @@ def _member(file: OpenFile, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
     def access() -> np.ndarray:
         with zipfile.ZipFile(file.path) as again, again.open(info) as member:
             member.read(offset)
-            return unpack(member, shape, dtype, order)
+            return unpack(member, info.compress_size, shape, dtype, order)
 
     return Stored(file.path, shape, dtype, access)
 
@@ -247,8 +253,11 @@ def _open_safetensors(file: OpenFile) -> dict[str, Stored]:
 
 def _open_torch(file: OpenFile) -> dict[str, Stored]:
     with zipfile.ZipFile(file.path) as archive:
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise ValueError("it is compressed")
+        for info in archive.infolist():
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise ValueError("it is compressed")
+            if PurePosixPath(info.filename).suffix == ".pkl":
+                require_tensors(archive.read(info))
     with quiet():
         loaded = torch.load(file.path, weights_only=True, mmap=True, map_location="cpu")
     if isinstance(loaded, torch.Tensor):

@@ -6,7 +6,7 @@ holds the packed images and one row group.
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,14 @@ from twinscore.images.transforms import Options, transform
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 BATCH = 64
-"""Rows that are decoded at a time."""
+"""Rows that are decoded at a time, at most."""
 
+_DECODED = 2**27
+_MOST_NUMBERS = 2**28
+_LONGEST_LABEL = 1000
 _ADVICE = "give a whole Parquet file"
 
 
@@ -94,12 +98,7 @@ def load_parquet_path(path: Path, options: Options) -> ImageSet:
     schemas, rows = [], 0
     for one in paths:
         with reading(one, _ADVICE), parquet.ParquetFile(one) as file:
-            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-            rows += sum(group.num_rows for group in groups)
-            if any(group.total_byte_size > MAX_UNPACKED for group in groups):
-                raise ValueError(
-                    f"a row group unpacks to more than {MAX_UNPACKED} bytes; write smaller ones"
-                )
+            rows += sum(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
             schemas.append(file.schema_arrow)
 
     def batches(columns: list[str]) -> Iterator["pa.RecordBatch"]:
@@ -113,11 +112,31 @@ def load_parquet_path(path: Path, options: Options) -> ImageSet:
                     )
             with reading(one, _ADVICE), parquet.ParquetFile(one, memory_map=True) as file:
                 for group in range(file.num_row_groups):
-                    for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
+                    at_a_time = _rows_at_a_time(file.metadata.row_group(group), columns)
+                    for batch in file.iter_batches(at_a_time, row_groups=[group], columns=columns):
                         batch.validate(full=True)
                         yield batch
 
     return load_table(Table(str(path), rows, schemas[0], batches), options)
+
+
+def _rows_at_a_time(group: "pq.RowGroupMetaData", names: Sequence[str]) -> int:
+    """How many rows of some columns can be decoded without taking too much memory.
+
+    A value may be stored once and stand in every row (a dictionary, prefixes in common), so a row
+    is taken to hold all that its column unpacks to. ValueError when a single row could still be too
+    much: the columns unpack to more than ``MAX_UNPACKED`` bytes or ``_MOST_NUMBERS`` numbers.
+    """
+    every = (group.column(i) for i in range(group.num_columns))
+    columns = [one for one in every if one.path_in_schema.partition(".")[0] in names]
+    if any(one.num_values > _MOST_NUMBERS for one in columns):
+        raise ValueError(f"a row group holds more than {_MOST_NUMBERS} numbers; write smaller ones")
+    most = sum(max(one.total_uncompressed_size, 0) for one in columns)
+    if most > MAX_UNPACKED:
+        raise ValueError(
+            f"a row group unpacks to more than {MAX_UNPACKED} bytes; write smaller ones"
+        )
+    return min(BATCH, max(1, _DECODED // max(1, most)))
 
 
 def load_table(table: Table, options: Options) -> ImageSet:
@@ -158,6 +177,8 @@ def load_table(table: Table, options: Options) -> ImageSet:
     labels: list[Any] = []
     for row, (read, value) in enumerate(_rows(table, column, label)):
         name = f"{row:06d}"
+        if row == table.rows:
+            raise InputError(f"{table.name!r}: holds more than the {table.rows} rows it declares")
         try:
             image = read()
         except CorruptImageError:
@@ -172,6 +193,9 @@ def load_table(table: Table, options: Options) -> ImageSet:
         pixels[len(kept)] = image
         kept.append(name)
         labels.append(value)
+    if len(kept) + len(skipped) < table.rows:
+        there = len(kept) + len(skipped)
+        raise InputError(f"{table.name!r}: holds {there} of the {table.rows} rows it declares")
     if pixels is None:
         raise InputError(f"{table.name!r}: all {table.rows} images are corrupt")
     return from_pixels(
@@ -190,10 +214,25 @@ def _rows(
     for batch in table.batches([column] if label is None else [column, label]):
         if batch.num_rows == 0:
             continue
+        if label is not None:
+            _require_short(batch.column(label), f"{table.name!r}: column {label!r}")
         image_of = _image_reader(batch.column(column), f"{table.name}, column {column}", start)
         for i in range(batch.num_rows):
             yield partial(image_of, i), None if label is None else batch.column(label)[i].as_py()
         start += batch.num_rows
+
+
+def _require_short(labels: "pa.Array", where: str) -> None:
+    """Refuse texts that are too long for labels, before they are copied."""
+    import pyarrow.compute as pc
+    from pyarrow import types
+
+    if types.is_string(labels.type) or types.is_large_string(labels.type):
+        longest = pc.max(pc.binary_length(labels)).as_py() or 0
+        if longest > _LONGEST_LABEL:
+            raise InputError(
+                f"{where} holds a label of {longest} bytes; give at most {_LONGEST_LABEL}"
+            )
 
 
 def _room(table: Table, image: np.ndarray) -> np.ndarray:
@@ -322,7 +361,8 @@ def _numbered(labels: list[Any], name: str, column: str) -> np.ndarray:
     if None in labels:
         raise InputError(f"{name!r}: column {column!r} lacks the label of an image")
     if isinstance(labels[0], str):
-        return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+        numbers = {text: number for number, text in enumerate(sorted(set(labels)))}
+        labels = [numbers[text] for text in labels]
     try:
         return np.array(labels, dtype=np.int64)
     except OverflowError:
