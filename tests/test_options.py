@@ -96,6 +96,10 @@ SPELT = {
         "--seed: Unable to parse input string as an integer, exceeded maximum size, got "
         f"{'9' * 77}...",
     ),
+    "bytes that are not UTF-8": (
+        ["harmonics", "--names", "caf\udce9"],
+        "--names: 'caf\\udce9' is not UTF-8; give it another name",
+    ),
     "6,000 digits before the point": (
         ["mixture", "--mu", "9" * 6000],
         f"--mu: Input should be a finite number, got {'9' * 77}...",

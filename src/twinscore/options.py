@@ -127,8 +127,19 @@ def _read(runs: Sequence[Sequence[str]], flags: _Flags) -> tuple[dict[str, Any],
         if typed:
             flag = _known(typed, flags)
             given[flag], words = _take(flag, flags[flag][1], words)
+            if flags[flag][0][:1] == ("spec",):
+                _check_text(flag, given[flag])
         loose += words
     return given, loose
+
+
+def _check_text(flag: str, value: Any) -> None:
+    """Refuse bytes that are not UTF-8: what a spec says is written into the files of a run."""
+    for word in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError:
+            raise InputError(f"{flag}: {word!a} is not UTF-8; give it another name") from None
 
 
 def _known(typed: str, flags: _Flags) -> str:

@@ -50,8 +50,10 @@ def growth(run: Run, theme: Theme) -> Figure:
         label, mark = f"{group[0]}, {group[1]:,} pixels", "s" if group[0] == "bf_cnn" else "o"
         plots.error_bars(axes, x, known, colour, marker=mark, label=label)
         for cell in (c for c in own if c.beyond):
-            arrow = "$\\downarrow$" if cell.beyond == "below" else "$\\uparrow$"
-            axes.plot(aside * cell.parameters, cell.bound, marker=arrow, color=colour, markersize=9)
+            x, arrow = aside * cell.parameters, "↓" if cell.beyond == "below" else "↑"
+            axes.plot(x, cell.bound, marker="")
+            look = {"color": colour, "fontsize": 12, "fontweight": "bold"}
+            axes.text(x, cell.bound, arrow, ha="center", va="center", **look)
     axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="critical N (images)")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -33,7 +33,8 @@ def side_by_side(run: Run, theme: Theme) -> Figure:
         level = model.at(run.result.sigma)
         plots.show(row[0], run.array("clean"), "clean")
         plots.show(row[1], run.array("noisy"), "noisy", f"{level.psnr_in:.1f} dB")
-        plots.show(row[2], run.array(f"model{i}/denoised"), model.name, f"{level.psnr_out:.1f} dB")
+        name, below = plots.named(model.name, 24), f"{level.psnr_out:.1f} dB"
+        plots.show(row[2], run.array(f"model{i}/denoised"), name, below)
         gallery(run, i, row[3:])
     return drawn
 

@@ -192,8 +192,8 @@ def spectrum(run: Run, theme: Theme) -> Figure:
             axes.plot(ranks[shown], values[shown], color=colour, label=f"{level.sigma:g}")
         for border in (run.result.kept_from, run.result.removed_below):
             axes.axhline(border, color=theme.muted, linewidth=0.8, linestyle=plots.DASHED)
-        axes.set(xscale="log", yscale="log", xlabel="rank k", title=model.name)
-    panels[0].set_ylabel("eigenvalue $\\lambda_k$")
+        axes.set(xscale="log", yscale="log", xlabel="rank k", title=plots.named(model.name))
+    panels[0].set_ylabel("eigenvalue λₖ")
     plots.legend(drawn, panels[0], title="σ")
     return drawn
 
@@ -251,7 +251,7 @@ def eigenvectors(run: Run, theme: Theme) -> Figure:
     drawn = style.new_figure(len(models) * (0.35 + rows * (0.24 + tile * height / width)))
     parts = drawn.subfigures(len(models), 1, squeeze=False)[:, 0]
     for i, (part, model) in enumerate(zip(parts, models, strict=True)):
-        part.suptitle(model.name, **plots.HEADING)
+        part.suptitle(plots.named(model.name), **plots.HEADING)
         gallery(run, i, part.subplots(rows, ACROSS, squeeze=False).ravel())
     return drawn
 
@@ -294,7 +294,7 @@ def coefficients(run: Run, theme: Theme) -> Figure:
             axes.plot(*_binned(run.array(f"model{i}/coefficients_{name}")), label=name, **look)
         axes.axhline(run.result.sigma, color=theme.ink, linewidth=0.8, linestyle=":", label="σ")
         axes.set(xscale="log", yscale="log", xlabel="rank k", xlim=(0.5, count + 0.5))
-        axes.set_title(model.name, pad=14)
+        axes.set_title(plots.named(model.name), pad=14)
     panels[0].set_ylabel("coefficient (root mean square)")
     plots.legend(drawn, panels[0])
     return drawn

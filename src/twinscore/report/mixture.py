@@ -11,7 +11,8 @@ from twinscore.report.style import Theme
 from twinscore.results.mixture import DIAGONAL
 
 NAMES = {"mixture": "Two Gaussian modes", "bounded": "Raised cosine, compact support"}
-TAU = r"training time $\tau/m$"
+TAU = "training time τ/m"
+ASTERISK = (6, 2, 0)  # rays, asterisk, angle
 KL = "KL divergence (nats)"
 MARKS = ("o", "s", "^", "D", "v", "P")
 APART = 1.07  # factor between series that would hide each other
@@ -80,9 +81,9 @@ def rates(run: Run, theme: Theme) -> Figure:
                 fits = (e for e in exponents if (e.target, e.along) == (target, DIAGONAL))
                 for axes, fit in zip(row, fits, strict=True):
                     draw.guide(axes, stops, fit, theme)
-        row[0].set_ylabel(r"best stopping time $\tau_{es}$")
+        row[0].set_ylabel("best stopping time τₑₛ")
         row[0].set_title(NAMES[target], pad=16)
-        row[1].set_ylabel("least KL above the\nfloor of n = $\\infty$ (nats)")
+        row[1].set_ylabel("least KL above the\nfloor of n = ∞ (nats)")
         for axes in row:
             axes.set_xlabel("training samples n")
             draw.counted(axes, sizes)
@@ -115,7 +116,7 @@ def terms(run: Run, theme: Theme) -> Figure:
         draw.banded(axes, times, run.array(f"{target}/training")[:, -1], theme.nearest, **look)
         axes.axhline(least, color=theme.closest_pairs, linestyle=":", label="approximation")
         prior = run.result.prior[target]
-        axes.axhline(prior, color=theme.held_out, linestyle="-.", label=r"start: KL$(p_T\|\pi)$")
+        axes.axhline(prior, color=theme.held_out, linestyle="-.", label="start: KL(p(T)‖π)")
         bound = run.array(f"{target}/excess")[0, rows[-1]] + prior
         label = f"bound, {draw.named(sizes[rows[-1]])}"
         every = max(1, len(times) // 12)
@@ -171,7 +172,7 @@ def shift(run: Run, theme: Theme) -> Figure:
     times, distances, n = run.array("times"), spec["distances"], spec["samples"]
     for mu, colour in zip(distances, theme.ordered(len(distances)), strict=True):
         kl = run.array(f"shift/{mu:g}/0.5/kl")
-        draw.banded(left, times, kl[:, 0], colour, label=rf"$\mu$ = {mu:g}")
+        draw.banded(left, times, kl[:, 0], colour, label=f"μ = {mu:g}")
         left.plot(times, kl[0, 1], "--", color=colour)
     left.set(xlabel=TAU, ylabel="nats", title="KL along training")
     draw.logarithmic(left)
@@ -187,7 +188,7 @@ def shift(run: Run, theme: Theme) -> Figure:
     ):
         values = [getattr(s, key).value for s in endless]
         right.plot([s.mu for s in endless], values, dash, color=theme.ink, label=label)
-    right.set(xlabel=r"$\mu$ (modes at $\pm\mu$)", title="Least KL, and error of the score")
+    right.set(xlabel="μ (modes at ±μ)", title="Least KL, and error of the score")
     draw.logarithmic(right, "y")
     right.legend(fontsize=7, loc="lower right")
     draw.legend_below(drawn, left, 7, draw.sampled(theme, n))
@@ -215,11 +216,11 @@ def dynamics(run: Run, theme: Theme) -> Figure:
                 label = draw.named(None if i else spec["samples"])
                 axes.plot(points, shown[i, k], dash, color=colour, linewidth=1.1, label=label)
             failed = "" if known[:, k].all() else " *"
-            title = rf"$\mu$ = {mu:g}, $\tau/m$ = {draw.power(tau)}{failed}"
+            title = f"μ = {mu:g}, τ/m = {draw.power(tau)}{failed}"
             axes.set_title(title, fontsize=7.5, weight="normal")
             axes.set(xlim=(-mu - 5, mu + 5), xlabel="x")
         row[0].set(ylabel="density", ylim=(0, max(1.3 * target.max(), shown[known].max(initial=0))))
-    star = draw.marked(theme.ink, "one of the two missed its tolerance", "$*$")
+    star = draw.marked(theme.ink, "one of the two missed its tolerance", ASTERISK)
     draw.legend_below(drawn, grid[0, 0], 4, [star])
     return drawn
 
@@ -243,7 +244,7 @@ def modes(run: Run, theme: Theme) -> Figure:
             draw.banded(axes, times, kept[:, 0, :, 1], colour, label=f"weight {weight:g}")
             axes.plot(times, kept[0, 1, :, 1], "--", color=colour)
         axes.axhline(1, color=theme.muted, linewidth=0.7)
-        axes.set(xlabel=TAU, title=rf"$\mu$ = {mu:g}", ylim=(0, 3))
+        axes.set(xlabel=TAU, title=f"μ = {mu:g}", ylim=(0, 3))
         draw.logarithmic(axes, "x")
     all_axes[0].set_ylabel("mass near the lighter mode,\nin units of the target's")
     draw.legend_below(drawn, all_axes[0], 6, draw.sampled(theme, spec["samples"]))

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from twinscore.report.plots import band, entry, legend, reach
-from twinscore.report.style import Theme
+from twinscore.report.style import Theme, power_of_ten
 from twinscore.results.base import Interval
 from twinscore.results.mixture import Exponent, Stop
 
@@ -42,7 +42,7 @@ def counted(axes: Axes, counts: list[int]) -> None:
 
 def named(n: int | None) -> str:
     """A number of samples; None is infinitely many."""
-    return r"n = $\infty$" if n is None else f"n = {n:,}"
+    return "n = ∞" if n is None else f"n = {n:,}"
 
 
 banded = partial(band, alpha=0.18)
@@ -133,7 +133,7 @@ def at_an_end(theme: Theme) -> Line2D:
 def power(tau: float) -> str:
     """A training time as a power of ten, where it is a large one."""
     digits = np.log10(tau)
-    return f"$10^{{{digits:.0f}}}$" if digits >= 3 and digits == round(digits) else f"{tau:g}"
+    return power_of_ten(f"{digits:.0f}") if digits >= 3 and digits == round(digits) else f"{tau:g}"
 
 
 def plain(value: float, _: int | None) -> str:

@@ -25,6 +25,12 @@ def new_row(height: float, panels: int = 2, **options: Any) -> tuple[Figure, np.
     return drawn, drawn.subplots(1, panels, squeeze=False, **options)[0]
 
 
+def named(name: str, most: int = 48) -> str:
+    """A name that the user gave, on one line, cut where it is long."""
+    name = " ".join(name.split())
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def curve(intervals: Sequence[Interval]) -> np.ndarray:
     """Values, lower and upper ends of K intervals, (3, K)."""
     return np.array([[each.value, each.low, each.high] for each in intervals]).reshape(-1, 3).T

@@ -3,17 +3,28 @@
 Figures are made with the object API, so nothing depends on pyplot or on a display. The hues are
 those of Okabe and Ito (2008); ordered sizes take a stretch of viridis that stays clear of the
 paper's colour.
+
+No text is read as mathematics: a name that the user gave may hold any character. Formulas in
+labels are written in Unicode, powers of ten by :func:`power_of_ten`.
 """
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatterSciNotation
 
 WIDTH = 7.0  # inches
+FONT = "DejaVu Sans"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_ABSENT = "□"
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,8 @@ def applied(name: str) -> Iterator[Theme]:
         "pdf.fonttype": 42,
         "svg.fonttype": "path",
         "svg.hashsalt": "twinscore",
-        "font.family": "DejaVu Sans",
+        "font.family": FONT,
+        "text.parse_math": False,
         **dict.fromkeys(("font.size", "axes.labelsize"), 8.5),
         **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 8),
         **dict.fromkeys(("legend.fontsize", "legend.title_fontsize"), 8),
@@ -98,8 +110,47 @@ def new_figure(height: float) -> Figure:
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
+def power_of_ten(exponent: str) -> str:
+    """Ten to a whole power, as text."""
+    return f"10{exponent.translate(_RAISED)}"
+
+
+class _Powers(LogFormatterSciNotation):
+    """The library's ticks of logarithmic axes, as text instead of mathematics."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Label of the tick at ``x``, empty where it has none."""
+        text = re.sub(r"\$\\mathdefault\{(.*)\}\$", r"\1", super().__call__(x, pos))
+        text = text.replace(r"\times", "×")
+        return re.sub(r"10\^\{(-?\d+)\}", lambda found: power_of_ten(found[1]), text)
+
+
+def _readied(figure: Figure) -> None:
+    """Let a figure's ticks be text, and show what its font cannot as an empty box."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if type(axis.get_major_formatter()) is LogFormatterSciNotation:
+                axis.set_major_formatter(_Powers())
+            if type(axis.get_minor_formatter()) is LogFormatterSciNotation:
+                axis.set_minor_formatter(_Powers(labelOnlyBase=False))
+    for text in figure.findobj(Text):
+        said = text.get_text()
+        drawn = "".join(c if c == "\n" or ord(c) in _glyphs() else _ABSENT for c in said)
+        if drawn != said:
+            text.set_text(drawn)
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """Characters that the font has, plain and bold."""
+    weights = (get_font(findfont(f"{FONT}:{weight}")) for weight in ("regular", "bold"))
+    plain, bold = (font.get_charmap().keys() for font in weights)
+    return frozenset(plain & bold)
+
+
 def settle(figure: Figure) -> Figure:
     """Lay a figure out once, so that encoding it several times does not do so again."""
+    _readied(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
@@ -124,6 +175,7 @@ def svg(figure: Figure, theme: str) -> bytes:
 
 def _encoded(figure: Figure, theme: str, **options: object) -> bytes:
     buffer = io.BytesIO()
+    _readied(figure)
     with applied(theme):  # ticks are made while drawing and take the settings of that moment
         figure.savefig(buffer, **options)
     return buffer.getvalue()
