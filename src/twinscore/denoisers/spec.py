@@ -7,6 +7,7 @@ from torch import nn
 
 from twinscore.denoisers.bf_cnn import BFCNN
 from twinscore.denoisers.unet import UNet
+from twinscore.execution import settled_torch
 
 _FIELDS = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -69,6 +70,7 @@ class NetworkSpec(RootModel):
         return own.model_validate(given)
 
 
+@settled_torch()
 def build(spec: NetworkSpec, channels: int, seed: int) -> nn.Module:
     """Network of ``spec`` for images of ``channels`` channels, weights drawn from ``seed``."""
     _, network = NETWORKS[spec.root.kind]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from twinscore import images
 from twinscore.errors import InputError
+from twinscore.execution import settled_torch
 from twinscore.experiments.folders import require_new
 from twinscore.images import packed
 from twinscore.progress import Reporter
@@ -46,6 +47,7 @@ class Result(Frozen):
         return "\n".join(lines)
 
 
+@settled_torch()
 def run(spec: Spec, out: Path | None = None) -> Result:
     """Pack images into a new ``.safetensors`` file.
 

@@ -18,6 +18,7 @@ from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load
 from twinscore.denoisers.checkpoint import model_digest, sized
 from twinscore.errors import InputError
+from twinscore.execution import settled_torch
 from twinscore.experiments.folders import require, require_new
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
@@ -64,6 +65,7 @@ class Result(Frozen):
     unfinished: int
 
 
+@settled_torch()
 def run(spec: Spec, out: Path | None = None, *, device: str = "auto") -> Result:
     """Draw samples and write them to a new file.
 

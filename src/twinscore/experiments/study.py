@@ -23,7 +23,7 @@ from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
-from twinscore.execution import Report, run_tasks
+from twinscore.execution import Report, run_tasks, settled_torch
 from twinscore.experiments import estimates
 from twinscore.experiments.estimates import Cells, Estimate, Needs
 from twinscore.experiments.folders import Done, remembered, run_folder, write_arrays
@@ -105,6 +105,7 @@ class Study(Generic[S, T, R]):
     extendable: tuple[str, ...] = ()
     machine: tuple[str, ...] = ("device", "workers")
 
+    @settled_torch()
     def run(
         self,
         spec: S,
@@ -159,6 +160,7 @@ class Study(Generic[S, T, R]):
                     _write_result(folder, finished)
                 return Done(folder, finished)
 
+    @settled_torch()
     def cost(
         self, spec: S, out: Path | None, *, device: str = "auto", workers: int | None = None
     ) -> Estimate:

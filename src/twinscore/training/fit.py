@@ -17,6 +17,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 
 from twinscore.errors import InputError, RunFailed
+from twinscore.execution import settled_torch
 from twinscore.runs import digest, write_atomic
 from twinscore.training import history
 from twinscore.training.laws import batch_indices, learning_rate, noise_draw
@@ -87,6 +88,7 @@ def single_device(name: str = "auto") -> Fabric:
         os.environ.update(launcher)
 
 
+@settled_torch()
 def fit(
     denoiser: nn.Module,
     images: Images,
