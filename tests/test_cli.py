@@ -2,18 +2,25 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
-from twinscore import __version__, cli, environment, runs
+from twinscore import __version__, cli, commands, environment, runs
+from twinscore.errors import InputError
+from twinscore.execution import WorkerDied
 from twinscore.experiments import train, transition
+from twinscore.interrupts import SIGNALS
 from twinscore.report import style
+from twinscore.training import TrainingError
 
 NETWORK = ["--network.width", "2", "--network.levels", "1"]
 TRAINING = ["--training.steps", "8", "--training.batch", "2", "--training.evaluations", "2"]
@@ -224,7 +231,8 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
     """Files over 4 KiB cannot be written, from safetensors' own error to an exit code."""
     code = (
         "import resource, signal, sys\n"
-        "from twinscore import cli\n"
+        "from twinscore import cli, environment\n"
+        "environment.available_cores = lambda: 1\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))\n"
@@ -436,3 +444,110 @@ def test_images_without_content_are_refused(tmp_path, capfd, command, pixels, wo
     [line] = capfd.readouterr().err.splitlines()
     assert words in line
     assert not out.exists()
+
+
+# What happens to what cannot be foreseen
+
+
+def failing(error):
+    def call(*_):
+        raise error
+
+    return call
+
+
+OUTCOMES = {
+    "input": (InputError("x: y"), 2, "twinscore: x: y"),
+    "training": (TrainingError("lost"), 1, "twinscore: failed: lost"),
+    "worker": (WorkerDied("gone"), 1, "twinscore: failed: gone"),
+    "disk": (OSError(28, "No space left"), 1, "twinscore: failed: [Errno 28] No space left"),
+    "memory": (MemoryError(), 1, "twinscore: failed: out of memory: MemoryError"),
+    "torch's memory": (torch.OutOfMemoryError("2 GB"), 1, "twinscore: failed: out of memory: 2 GB"),
+    "bug": (KeyError("k"), 1, "twinscore: bug: KeyError: 'k'; please report it with the output of"),
+    "two lines": (RuntimeError("a\nb"), 1, "twinscore: bug: RuntimeError: a b; please report it"),
+    "Ctrl-C": (KeyboardInterrupt(), 130, "twinscore: stopped; continue with: twinscore train"),
+}
+
+
+@pytest.mark.parametrize("case", OUTCOMES)
+@pytest.mark.parametrize("debug", [False, True])
+def test_whatever_is_raised_is_one_line_and_an_exit_code(run, monkeypatch, case, debug):
+    error, code, said = OUTCOMES[case]
+    monkeypatch.setattr(commands, "call", failing(error))
+    monkeypatch.setenv("TWINSCORE_DEBUG", "1" if debug else "")
+    found, _, lines = run("train")
+    assert found == code
+    assert lines[-1].startswith(said)
+    assert (len(lines) > 1) == (debug and code == 1)
+    assert any("Traceback" in line for line in lines) == (debug and code == 1)
+
+
+def test_signals_are_as_before_when_main_returns(run):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    run("--version")
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_main_can_be_called_in_a_thread():
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(cli.main, ["--version"]).result() == 0
+
+
+# Standard streams that are closed, full, or read by nobody
+
+PROGRAM = """
+import sys
+from twinscore import cli, environment
+environment.available_cores = lambda: 1
+sys.exit(cli.main())
+"""
+FULL = "No space left on device"
+
+
+def shell(line, *words):
+    """Run a shell's line in which TS stands for the program; exit code, stdout, stderr."""
+    script = line.replace("TS", '"$PY" -c "$PROGRAM" "$@"')
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {script}", "bash", *map(str, words)],
+        env=os.environ | {"PY": sys.executable, "PROGRAM": PROGRAM, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "out", "err"),
+    [
+        ("TS >&-", 0, "", ""),
+        ("TS 2>&-", 0, "usage", ""),
+        ("TS <&- >&- 2>&-", 0, "", ""),
+        ("TS >/dev/full", 1, "", FULL),
+        ("TS >/dev/full 2>/dev/full", 1, "", ""),
+        ("TS | :", 0, "", ""),
+        ("sleep 1 | TS 2>&1 | :", 0, "", ""),
+    ],
+)
+def test_exit_codes_where_nobody_reads(line, code, out, err):
+    done = shell(line, "--help")
+    assert done.returncode == code
+    assert done.stdout.startswith(out)
+    assert bool(done.stdout) == bool(out)
+    lines = done.stderr.splitlines()
+    assert [err in each for each in lines] == [True] * bool(err)
+
+
+@pytest.mark.parametrize("line", ["TS 2>&-", "TS 2>/dev/full", "TS 2> >(exec 0<&-; sleep 9)"])
+def test_a_training_does_not_need_stderr(line, tmp_path):
+    done = shell(line, *TRAIN, "--out", tmp_path / "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    head, *_, path = done.stdout.splitlines()
+    assert head.split() == ["sigma", "train", "dB", "test", "dB"]
+    assert path == f"model: {tmp_path / 'run'}"
+    assert len(done.stdout.splitlines()) == 9
+
+
+def test_no_file_of_a_run_takes_the_place_of_a_closed_stream():
+    found = "import os; from twinscore import cli; cli.main(); print(os.open('.', os.O_RDONLY))"
+    done = shell(f'"$PY" -c "{found}" --version <&- 2>&-')
+    assert int(done.stdout.splitlines()[-1]) > 2

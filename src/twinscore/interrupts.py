@@ -1,10 +1,11 @@
 """Ctrl-C, SIGTERM and SIGHUP: the first ends the work in good order, the second ends it at once."""
 
+import atexit
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -64,6 +65,7 @@ def listening(interrupts: Interrupts, *, to_the_end: bool) -> Iterator[None]:
     taken = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = [(number, signal.signal(number, interrupts)) for number in taken]
     if to_the_end:
+        atexit.register(_ignore, taken)  # the first that is registered is the last to be called
         _watch(interrupts)
         yield
         return
@@ -72,6 +74,12 @@ def listening(interrupts: Interrupts, *, to_the_end: bool) -> Iterator[None]:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+def _ignore(numbers: Sequence[int]) -> None:
+    """Let the interpreter finish its end, for which it would restore what kills it."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _watch(interrupts: Interrupts) -> None:

@@ -20,8 +20,10 @@ from twinscore.denoisers import checkpoint, fitted, named_thresholds, published
 from twinscore.denoisers.adapters import level_per_image
 from twinscore.denoisers.checkpoint import Checkpoint
 from twinscore.errors import InputError
+from twinscore.execution import settled_torch
 
 
+@settled_torch()
 def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None) -> Checkpoint:
     """Open the denoiser that a model string names.
 

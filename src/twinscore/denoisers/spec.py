@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from twinscore.denoisers.bf_cnn import BFCNN
 from twinscore.denoisers.unet import UNet
+from twinscore.execution import settled_torch
 
 MOST_WIDTH = 4096
 MOST_LEVELS = 10
@@ -74,6 +75,7 @@ class NetworkSpec(RootModel):
         return own.model_validate(given)
 
 
+@settled_torch()
 def build(spec: NetworkSpec, channels: int, seed: int) -> nn.Module:
     """Network of ``spec`` for images of ``channels`` channels, weights drawn from ``seed``."""
     _, network = NETWORKS[spec.root.kind]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from twinscore import images
-from twinscore.execution import Report
+from twinscore.execution import Report, settled_torch
 from twinscore.experiments.folders import making, require, require_end
 from twinscore.images import packed
 from twinscore.progress import Reporter
@@ -47,6 +47,7 @@ class Result(Frozen):
         return "\n".join(lines)
 
 
+@settled_torch()
 def run(spec: Spec, out: Path | str | None = None) -> Result:
     """Pack images into a new ``.safetensors`` file.
 

@@ -16,7 +16,7 @@ from twinscore import environment, runs
 from twinscore.denoisers import Checkpoint, load
 from twinscore.denoisers.checkpoint import model_digest, sized
 from twinscore.errors import InputError
-from twinscore.execution import Report
+from twinscore.execution import Report, settled_torch
 from twinscore.experiments.folders import kept, making, require, require_end
 from twinscore.limits import LARGEST_SIDE, MOST_SAMPLES, Seed
 from twinscore.progress import Reporter
@@ -64,6 +64,7 @@ class Result(Frozen):
     unfinished: int
 
 
+@settled_torch()
 def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> Result:
     """Draw samples and write them to a new file.
 

@@ -23,7 +23,7 @@ from twinscore import environment, runs, sealed
 from twinscore.denoisers import Checkpoint
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
-from twinscore.execution import Report, run_tasks
+from twinscore.execution import Report, run_tasks, settled_torch
 from twinscore.experiments import estimates
 from twinscore.experiments.estimates import Cells, Estimate, Needs
 from twinscore.experiments.folders import Done, remembered, run_folder
@@ -106,6 +106,7 @@ class Study(Generic[S, T, R]):
     extendable: tuple[str, ...] = ()
     machine: tuple[str, ...] = ("device", "workers")
 
+    @settled_torch()
     def run(
         self,
         spec: S,
@@ -168,6 +169,7 @@ class Study(Generic[S, T, R]):
                     _write_result(folder, finished)
                 return Done(folder, finished)
 
+    @settled_torch()
     def cost(
         self, spec: S, out: Path | str | None, *, device: str = "auto", workers: int | None = None
     ) -> Estimate:

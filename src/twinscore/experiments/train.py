@@ -62,6 +62,7 @@ class Result:
         return "\n".join(["sigma  train dB  test dB", *lines])
 
 
+@settled_torch()
 def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> Result:
     """Train, or continue, and write ``weights.safetensors`` and ``history.csv``.
 
@@ -89,6 +90,7 @@ def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> R
     return Result(folder=folder, row=trial.history[-1])
 
 
+@settled_torch()
 def cost(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> Estimate:
     """Time, memory and disk of what :func:`run` would still do or refuse; writes nothing."""
     content, trial = _trial(spec, device)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from twinscore.denoisers import Checkpoint
+from twinscore.execution import settled_torch
 from twinscore.sampling.flow import probability_flow
 from twinscore.sampling.noise import noise
 from twinscore.sampling.paths import Sampler
@@ -53,6 +54,7 @@ def draw(
     return np.concatenate([x for x, _ in parts]), sum(unfinished for _, unfinished in parts)
 
 
+@settled_torch()
 def draw_batch(
     checkpoint: Checkpoint,
     seeds: np.ndarray,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from twinscore import sealed
 from twinscore.errors import Damaged, RunFailed, one_line
+from twinscore.execution import settled_torch
 from twinscore.runs import digest, make_folder
 from twinscore.training import history
 from twinscore.training.laws import batch_indices, learning_rate, noise_draw
@@ -123,6 +124,7 @@ def single_device(name: str = "auto") -> Fabric:
         os.environ.update(launcher)
 
 
+@settled_torch()
 def fit(
     denoiser: nn.Module,
     images: Images,
