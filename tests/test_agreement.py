@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from twinscore.analysis import agreement as g
-from twinscore.analysis import coin_toss, copies, similarity, statistics
+from twinscore.analysis import coin_toss, copies, critical, similarity, statistics
 from twinscore.analysis.coin_toss import Toss, halves
 from twinscore.analysis.neighbours import votes
 from twinscore.analysis.statistics import bounds, difference
 from twinscore.denoisers.layers import generator_of
+from twinscore.results.base import Interval
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
 
@@ -121,6 +122,60 @@ def test_differences_are_of_the_same_seeds():
     np.testing.assert_array_equal(gap.draws[1], found.draws[0] - m.draws[1])
     two = difference(statistics.Estimate(np.array([1.0, 2])), statistics.Estimate(np.ones(2)))
     np.testing.assert_array_equal(two.values, [0, 1])
+
+
+def teachers(seed, samples, n, copying, agreeing, side=6):
+    """Twins that copy their own half on some seeds, draw the same on others, and else differ."""
+    generator = generator_of(seed)
+    fresh = lambda count: torch.rand(count, 1, side, side, generator=generator)  # noqa: E731
+    half_a, half_b, a, other = fresh(n), fresh(n), fresh(samples), fresh(samples)
+    kind = torch.rand(samples, generator=generator)
+    which = torch.randint(n, (2, samples), generator=generator)
+    agrees = (kind < agreeing)[:, None, None, None]
+    copies = (kind > 1 - copying)[:, None, None, None]
+    b = torch.where(agrees, a, other)
+    a, b = torch.where(copies, half_a[which[0]], a), torch.where(copies, half_b[which[1]], b)
+    return (a, b), torch.cat([half_a, half_b])
+
+
+def gap_of(seed, samples, n, copying, agreeing, replicates=1, resamples=300):
+    made = [teachers(1000 * seed + r, samples, n, copying, agreeing) for r in range(replicates)]
+    tosses = [Toss(halves(n), [votes(x, pool) for x in pair]) for pair, pool in made]
+    m = coin_toss.memorisation(tosses, seed=seed, resamples=resamples)
+    return difference(g.agreement([p for p, _ in made], seed=seed, resamples=resamples), m)
+
+
+@pytest.mark.parametrize(("copying", "agreeing"), [(0.0, 0.9), (0.4, 0.5), (0.9, 0.05)])
+@pytest.mark.parametrize("replicates", [1, 3])
+def test_gaps_are_covered(copying, agreeing, replicates):
+    """Where a seed copies the twins do not agree: M and G are far from independent."""
+    samples, repeats = (256, 100) if replicates == 1 else (32, 60)
+    hits = 0
+    for seed in range(repeats):
+        gap = gap_of(seed, samples, 20, copying, agreeing, replicates)
+        _, low, high = bounds(gap)
+        hits += low <= agreeing - copying <= high
+    assert hits / repeats > 0.95 - 3 * math.sqrt(0.05 * 0.95 / repeats)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicates", [1, 3])
+def test_critical_n_of_teachers_is_covered(replicates):
+    """Copying falls and agreement rises with N; they meet at N = 60.
+
+    Sizes a factor of 3 apart; 200 runs.
+    """
+    sizes, hits = (7, 20, 66, 200, 600), 0
+    for seed in range(200):
+        gaps = []
+        for n in sizes:
+            share = 1 / (1 + (n / 60) ** 1.5)
+            gap = gap_of(7 * seed + n, 64, n, 0.95 * share, 0.95 * (1 - share), replicates)
+            value, low, high = bounds(gap)
+            gaps.append(Interval(value=value, low=low, high=high))
+        at, _ = critical.critical_n(sizes, gaps, sizes)
+        hits += at is not None and (at.low or 0) <= 60 <= (at.high or math.inf)
+    assert hits / 200 > 0.93
 
 
 # Copies -----------------------------------------------------------------------------------------

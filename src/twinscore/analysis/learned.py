@@ -85,8 +85,9 @@ def traits(samples: Tensor, held_out: Tensor, *, seed: int) -> dict[str, Trait]:
     """Diversity, contrast and radial power of samples over those of held-out images.
 
     *diversity*: 1 less the mean cosine similarity of different images. *contrast*: the standard
-    deviation of an image's pixels. *power 1-2*, *power 2-4*, ...: the power of an image, its mean
-    removed, at 1 to 2, 2 to 4, ... cycles per side, plus ``ROUNDING``. Each on average over images.
+    deviation of an image's pixels. *power 2-4*, *power 4-8*, ...: the power of an image at
+    wavelengths of 2 to 4 pixels (4 itself left out), 4 to 8, ..., plus ``ROUNDING``; the corners of
+    the spectrum, with wavelengths below 2, are left out. Each on average over images.
 
     Parameters
     ----------
@@ -128,25 +129,20 @@ def _diversity(counts: NDArray, u: NDArray) -> NDArray[np.float64]:
 
 
 def _octaves(images: Tensor) -> list[int]:
-    """Lower ends of the octaves that the frequencies of images fall into, cycles per side."""
-    highest = max(images.shape[-2:]) // 2
-    return [2**k for k in range(max(1, highest.bit_length()))]
+    """Shortest wavelength of each octave that images have, pixels."""
+    return [2**k for k in range(1, max(2, max(images.shape[-2:]).bit_length()))]
 
 
 def _power(images: Tensor) -> NDArray[np.float64]:
     """Power of each image in every octave, (N, octaves), per pixel."""
-    height, width = images.shape[-2:]
-    down = torch.fft.fftfreq(height, 1 / height, dtype=torch.float64)
-    right = torch.fft.fftfreq(width, 1 / width, dtype=torch.float64)
-    radius = (down[:, None].square() + right.square()).sqrt()
-    lows = _octaves(images)
-    octave = radius.clamp(1, 2 ** len(lows) - 0.5).log2().floor().long()
-    octave[0, 0] = len(lows)
-    power = torch.fft.fft2(images.double().cpu(), norm="ortho").abs().square().sum(1)
-    power = power.flatten(1) / images[0].numel()
-    bands = torch.zeros(len(images), len(lows) + 1, dtype=torch.float64)
-    bands.index_add_(1, octave.flatten(), power)
-    return bands[:, :-1].numpy() + ROUNDING
+    down, right = (torch.fft.fftfreq(n, dtype=torch.float64) for n in images.shape[-2:])
+    frequency = (down[:, None].square() + right.square()).sqrt().flatten()
+    power = torch.fft.fft2(images.double().cpu(), norm="ortho").abs().square().sum(1).flatten(1)
+    bands = [
+        power[:, (frequency > 0.5 / shortest) & (frequency <= 1 / shortest)].sum(1)
+        for shortest in _octaves(images)
+    ]
+    return torch.stack(bands, 1).numpy() / images[0].numel() + ROUNDING
 
 
 @dataclass(frozen=True)

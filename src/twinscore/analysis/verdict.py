@@ -1,11 +1,13 @@
 """The verdict on twins at one N, from what was measured and the thresholds of the study."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from twinscore.analysis.copies import TAIL
+from twinscore.analysis.learned import Energy, Trait
 from twinscore.analysis.statistics import clopper_pearson
 from twinscore.results.base import Interval
 
@@ -100,6 +102,49 @@ def verdict(e: Evidence, limits: Thresholds) -> tuple[Verdict, str]:
 
 def _share(rate: Interval) -> str:
     return f"{100 * rate.value:.1f}% [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def not_learned(
+    gain: Interval | None,
+    traits: Mapping[str, Mapping[str, Trait]],
+    energies: Mapping[str, Energy],
+    limits: Thresholds,
+) -> str:
+    """The first test of learning that failed: its figure, and what to change; empty if none did.
+
+    Parameters
+    ----------
+    gain : Interval or None
+        Over the Gaussian baseline, dB; None where there are only samples.
+    traits, energies : mapping
+        Of the samples of each twin, by its name. A trait is judged by its value.
+    limits : Thresholds
+        Of the study.
+    """
+    if gain is not None and gain.low <= limits.gain_db:
+        return (
+            f"the gain over the Gaussian baseline, {gain.text()} dB, may be {limits.gain_db:g} dB "
+            "or less; train for more steps, or a wider network"
+        )
+    for twin, found in traits.items():
+        for name, trait in found.items():
+            if not 1 / limits.factor <= trait.value <= limits.factor:
+                return (
+                    f"{name} of {twin}'s samples is {trait.value:.2f} [{trait.low:.2f}, "
+                    f"{trait.high:.2f}] times that of held-out images, not within a factor of "
+                    f"{limits.factor:g}; {_ADVICE}"
+                )
+    for twin, energy in energies.items():
+        if energy.value > energy.band + limits.energy:
+            return (
+                f"the energy distance of {twin}'s samples from held-out images is "
+                f"{energy.value:.3f} [{energy.low:.3f}, {energy.high:.3f}], more than "
+                f"{energy.band + limits.energy:.3f}; {_ADVICE}"
+            )
+    return ""
+
+
+_ADVICE = "try another sampler or more of its steps; else train for more steps, or a wider network"
 
 
 def undecided(e: Evidence, limits: Thresholds) -> bool:
