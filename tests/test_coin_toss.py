@@ -304,8 +304,9 @@ def test_replicates_cover_what_differs_between_them():
 
 
 @pytest.mark.parametrize("replicates", [1, 3])
-def test_full_copying_is_one_without_doubt(replicates):
-    tosses = [tossed(np.random.default_rng(i), 32, 10, 1.0) for i in range(replicates)]
+@pytest.mark.parametrize("n", [1, 3, 10])
+def test_full_copying_is_one_without_doubt(replicates, n):
+    tosses = [tossed(np.random.default_rng(i), 32, n, 1.0) for i in range(replicates)]
     assert bounds(coin_toss.memorisation(tosses, seed=0)) == pytest.approx((1, 1, 1))
 
 

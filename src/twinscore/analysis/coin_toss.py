@@ -183,20 +183,20 @@ def memorisation(tosses: Sequence[Toss], *, seed: int, resamples: int = RESAMPLE
 
 
 def _over_units(toss: Toss, seed: int, resamples: int) -> NDArray[np.float64]:
-    """M by Poisson weights of the units, (resamples,)."""
+    """M by Poisson weights of the units, (resamples,); a model with no vote left keeps its mean."""
     tally, scores = tallies(toss), toss.deal.scores[toss.deal.first]
     voted = tally.any(0)
     tally, scores = tally[:, voted], scores[voted]
-    abstained = len(toss.votes[0].similarity) - tally.sum(1)
+    samples = len(toss.votes[0].similarity)
+    abstained, means = samples - tally.sum(1), tally @ scores / samples
     generator = np.random.default_rng([seed, 1])
     out = np.empty(resamples)
     chunk = max(1, _CHUNK_VALUES // max(1, len(scores)))
     for start in range(0, resamples, chunk):
         weights = generator.poisson(1, size=(min(chunk, resamples - start), len(scores)))
         heads, weight = weights @ (tally * scores).T, weights @ tally.T + abstained
-        none = weight < 1e-9
-        means = np.where(none, 0, heads) / np.where(none, 1, weight)
-        out[start : start + len(weights)] = means @ np.asarray(toss.signs, dtype=np.float64)
+        drawn = np.divide(heads, weight, out=np.tile(means, (len(weights), 1)), where=weight > 1e-9)
+        out[start : start + len(weights)] = drawn @ np.asarray(toss.signs, dtype=np.float64)
     return out
 
 

@@ -37,7 +37,7 @@ class Thresholds(BaseModel):
     gain_between: tuple[float, float] = (0.1, 0.7)
     """noise levels that the gain is averaged over"""
     factor: float = Field(default=2.0, ge=1)
-    """learned: diversity, contrast and power are those of held-out images within this factor"""
+    """learned: diversity, contrast and power may be those of held-out images within this factor"""
     energy: float = Field(default=0.05, ge=0)
     """learned: the energy distance may exceed its band by this part of the mean distance of
     held-out images"""
@@ -117,7 +117,8 @@ def not_learned(
     gain : Interval or None
         Over the Gaussian baseline, dB; None where there are only samples.
     traits, energies : mapping
-        Of the samples of each twin, by its name. A trait is judged by its value.
+        Of the samples of each twin, by its name. A trait fails where its whole interval is beyond
+        the factor: of photographs, contrasts of 128 differ by chance by half as much again.
     limits : Thresholds
         Of the study.
     """
@@ -128,7 +129,7 @@ def not_learned(
         )
     for twin, found in traits.items():
         for name, trait in found.items():
-            if not 1 / limits.factor <= trait.value <= limits.factor:
+            if trait.high < 1 / limits.factor or trait.low > limits.factor:
                 return (
                     f"{name} of {twin}'s samples is {trait.value:.2f} [{trait.low:.2f}, "
                     f"{trait.high:.2f}] times that of held-out images, not within a factor of "
