@@ -228,6 +228,26 @@ def test_bootstrap_memory_is_bounded(monkeypatch):
     assert abs(draws.mean() - 14.5) < 5 * 8.66 / math.sqrt(30 * 50)
 
 
+def test_counts_are_the_bootstrap_of_seeds():
+    whole = np.concatenate(list(statistics.seed_counts(7, 3, 500)))
+    assert whole.shape == (500, 7)
+    assert (whole.sum(1) == 7).all()
+    # Variance of a count: 7 * (1/7) * (6/7), each draw's relative error sqrt(2/3500) or so.
+    assert whole.var() == pytest.approx(6 / 7, rel=0.1)
+
+
+def test_bounds_are_the_union_of_bootstraps_or_student_t():
+    wide, shifted = np.linspace(-1, 1, 1001), np.linspace(0, 4, 1001)
+    found = statistics.bounds(statistics.Estimate(np.array([0.5]), (wide, shifted)))
+    assert found == pytest.approx((0.5, -0.95, 3.9))
+    found = statistics.bounds(statistics.Estimate(np.array([5.0]), (wide,)))
+    assert found == pytest.approx((5, -0.95, 5))  # the value is never outside
+    values = np.array([0.1, 0.2, 0.4])
+    mean, low, high = statistics.mean_interval(values)
+    assert statistics.bounds(statistics.Estimate(values)) == (mean, low, high)
+    assert statistics.bounds(statistics.Estimate(values), (0, 0.3)) == (mean, 0, 0.3)
+
+
 def test_interval_is_the_percentile_interval():
     assert statistics.interval(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
     assert statistics.interval(np.arange(11.0), level=0.8) == pytest.approx((1.0, 9.0))

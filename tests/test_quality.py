@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,9 +73,64 @@ def test_like_sets_are_at_the_floor_and_unlike_ones_above_it():
     far = q.quality(like + 0.5, real, resamples=50)
     for name in ("sliced_wasserstein", "frechet"):
         close, away = getattr(near, name), getattr(far, name)
-        assert close.value < 1.5 * close.floor
-        assert away.low > 2 * away.floor
+        assert close.low == 0
+        assert close.low <= close.value <= close.high
+        assert away.low > 1.5 * away.floor
         assert away.low < away.value < away.high
+
+
+def coverage(truth, samples, held_out, repeats):
+    """Share of intervals that hold the distances of normal images and those shifted by truth."""
+    hits, inside = np.zeros(2), 0
+    for seed in range(repeats):
+        x = normal(samples, 1, 2, 2, seed=2 * seed) + truth
+        found = q.quality(
+            x,
+            normal(held_out, 1, 2, 2, seed=2 * seed + 1),
+            embedding=lambda images: images.flatten(1),
+            directions=8,
+            resamples=40,
+            seed=seed,
+        )
+        parts = found.sliced_wasserstein, found.frechet
+        # The shift is 2 * truth long, and truth in the units of the images.
+        hits += [of.low <= at <= of.high for of, at in zip(parts, (truth, 2 * truth), strict=True)]
+        inside += all(of.low <= of.value <= of.high for of in parts)
+    assert inside == repeats
+    return hits / repeats
+
+
+@pytest.mark.parametrize("truth", [0, 0.05, 0.3])
+def test_intervals_cover_the_true_distance(truth):
+    """Also a distance of 0. The binomial standard error of 40 at 0.95 is 0.035."""
+    assert (coverage(truth, 80, 60, 40) > 0.95 - 3 * 0.035).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("truth", [0, 0.05, 0.3])
+@pytest.mark.parametrize(("samples", "held_out"), [(60, 60), (256, 128)])
+def test_intervals_cover_the_true_distance_of_sets_of_many_sizes(truth, samples, held_out):
+    assert (coverage(truth, samples, held_out, 300) > 0.95 - 4 * 0.0126).all()
+
+
+def test_principal_components_favour_neither_set():
+    """A perfect model is at distance 0 in the default embedding too, with few images."""
+    inside = 0
+    for seed in range(20):
+        x, y = normal(60, 1, 5, 5, seed=2 * seed), normal(60, 1, 5, 5, seed=2 * seed + 1)
+        inside += q.quality(x, y, directions=8, resamples=30, seed=seed).frechet.low == 0
+    assert inside >= 18
+
+
+def test_value_and_floor_are_of_equal_numbers():
+    """Of one law the floor is what the plain distance of as many images is."""
+    x, y = normal(300, 1, 2, 2), normal(100, 1, 2, 2, seed=1)
+    found = q.quality(x, y, directions=8, resamples=5).sliced_wasserstein
+    plain = [
+        q.sliced_wasserstein(normal(50, 1, 2, 2, seed=5 + i), normal(50, 1, 2, 2, seed=50 + i))
+        for i in range(20)
+    ]
+    assert found.floor == pytest.approx(np.mean(plain), rel=0.2)
 
 
 def test_an_embedding_of_the_users_own_is_used():

@@ -1,8 +1,9 @@
 """How far a set of samples is from held-out images: sliced Wasserstein and Fréchet distances.
 
 No downloaded network is needed: the Fréchet distance is taken in principal components, or in the
-user's own embedding. Each distance comes with a floor, the same distance between two halves of
-the held-out images: finite sets of the same law are not at distance zero.
+user's own embedding. Finite sets of the same law are not at distance zero, so that what each set
+adds by being finite, the squared distance between two halves of it, is taken off
+(docs/formulas.md#estimates-and-intervals).
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import ndtri
 from torch import Tensor
 
 from twinscore.analysis.statistics import LEVEL
@@ -17,23 +19,25 @@ from twinscore.analysis.statistics import LEVEL
 Embedding = Callable[[Tensor], Tensor]
 """(B, C, H, W) to (B, k)."""
 
+HALVINGS = 10
+"""Random halvings of both sets that a distance is averaged over."""
+
 _CHUNK_VALUES = 2**24
 
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance between two sets, its bootstrap interval, and its value for sets of the same law.
+    """A distance between the laws of two sets.
 
     Attributes
     ----------
     value : float
-        The distance.
+        The distance, with what finite sets add taken off; not below 0.
     low, high : float
-        95 % basic bootstrap interval: resampled sets are farther apart than the sets themselves,
-        so that the interval is reflected about the value; not below 0.
+        95 % interval, not below 0.
     floor : float
-        The same distance between two halves of the reference, on average over random halves, at
-        the same number of images on each side as ``value`` where there are that many.
+        What the plain distance between two halves of the reference is, at the number of images on
+        each side at which ``value`` was found: distances well below it are hard to tell from 0.
     """
 
     value: float
@@ -45,9 +49,10 @@ class Distance:
 def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 256, seed: int = 0) -> float:
     """Root mean square, over random directions, of the 2-Wasserstein distance of projections.
 
-    Bonneel et al. 2015. For sets of unequal size the quantile function of the larger is read at the
-    levels of the smaller one. In the units of the images, for a direction of unit length: two sets
-    that differ by a constant image c are ``|c| / sqrt(d)`` apart.
+    Bonneel et al. 2015; directions are orthogonal, d at a time. For sets of unequal size the
+    quantile function of the larger is read at the levels of the smaller one. In the units of the
+    images, for a direction of unit length: two sets that differ by a constant image c are
+    ``|c| / sqrt(d)`` apart.
 
     Sets are (M, ...) and (N, ...), items of one shape: ValueError if they are not, or a set is
     empty. Cost: (M + N) d products per direction, and a sort; memory: chunks of directions.
@@ -114,14 +119,20 @@ def quality(
     samples, held_out : Tensor
         (M, C, H, W) and (N, C, H, W), at least four each.
     embedding : callable, optional
-        For the Fréchet distance; by default the leading 64 principal components of ``held_out``
-        (fewer where there are few images: at most a quarter of them).
+        For the Fréchet distance; by default the leading 64 principal components of both sets
+        together (fewer where there are few images: at most a quarter of ``held_out``). Those of
+        one set alone would make that set look wider than the other.
     directions : int
         Of the sliced Wasserstein distance.
     resamples : int
         Bootstrap draws, of both sets.
     seed : int
         Of directions, resamples and halves.
+
+    Returns
+    -------
+    Quality
+        Cost: ``resamples`` and 30 distances of either kind.
 
     Raises
     ------
@@ -133,7 +144,8 @@ def quality(
     if not torch.isfinite(samples).all():
         raise ValueError("samples hold NaN or infinity; leave out those that did not converge")
     _flat(samples, held_out)
-    embed = embedding or principal_components(held_out, max(1, min(64, len(held_out) // 4)))
+    components = max(1, min(64, len(held_out) // 4))
+    embed = embedding or principal_components(torch.cat([samples, held_out]), components)
     features = embed(samples), embed(held_out)
 
     def wasserstein(a: Tensor, b: Tensor) -> float:
@@ -148,16 +160,20 @@ def quality(
 def _distance(
     measure: Callable[[Tensor, Tensor], float], a: Tensor, b: Tensor, resamples: int, seed: int
 ) -> Distance:
+    """``D(a, b)^2 - (D(a1, a2)^2 + D(b1, b2)^2)/2`` of random halves, all of one size."""
     generator = np.random.default_rng(seed)
+    half = min(len(a), len(b)) // 2
+    parts = lambda x: x[torch.from_numpy(generator.permutation(len(x))[: 2 * half])].split(half)  # noqa: E731
+    squares = np.empty((HALVINGS, 3))
+    for i in range(HALVINGS):
+        (a1, a2), (b1, b2) = parts(a), parts(b)
+        squares[i] = [measure(x, y) ** 2 for x, y in ((a1, b1), (a1, a2), (b1, b2))]
+    between, of_a, of_b = squares.mean(0)
     pick = lambda n: torch.from_numpy(generator.integers(n, size=n))  # noqa: E731
-    value = measure(a, b)
-    draws = [measure(a[pick(len(a))], b[pick(len(b))]) for _ in range(resamples)]
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    half = min(len(a), len(b) // 2)
-    orders = [torch.from_numpy(generator.permutation(len(b))) for _ in range(10)]
-    halves = [measure(b[order[:half]], b[order[half : 2 * half]]) for order in orders]
-    low, high = max(0.0, 2 * value - float(high)), max(0.0, 2 * value - float(low))
-    return Distance(value, low, high, float(np.mean(halves)))
+    draws = [measure(a[pick(len(a))], b[pick(len(b))]) ** 2 for _ in range(resamples)]
+    square, reach = between - (of_a + of_b) / 2, ndtri((1 + LEVEL) / 2) * np.std(draws)
+    value, low, high = np.sqrt(np.maximum([square, square - reach, square + reach], 0)).tolist()
+    return Distance(value, low, high, float(np.sqrt(of_b)))
 
 
 def _flat(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,9 +185,11 @@ def _flat(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _directions(d: int, count: int, seed: int, items: int, like: Tensor) -> list[Tensor]:
+    """Random unit vectors, in columns; any d in turn are orthogonal, which makes shifts exact."""
     generator = torch.Generator().manual_seed(seed)
-    w = torch.randn(d, count, generator=generator).to(like)
-    return list((w / w.norm(dim=0)).split(max(1, _CHUNK_VALUES // items), 1))
+    frames = torch.randn(d, count, generator=generator, dtype=torch.float64).split(d, 1)
+    w = torch.cat([torch.linalg.qr(frame).Q for frame in frames], 1).to(like)
+    return list(w.split(max(1, _CHUNK_VALUES // items), 1))
 
 
 def _between_quantiles(p: Tensor, q: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """Intervals for every number: the bootstrap, Student's t, and where two curves cross."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import betaincinv, stdtrit
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -102,6 +104,78 @@ def over_replicates(
         return mean_interval(by_replicate, level)
     draws = resampled(values, statistic, seed=seed, resamples=resamples)
     return float(by_replicate[0]), *interval(draws, level)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """An index of R replicates.
+
+    Attributes
+    ----------
+    values : array
+        (R,).
+    draws : tuple of array
+        Bootstrap distributions of a single replicate, (B,) each: the first over noise seeds,
+        others over something else, such as images. None for more replicates.
+    """
+
+    values: NDArray[np.float64]
+    draws: tuple[NDArray[np.float64], ...] = ()
+
+
+def bounds(
+    estimate: Estimate, within: tuple[float, float] = (-np.inf, np.inf), level: float = LEVEL
+) -> tuple[float, float, float]:
+    """Value of an estimate, and the ends of its interval, cut to a range.
+
+    Of replicates Student's t interval; of a single one the union of the percentile intervals of
+    its bootstrap distributions.
+    """
+    if len(estimate.values) > 1:
+        value, low, high = mean_interval(estimate.values, level)
+    else:
+        value = float(estimate.values[0])
+        ends = [(value, value), *(interval(draws, level) for draws in estimate.draws)]
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    return value, max(low, within[0]), min(high, within[1])
+
+
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """Of two indices of the same replicates, whose first draws are of the same noise seeds."""
+    if len(a.values) > 1:
+        return Estimate(a.values - b.values)
+    pairs = zip_longest(a.draws, b.draws)
+    draws = [(a.draws[0] if x is None else x) - (b.draws[0] if y is None else y) for x, y in pairs]
+    return Estimate(a.values - b.values, tuple(draws))
+
+
+def seed_counts(
+    samples: int, seed: int | Sequence[int], resamples: int = RESAMPLES
+) -> Iterator[NDArray[np.float64]]:
+    """How often each of S samples is drawn by the bootstrap, in blocks of (B, S).
+
+    The same seed and S give the same draws, for whatever is measured.
+    """
+    generator = np.random.default_rng(seed)
+    chunk = max(1, _CHUNK_VALUES // samples)
+    even = np.full(samples, 1 / samples)
+    for start in range(0, resamples, chunk):
+        count = min(chunk, resamples - start)
+        yield generator.multinomial(samples, even, size=count).astype(np.float64)
+
+
+def clopper_pearson(successes: int, trials: int, tail: float) -> tuple[float, float]:
+    """Lower and upper bound of a rate; each is exceeded with at most the probability ``tail``.
+
+    Clopper & Pearson 1934. ``tail`` 0.05 gives one-sided bounds of 95 %, 0.025 an interval of 95 %.
+    ValueError unless ``0 <= successes <= trials`` and there is a trial.
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"cannot have {successes} successes in {trials} trials")
+    failures = trials - successes
+    low = betaincinv(successes, failures + 1, tail) if successes else 0.0
+    high = betaincinv(successes + 1, failures, 1 - tail) if failures else 1.0
+    return float(low), float(high)
 
 
 def crossing(sizes: Sequence[int], gaps: NDArray) -> NDArray[np.float64]:
