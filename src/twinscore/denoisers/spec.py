@@ -78,14 +78,19 @@ class NetworkSpec(RootModel):
 @settled_torch()
 def build(spec: NetworkSpec, channels: int, seed: int) -> nn.Module:
     """Network of ``spec`` for images of ``channels`` channels, weights drawn from ``seed``."""
-    _, network = NETWORKS[spec.root.kind]
-    return network(channels=channels, seed=seed, **spec.root.model_dump(exclude={"kind"}))
+    return _made(spec, channels, seed)
 
 
+@settled_torch()
 def outlined(spec: NetworkSpec, channels: int) -> nn.Module:
     """The same network on torch's *meta* device: names and shapes of its weights, no memory."""
     with torch.device("meta"):
-        return build(spec, channels, seed=0)
+        return _made(spec, channels, seed=0)
+
+
+def _made(spec: NetworkSpec, channels: int, seed: int) -> nn.Module:
+    _, network = NETWORKS[spec.root.kind]
+    return network(channels=channels, seed=seed, **spec.root.model_dump(exclude={"kind"}))
 
 
 def filled(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
