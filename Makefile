@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OLDEST := $(VENV)-oldest
 
-.PHONY: demo test test-slow test-newest lint format clean
+.PHONY: demo test test-slow test-newest test-oldest lint format clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -28,6 +29,16 @@ test-newest: $(READY)
 	$(BIN)/python -m pip install --quiet --upgrade --target $(VENV)/newest pydantic tyro
 	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/newest $(BIN)/python -m pytest -q -n auto tests/test_options.py
 
+# Everything with the lowest versions that pyproject.toml allows, for which Python 3.11 has wheels.
+# They may warn of what newer releases of their own dependencies deprecate.
+test-oldest:
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python tests/oldest.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt $(TORCH_INDEX) torch
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt --editable '.[test]'
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n auto --dist worksteal -m "not slow" \
+		-W ignore::DeprecationWarning -W ignore::FutureWarning
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,4 +48,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(OLDEST)

@@ -104,7 +104,8 @@ def mutated(content, chance):
             case 4:
                 content[place:place] = content[place : place + chance.randrange(1, 40)]
             case _ if chance.random() < 0.3:
-                del content[max(1, place) :]
+                del content[place + 1 :]
+        content = content or bytearray(1)
     return bytes(content)
 
 
