@@ -1,6 +1,7 @@
 """Ctrl-C at any moment: exit 130 without a traceback, no process left; a second ends at once."""
 
 import os
+import pty
 import random
 import signal
 import subprocess
@@ -83,16 +84,17 @@ def wait_for(condition, seconds):
 class Program:
     """The command line in a process group of its own."""
 
-    def __init__(self, folder, words, runner=RUNNER):
+    def __init__(self, folder, words, runner=RUNNER, *, stderr=None, ignored=None):
         (folder / "runner.py").write_text(runner)
         self.errors = folder / "stderr"
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, folder / "runner.py", *words, "--out", folder / "out"],
                 stdout=subprocess.DEVNULL,
-                stderr=errors,
+                stderr=stderr or errors,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
                 start_new_session=True,
+                preexec_fn=lambda: ignored and signal.signal(ignored, signal.SIG_IGN),
             )
         assert wait_for(lambda: listens(self.process.pid), PATIENCE)
 
@@ -150,6 +152,31 @@ def test_a_second_signal_is_heard_in_a_long_computation(tmp_path):
     program.send()
     time.sleep(0.1)
     program.send()
+    assert program.ended(3.0)[0] == 130
+
+
+def test_the_terminal_gets_its_cursor_back(tmp_path):
+    ours, theirs = pty.openpty()
+    program = Program(tmp_path, ["report"], LONG, stderr=theirs)
+    os.close(theirs)
+    assert wait_for((tmp_path / "begun").exists, PATIENCE)
+    program.send()
+    program.send(signal.SIGTERM)
+    assert program.ended(3.0)[0] == 130
+    assert os.read(ours, 100) == b"\x1b[?25h"
+    os.close(ours)
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    """As ``nohup`` has it."""
+    program = Program(tmp_path, ["report"], LONG, ignored=signal.SIGHUP)
+    assert wait_for((tmp_path / "begun").exists, PATIENCE)
+    for _ in range(3):
+        program.send(signal.SIGHUP)
+    time.sleep(0.3)
+    assert program.process.poll() is None
+    program.send(signal.SIGTERM)
+    program.send(signal.SIGINT)
     assert program.ended(3.0)[0] == 130
 
 

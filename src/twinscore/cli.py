@@ -32,11 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     program = argv is None
     words = list(sys.argv[1:] if program else argv)
-    interrupts = Interrupts("twinscore: stopped")
+    interrupts = Interrupts("twinscore: stopped", program=program)
     try:
         if program:
             _open_streams()
-        with listening(interrupts, to_the_end=program):
+        with listening(interrupts):
             interrupts.farewell += f"; continue with: twinscore {_quoted(words)}"
             code = _call(words, interrupts)
             interrupts.done = True
