@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 from dataclasses import replace
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -193,7 +194,7 @@ def test_spec_and_environment_say_how(finished):
     machine = runs.read_json(finished.folder / "environment.json")
     assert machine["device"] == "cpu"
     assert (machine["threads"], machine["workers"]) == (1, 1)
-    assert machine["versions"]["torch"] == version("torch")
+    assert machine["versions"]["torch"] == metadata.version("torch")
     assert machine["started"] <= machine["finished"]
     assert machine["wall_seconds"] > 0
 
