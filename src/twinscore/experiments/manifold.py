@@ -1,7 +1,7 @@
 """Discs: how far is a network from the optimum of a smooth five-dimensional class? ([GAHB] 3.2)."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
@@ -40,15 +40,17 @@ VALUES = (
 """The numbers with intervals of a :class:`Level`."""
 _PRODUCTS = 300  # pixels at which the products of a Jacobian take as long as a call, about
 
+Radius = Annotated[float, Field(ge=0.25, le=1024)]
+
 
 class Spec(AtLevels):
     """Networks trained on discs, beside the optimal denoiser of discs."""
 
     size: int = Field(default=16, ge=8, le=1024, multiple_of=8)
     """Side of the images, pixels."""
-    radius: tuple[float, float] | None = None
+    radius: tuple[Radius, Radius] | None = None
     """Least and largest radius, pixels; by default a tenth and four tenths of the side."""
-    edge: float = Field(default=1.0, ge=0.1, le=1024)
+    edge: float = Field(default=1.0, ge=0.25, le=1024)
     """Width of the edge, pixels: the standard deviation of its erf profile."""
     n: int = Field(default=10_000, ge=1, le=MOST_IMAGES)
     """Training images, for each replicate others."""
