@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinscore.cli import StudyOptions
+from twinscore.commands import StudyOptions
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
 from twinscore.experiments import estimates, study, train
