@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from twinscore import environment, images, runs
 from twinscore.cli import main
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
-from twinscore.experiments import transition
+from twinscore.experiments import comparison, standards, transition
+from twinscore.experiments.judgement import Standard
 from twinscore.experiments.transition import Spec
 from twinscore.report import reading, transition_content
 from twinscore.sampling import SamplingSpec
@@ -201,3 +203,41 @@ def test_old_runs_without_a_split_are_still_drawn(finished, tmp_path):
     del result["data"]["split"], result["data"]["attribute"]
     runs.write_json(folder / "result.json", result)
     assert split_words(folder) is None
+
+
+# What the coin was tossed for
+
+
+def test_labels_are_strata_of_the_deal():
+    split = images.twins(DIGITS, 20, test=6, by="label")
+    deal = standards.dealt(DIGITS, "label", split)
+    both = np.concatenate([split.a, split.b])
+    for stratum in np.unique(deal.strata):
+        own = deal.strata == stratum
+        assert len(set(DIGITS.labels[both][own])) == 1
+        assert deal.labels[own].sum() == own.sum() / 2
+    assert len(np.unique(deal.units)) == 40
+
+
+@pytest.mark.parametrize(("groups", "pairs"), [(8, 4), (12, 6)])
+def test_groups_are_dealt_in_pairs_and_four_are_too_few(groups, pairs):
+    names = [f"g{k}" for k in range(groups) for _ in range(5)]
+    pixels = np.random.default_rng(0).integers(0, 256, (len(names), 1, 4, 4), dtype=np.uint8)
+    pictures = images.from_pixels(pixels, groups=names)
+    split = images.twins(pictures, 5 * pairs, test=0)
+    deal = standards.dealt(pictures, "group", split)
+    assert (len(deal.first), len(np.unique(deal.strata))) == (2 * pairs, pairs)
+    measured = [
+        {
+            "psnr_train": np.zeros((7, 4)),
+            "psnr_test": np.zeros((7, 4)),
+            "samples": pictures[side].numpy(),
+            "unfinished": np.array([0]),
+        }
+        for side in (split.a, split.b)
+    ]
+    judged = Standard(deal=lambda of: standards.dealt(pictures, "group", of))
+    split = replace(split, test=split.a[:4])
+    level, _, _ = comparison.compare(pictures, [tuple(measured)], [split], 0, judged)
+    assert level.memorisation.value == 1
+    assert level.memorisation.p == (None if pairs < 5 else 1 / 2**pairs)
