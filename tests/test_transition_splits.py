@@ -241,3 +241,23 @@ def test_groups_are_dealt_in_pairs_and_four_are_too_few(groups, pairs):
     level, _, _ = comparison.compare(pictures, [tuple(measured)], [split], 0, judged)
     assert level.memorisation.value == 1
     assert level.memorisation.p == (None if pairs < 5 else 1 / 2**pairs)
+
+
+# The baseline
+
+
+def test_the_baseline_of_the_digits_is_a_good_denoiser_and_fits_the_largest_size():
+    spec = Spec(sizes=(10, 800), duplicate_threshold=1, replicates=2)
+    found = standards.standard(spec, DIGITS, np.arange(len(DIGITS))).baseline
+    assert found.shape == (2, 7, 128)
+    known = [27.5, 22.6, 18.4, 16.4, 14.1, 13.1, 11.9]
+    np.testing.assert_allclose(found.mean((0, 2)), known, atol=0.4)
+    small = spec.model_copy(update={"sizes": (10,)})
+    fewer = standards.standard(small, DIGITS, np.arange(len(DIGITS))).baseline
+    assert (fewer.mean((0, 2)) < found.mean((0, 2)) - 0.3).all()
+
+
+def test_images_too_large_for_a_covariance_have_no_baseline():
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 1, 101, 100), dtype=np.uint8)
+    large = images.from_pixels(pixels)
+    assert standards.standard(Spec(split="random"), large, np.arange(6)).baseline is None
