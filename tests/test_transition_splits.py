@@ -125,6 +125,7 @@ def test_each_replicate_has_its_own_lists(tmp_path):
     [
         ({"split": "attribute"}, "needs the name of one; give --attribute NAME"),
         ({"attribute": "3"}, "attribute '3' needs split attribute, not 'auto'"),
+        ({"thresholds": {"gain_between": (0.7, 0.1)}}, "0.7 to 0.1 holds none of the noise levels"),
         ({"split": "folder", "replicates": 2}, "'folder' is a folder with one split; give repl"),
     ],
 )

@@ -27,6 +27,7 @@ from twinscore.results.base import Frozen
 from twinscore.results.transition import CriticalN, Data, Level, Result, Verdict
 from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingSpec, memory
+from twinscore.training.history import SIGMAS
 
 
 class Spec(Frozen):
@@ -67,6 +68,17 @@ class Spec(Frozen):
         if not sizes:
             raise ValueError("give one or more sizes of at least 1, got []")
         return tuple(sorted(set(sizes)))
+
+    @model_validator(mode="after")
+    def _levels(self) -> Self:
+        low, high = self.thresholds.gain_between
+        if not any(low <= sigma <= high for sigma in SIGMAS):
+            measured = ", ".join(f"{sigma:g}" for sigma in SIGMAS)
+            raise ValueError(
+                f"thresholds.gain_between {low:g} to {high:g} holds none of the noise levels that "
+                f"are measured; give a range with one of {measured}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:
