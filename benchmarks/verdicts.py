@@ -17,7 +17,9 @@ from safetensors.numpy import load_file
 
 from twinscore import images, runs
 from twinscore.denoisers import load
-from twinscore.experiments import comparison
+from twinscore.experiments import comparison, standards, transition
+from twinscore.experiments.trials import distinct
+from twinscore.results.base import dashed
 from twinscore.sampling import SamplingSpec
 from twinscore.sampling.samples import draw
 
@@ -45,12 +47,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="64 samples, three samplers")
     arguments = parser.parse_args()
     spec = json.loads((arguments.run / "spec.json").read_text())
+    fields = transition.Spec.model_fields
+    asked = transition.Spec(**{name: value for name, value in spec.items() if name in fields})
     data = images.load(spec["data"])
     whole = images.read_names(arguments.run / "splits" / "r0", data)
     count = 64 if arguments.quick else spec["samples"]
     seeds = np.array([runs.derive_seed(spec["seed"], "image", i) for i in range(count)])
     chosen = dict(list(SAMPLERS.items())[:3]) if arguments.quick else SAMPLERS
-    print("   N  sampler               verdict        twins  nearest A  nearest B  not finished")
+    keep = distinct(asked.compared, asked.duplicate_threshold)
+    standard = standards.standard(asked, data, keep)
+    print("   N  sampler               verdict          M                   G")
     for n in spec["sizes"]:
         split = replace(whole, a=whole.a[:n], b=whole.b[:n])
         for name, sampler in chosen.items():
@@ -58,12 +64,10 @@ def main() -> None:
             for twin in "ab":
                 [trial] = (arguments.run / "trials").glob(f"n{n:05d}-{twin}-*")
                 pair.append(measures(trial, seeds, sampler))
-            level, _, _ = comparison.compare(data, [tuple(pair)], [split], spec["seed"])
-            near = level.nearest_similarity
+            level, _, _ = comparison.compare(data, [tuple(pair)], [split], asked.seed, standard)
             print(
-                f"{n:4d}  {name:20s}  {level.verdict:12s}  {level.twin_similarity.value:6.3f}"
-                f"  {near.a.value:9.3f}  {near.b.value:9.3f}"
-                f"  {level.unfinished_samples.a + level.unfinished_samples.b:12d}",
+                f"{n:4d}  {name:20s}  {level.verdict:15s}  {level.memorisation.text():18s}"
+                f"  {dashed(level.agreement):18s}  {level.why}",
                 flush=True,
             )
 

@@ -1,5 +1,6 @@
 """Measures against brute force, and the rules that turn them into a verdict."""
 
+import csv
 import math
 
 import numpy as np
@@ -14,7 +15,7 @@ from twinscore.analysis.denoising import psnr_table
 from twinscore.denoisers.layers import generator_of
 from twinscore.experiments import comparison, transition
 from twinscore.results.base import Interval
-from twinscore.results.transition import PerTwin, Quantiles
+from twinscore.results.transition import PerTwin
 from twinscore.training.history import SIGMAS
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
@@ -272,83 +273,6 @@ def test_crossing_is_where_the_gap_turns_positive_for_good(gaps, expected):
     assert found == pytest.approx([expected, expected])
 
 
-# Verdict ----------------------------------------------------------------------------------------
-
-
-def median(value, half=0.01):
-    return Interval(value=value, low=value - half, high=value + half)
-
-
-def fraction(low):
-    return None if low is None else Interval(value=low + 0.02, low=low, high=low + 0.04)
-
-
-@pytest.mark.parametrize(
-    ("twin", "a", "b", "copies", "held_out", "verdict"),
-    [
-        (0.6, 0.9, 0.9, (0.8, 0.8), (0.5, 0.85), "memorises"),
-        (0.6, 0.9, 0.9, (None, None), (0.5, 0.85), "memorises"),  # N = 1
-        (0.6, 0.9, 0.9, (0.0, 0.0), (0.5, 0.85), "memorises"),  # the ratio rule may miss copies
-        (0.6, 0.9, 0.9, (0.8, 0.8), (0.5, 0.95), "transition"),  # real images come as near
-        (0.6, 0.9, 0.6, (0.8, 0.8), (0.5, 0.55), "transition"),  # one twin only
-        (0.6, 0.61, 0.9, (0.0, 0.0), (0.5, 0.55), "transition"),  # intervals overlap
-        (0.9, 0.8, 0.8, (0.0, 0.0), (0.7, 0.95), "generalises"),
-        (0.9, 0.8, 0.8, (0.0, 0.0), (0.8, 0.95), "generalises"),
-        (0.9, 0.8, 0.8, (0.05, 0.0), (0.7, 0.95), "generalises"),
-        (0.9, 0.8, 0.8, (0.0, 0.06), (0.7, 0.95), "transition"),  # too many copies
-        (0.9, 0.8, 0.8, (None, None), (0.7, 0.95), "transition"),  # never from one image
-        (0.9, 0.8, 0.9, (0.0, 0.0), (0.7, 0.95), "transition"),
-        (0.9, 0.885, 0.8, (0.0, 0.0), (0.7, 0.95), "transition"),
-        (0.9, 0.3, 0.3, (0.0, 0.0), (0.7, 0.95), "transition"),  # twins agree on nonsense
-        (0.1, 0.3, 0.3, (0.0, 0.0), (0.7, 0.95), "transition"),
-    ],
-)
-def test_the_rule_of_the_verdict(twin, a, b, copies, held_out, verdict):
-    nearest = PerTwin(a=median(a), b=median(b))
-    fractions = PerTwin(a=fraction(copies[0]), b=fraction(copies[1]))
-    quantiles = Quantiles(low=held_out[0], high=held_out[1])
-    assert comparison.verdict_of(median(twin), nearest, fractions, quantiles) == verdict
-
-
-def level_values(twin, nearest, spread=0.05, samples=200, seed=0):
-    """(1, S, 3) similarities whose medians are the given ones."""
-    noise = spread * np.random.default_rng(seed).uniform(-1, 1, (1, samples, 3))
-    noise -= np.median(noise, axis=1, keepdims=True)
-    return np.array([twin, nearest, nearest - 0.1]) + noise
-
-
-def test_critical_n_is_found_with_its_interval():
-    """Gaps -0.3 and 0.1: three quarters of the way from 10 to 1000 in log N."""
-    levels = {1000: level_values(0.9, 0.8), 10: level_values(0.6, 0.9), 1: level_values(0.3, 1.0)}
-    value, phrase = comparison.critical_n(levels, seed=0)
-    assert value.value == pytest.approx(10 * 100**0.75)
-    assert 10 < value.low < value.value < value.high < 1000
-    assert phrase == (
-        f"about {value.value:,.0f} images (95% interval {value.low:,.0f} to {value.high:,.0f})"
-    )
-    assert comparison.critical_n(levels, seed=0) == (value, phrase)
-
-
-def test_critical_n_interval_is_cut_at_the_sizes_tried():
-    levels = {10: level_values(0.6, 0.9), 1000: level_values(0.901, 0.9, spread=0.4, samples=30)}
-    value, _ = comparison.critical_n(levels, seed=0)
-    assert value.high == 1000.0
-
-
-@pytest.mark.parametrize(
-    ("levels", "phrase"),
-    [
-        ({10: (0.6, 0.9), 2000: (0.7, 0.9)}, "not reached: needs more than 2,000 images"),
-        ({1500: (0.9, 0.8), 2000: (0.95, 0.7)}, "below the smallest size tried, 1,500 images"),
-        ({10: (0.9, 0.5)}, "below the smallest size tried, 10 images"),
-        ({10: (0.9, 0.8), 20: (0.6, 0.8)}, "not reached: needs more than 20 images"),
-    ],
-)
-def test_critical_n_outside_the_sizes(levels, phrase):
-    values = {n: level_values(*pair) for n, pair in levels.items()}
-    assert comparison.critical_n(values, seed=0) == (None, phrase)
-
-
 # One level, from images to numbers --------------------------------------------------------------
 
 
@@ -376,14 +300,20 @@ def copies_of(side):
 
 
 def test_copies_of_training_images_are_memorised():
-    (level, arrays, gaps), pool, splits = compared(copies_of("a"), copies_of("b"))
+    (level, arrays, _), pool, splits = compared(copies_of("a"), copies_of("b"))
     assert level.verdict == "memorises"
+    assert (level.memorisation.value, level.memorisation.low) == (1, 1)
+    assert level.memorisation.p == pytest.approx(1 / 252)
+    assert level.copies.a.value == level.copies.b.value == 1
+    assert level.agreement.high < 0.2
+    assert level.excess.high < 0
     assert level.nearest_similarity.a.value == pytest.approx(1.0)
     certain = Interval(value=1.0, low=1.0, high=1.0, method="bootstrap", covers="samples")
     assert level.memorised_fraction.a == level.memorised_fraction.b == certain
-    assert level.warnings == []
+    assert level.control_fraction.a.value == 0
+    worse = "N = 5: held-out images come out worse than they went in at sigma 0.05, 0.1"
+    assert level.warnings == [worse]  # 14.5 dB everywhere
     np.testing.assert_array_equal(arrays["nearest_a"], arrays["samples_a"])
-    np.testing.assert_array_equal(gaps[0, :, 0], arrays["twin_similarity"][0])
     expected = dense(pool[splits[0].a], pool[splits[0].b]).max(1)
     np.testing.assert_allclose(arrays["closest_pairs"], expected, **ROUNDING)
     assert level.closest_pairs.value == pytest.approx(np.median(expected), abs=2e-6)
@@ -395,33 +325,66 @@ def test_copies_of_training_images_are_memorised():
     assert level.psnr.test == pytest.approx([14.5] * len(SIGMAS))
     assert level.psnr.train == pytest.approx([15.5] * len(SIGMAS))
     assert level.psnr.sigma == list(SIGMAS)
+    assert level.psnr_gap.value == pytest.approx(1)
+    assert level.psnr_gap.low < 1 < level.psnr_gap.high
 
 
 def test_shared_new_images_are_generalisation():
-    """Both twins draw the same images, none of which is in a training set."""
-    held_out = copies_of("test")
-    (level, _, gaps), _, _ = compared(held_out, held_out, replicates=2)
-    assert level.verdict == "generalises"
+    """Both twins draw the same new images, of which there are enough to tell."""
+    held_out = lambda pool, split: pool[np.resize(split.test, 80)]  # noqa: E731
+    (level, _, [toss]), _, _ = compared(held_out, held_out)
+    assert (level.verdict, level.learned.passed) == ("generalises", True)
+    assert level.memorisation.value == 0
+    assert level.memorisation.p > 0.5
+    assert level.agreement.value == pytest.approx(1)
+    assert level.alike.value == 1
+    assert len(toss.votes[0].similarity) == 80
+
+
+def test_replicates_give_students_t():
+    (level, _, tosses), _, _ = compared(copies_of("test"), copies_of("test"), replicates=3)
+    for found in (level.memorisation, level.agreement, level.alike, level.excess):
+        assert (found.method, found.covers) == ("Student's t", "replicates")
+    assert len(tosses) == 3
+    assert (level.copies.a.method, level.copies.a.high > 0) == ("Clopper-Pearson", True)
+
+
+def test_shared_nonsense_is_not_learned():
+    """Twins that agree on one picture."""
+    ramp = torch.linspace(0, 1, 20).view(1, 1, 5, 4).repeat(80, 1, 1, 1)
+    (level, _, _), _, _ = compared(lambda *_: ramp, lambda *_: ramp)
     assert level.twin_similarity.value == pytest.approx(1.0)
-    assert level.memorised_fraction.a.value == 0
-    assert gaps.shape == (2, 20, 3)
+    assert level.agreement.value == 0
+    assert level.verdict == "has not learned"
+    assert level.why.startswith("diversity of A's samples is 0.00")
 
 
-def test_shared_nonsense_is_not_generalisation():
-    """Twins that agree on a picture unlike any real one: flagged, never *generalises*."""
-    ramp = torch.linspace(0, 1, 20).view(1, 1, 5, 4).repeat(20, 1, 1, 1)
+def test_lost_samples_count_against_nobody():
+    """A third of A's paths were lost: what is left says what all would."""
 
-    def nonsense(pool, split):
-        known = similarity.unit(torch.cat([pool[split.a], pool[split.b]]))
-        # what is left of a ramp after projecting the training images out: similar to none of them
-        basis = torch.linalg.qr(known.T).Q
-        rest = similarity.unit(ramp)
-        return (rest - rest @ basis @ basis.T).view(-1, 1, 5, 4)
+    def lost(pool, split):
+        samples = copies_of("a")(pool, split)
+        samples[::3] = 0
+        return samples
 
-    (level, _, _), _, _ = compared(nonsense, nonsense)
-    assert level.twin_similarity.value == pytest.approx(1.0)
-    assert level.verdict == "transition"
-    assert "agreement means little" in level.warnings[0]
+    (whole, _, _), _, _ = compared(copies_of("a"), copies_of("b"))
+    (level, _, _), _, _ = compared(lost, copies_of("b"))
+    assert level.copies.a.value == whole.copies.a.value == 1
+    assert level.copies.a.low < whole.copies.a.low
+    assert level.copies.b == whole.copies.b
+    assert level.memorisation.value == pytest.approx(1 - 0.5 * 7 / 20)  # each votes one half
+    assert level.agreement.value < 0.3
+    assert level.verdict == "memorises"
+
+
+def test_twins_whose_paths_were_all_lost_have_not_learned():
+    black = lambda pool, split: torch.zeros(20, *pool.shape)  # noqa: E731
+    (level, _, _), _, _ = compared(black, copies_of("test"))
+    assert (level.agreement, level.alike, level.excess) == (None, None, None)
+    assert (level.copies.a.low, level.copies.a.high) == (0, 1)
+    assert not level.learned.passed
+    assert level.learned.why.startswith("only 0 samples of A were drawn to the end; try another")
+    assert transition._critical([level])[0] is None
 
 
 def test_a_single_training_image_has_no_memorised_fraction():
@@ -434,14 +397,15 @@ def test_a_single_training_image_has_no_memorised_fraction():
 def test_the_csv_has_one_row_per_level_and_no_stray_column():
     (one, _, _), _, _ = compared(copies_of("a"), copies_of("b"), n=1)
     (five, _, _), _, _ = compared(copies_of("a"), copies_of("b"), n=5)
-    head, *rows = transition.levels_csv([one, five]).splitlines()
-    columns = head.split(",")
+    text = transition.levels_csv([one, five])
+    columns, *rows = csv.reader(text.splitlines())
     assert columns[0] == "n"
-    assert [row.split(",")[0] for row in rows] == ["1", "5"]
-    cells = [dict(zip(columns, row.split(","), strict=True)) for row in rows]
+    assert [row[0] for row in rows] == ["1", "5"]
+    cells = [dict(zip(columns, row, strict=True)) for row in rows]
     assert cells[0]["memorised_fraction_a_value"] == ""
     assert float(cells[1]["memorised_fraction_a_value"]) == 1.0
     assert float(cells[1]["psnr_train_0.05"]) == pytest.approx(15.5)
     for column in columns:
-        assert any(cell[column] for cell in cells) or column == "warnings"
-    assert cells[0]["warnings"] == ""
+        assert any(cell[column] for cell in cells) or column == "learned_why"
+    assert float(cells[1]["memorisation_value"]) == 1
+    assert cells[1]["learned_samples_a_energy_low"] != ""

@@ -34,7 +34,7 @@ SPEC = Spec(
     training=TrainingSpec(steps=4, batch=2, evaluations=2),
     sampling=SamplingSpec(steps=2),
 )
-DRAWN = ["denoising", "samples", "histograms", "similarity", "training"]
+DRAWN = ["denoising", "samples", "histograms", "verdict", "similarity", "training"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -129,7 +129,7 @@ def test_write_leaves_one_page_and_every_figure_as_pdf_and_png(finished, written
 def test_page_needs_nothing_else(written):
     text = written.read_text()
     links = re.findall(r'(?:src|srcset|href|action)\s*=\s*"([^"]*)"', text)
-    assert len(links) == 8
+    assert len(links) == 10
     assert all(link.startswith("data:") for link in links)
     assert "http:" not in text
     assert "https:" not in text
@@ -245,12 +245,12 @@ def test_unfinished_run_draws_what_is_there_and_names_the_rest(folder, undrawn):
     assert [row[0].text for row in words.table.rows] == ["10"]
     text = page.write(folder).read_text()
     assert "This run is unfinished." in text
-    assert re.findall("<li>(N = .*)</li>", text) == ["N = 400", "N = 500: no result yet"]
+    assert re.findall("<li>(N = [45]00.*)</li>", text) == ["N = 400", "N = 500: no result yet"]
 
 
 def test_levels_without_arrays_lose_only_the_figures_that_need_them(folder, undrawn):
     (folder / "arrays.safetensors").unlink()
-    assert list(page.figures(folder)) == ["denoising", "similarity", "training"]
+    assert list(page.figures(folder)) == ["denoising", "verdict", "similarity", "training"]
     missing = transition.content(reading.read(folder)).missing
     assert sum("arrays.safetensors" in line for line in missing) == 2
 
@@ -258,13 +258,39 @@ def test_levels_without_arrays_lose_only_the_figures_that_need_them(folder, undr
 def test_what_a_level_may_lack_and_the_critical_size_are_drawn(folder, undrawn):
     levels = json.loads((folder / "result.json").read_text())["levels"]
     levels[0]["memorised_fraction"] = {"a": None, "b": None}
-    levels[0]["unfinished_samples"] = {"a": 0, "b": 3}
-    change(folder, levels=levels, critical_n={"value": 300, "low": 100, "high": 350})
+    levels[0] |= {"agreement": None, "excess": None, "alike": None}
+    levels[0]["learned"] |= {"gain_db": None, "samples": None}
+    levels[0]["warnings"] = ["N = 10: 3 samples of B did not converge"]
+    change(folder, levels=levels, critical_n={"value": 300, "low": 100, "high": None})
     words = transition.content(reading.read(folder))
-    assert words.table.rows[0][5].text == "–"
-    assert words.facts[0] == ("Critical N", "300 (100 to 350)")
-    assert "N = 10: 3 samples of B did not finish." in words.notes
-    assert "similarity" in page.figures(folder)
+    assert [words.table.rows[0][k].text for k in (3, 6)] == ["–", "–"]
+    assert words.facts[0] == ("Critical N", "300 [100, open]")
+    assert "N = 10: 3 samples of B did not converge." in words.notes
+    assert {"verdict", "similarity"} <= page.figures(folder).keys()
+
+
+def test_a_folder_of_before_is_drawn_as_far_as_it_goes(folder, undrawn):
+    """Of schema 2: without what its rule did not need, and with what this one has no use for."""
+    new = ("why", "memorisation", "agreement", "alike", "excess", "copies", "learned")
+    levels = json.loads((folder / "result.json").read_text())["levels"]
+    for level in levels:
+        for name in (*new, "control_fraction", "psnr_gap"):
+            del level[name]
+        level |= {"verdict": "generalises", "plausible": True}
+    critical = {"value": 300, "low": 100, "high": 350, "method": "bootstrap", "covers": "samples"}
+    change(folder, schema_version=2, levels=levels, critical_n=critical)
+    spec = json.loads((folder / "spec.json").read_text())
+    del spec["thresholds"]
+    write_json(folder / "spec.json", spec | {"schema_version": 2})
+    words = transition.content(reading.read(folder))
+    assert [cell.text for cell in words.table.rows[0]] == ["10", "generalises", *"––––––"]
+    assert words.facts[0] == ("Critical N", "300 [100, 350]")
+    assert sum("run the same command again to judge it anew" in note for note in words.notes) == 1
+    assert list(page.figures(folder)) == [name for name in DRAWN if name != "verdict"]
+    assert reading.read(folder).result.table().splitlines()[1].split()[1:] == [
+        "generalises",
+        *"------",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +300,7 @@ def test_what_a_level_may_lack_and_the_critical_size_are_drawn(folder, undrawn):
         (lambda f: (f / "spec.json").unlink(), "lacks spec.json"),
         (lambda f: (f / "result.json").write_text('{"levels": ['), "result.json: cannot be read"),
         (lambda f: (f / "spec.json").write_text("[]"), "spec.json: .*it is not a JSON object"),
-        (lambda f: change(f, schema_version=3), "result.json: schema_version 3 is newer"),
+        (lambda f: change(f, schema_version=4), "result.json: schema_version 4 is newer"),
         (lambda f: change(f, study="astrology"), "unknown study 'astrology'.*transition"),
         (lambda f: change(f, levels=[{"n": 10}]), r"result.json: levels.0.verdict: Field required"),
         (lambda f: (f / "arrays.safetensors").write_bytes(b"no"), "arrays.safetensors: cannot be"),

@@ -82,16 +82,17 @@ def test_no_group_is_on_two_sides(sizes, seed, data):
         ([10, 10, 4, 6], 3, 10, {"g2"}),
         ([10, 10, 4, 6], 5, 10, {"g2", "g3"}),
         ([10, 10, 4, 6], 0, 14, set()),
-        ([30, 9, 8, 7, 6], 8, 17, {"g3", "g4"}),
+        ([30, 9, 8, 7, 6], 8, 9, {"g3", "g4"}),
         ([5, 6, 7, 2, 3], 7, 6, {"g0", "g3", "g4"}),
     ],
 )
 def test_groups_are_dealt_to_leave_much_and_evenly(sizes, test, largest, held_out):
     pictures = grouped(sizes)
-    for seed in range(5):
+    found = set()
+    for seed in range(10):
         assert images.largest_n(pictures, test=test, seed=seed) == largest
-        found = {pictures.groups[k] for k in images.twins(pictures, 1, test=test, seed=seed).test}
-        assert found == held_out
+        found |= {pictures.groups[k] for k in images.twins(pictures, 1, test=test, seed=seed).test}
+    assert found == held_out
 
 
 def test_seed_and_replicate_both_change_the_split():
@@ -108,7 +109,7 @@ def test_sides_mix_their_groups():
     pictures = images.load("photos")
     split = images.twins(pictures, 100)
     assert len({pictures.groups[k] for k in split.a} | {pictures.groups[k] for k in split.b}) > 10
-    assert images.largest_n(pictures) == 705
+    assert images.largest_n(pictures) == 692
 
 
 @settings(deadline=None)
@@ -165,12 +166,37 @@ def test_what_cannot_be_split_is_explained(pictures, options, says):
     assert "\n" not in str(caught.value)
 
 
-def test_the_short_side_is_named():
-    pictures = grouped([9, 8, 3])
-    split = images.twins(pictures, 8, test=3)
-    short = "A" if {pictures.groups[k] for k in split.a} == {"g1"} else "B"
-    with pytest.raises(InputError, match=f"n: 9 is more than {short} can get"):
-        images.twins(pictures, 9, test=3)
+@settings(deadline=None)
+@given(sizes=st.lists(st.integers(1, 12), min_size=3, max_size=15), seed=seeds)
+def test_twins_hold_equally_many_of_either_group_of_a_pair(sizes, seed):
+    """So that another toss of a pair's coin would have exchanged these very images."""
+    pictures = grouped(sizes)
+    largest = images.largest_n(pictures, test=1, seed=seed)
+    if not largest:
+        return
+    split = images.twins(pictures, largest, test=1, seed=seed)
+    partner = {}
+    for a, b in zip(split.a, split.b, strict=True):
+        one, other = pictures.groups[a], pictures.groups[b]
+        assert partner.setdefault(one, other) == other
+        assert partner.setdefault(other, one) == one
+    between = [sorted(map(pictures.groups.count, pair)) for pair in partner.items()]
+    for small, large in between:
+        assert not any(small < low and high < large for low, high in between)
+
+
+def test_every_toss_of_the_pairs_is_as_likely():
+    pictures = grouped([9, 8, 6, 5, 3])
+    tosses = np.array(
+        [
+            [group in {pictures.groups[k] for k in split.a} for group in ("g0", "g1", "g2", "g3")]
+            for split in (images.twins(pictures, 12, test=3, seed=seed) for seed in range(400))
+        ]
+    )
+    assert (tosses[:, 0] != tosses[:, 1]).all()
+    assert (tosses[:, 2] != tosses[:, 3]).all()
+    counts = np.bincount(2 * tosses[:, 0] + tosses[:, 2], minlength=4)
+    assert ((counts > 70) & (counts < 130)).all()
 
 
 # what the index lists have always been: they enter the hashes of trials
@@ -189,8 +215,8 @@ SQUARES = [f"g{k * k % 11}" for k in range(60)]
     [
         (image_set(50), {}, 21, "e4a4fecf26a65db7"),
         (image_set(50), {"among": range(0, 50, 2)}, 9, "33a8fb0bb74dfe22"),
-        (image_set(60, SQUARES), {}, 22, "b03b6f2a1ac86d15"),
-        (image_set(60, SQUARES), {"seed": 3, "replicate": 2}, 22, "7de1ab37051366dd"),
+        (image_set(60, SQUARES), {}, 22, "317a430ef7c4d222"),
+        (image_set(60, SQUARES), {"seed": 3, "replicate": 2}, 22, "8e95d81985fdb47a"),
     ],
 )
 def test_the_default_split_is_what_it_was(pictures, options, largest, lists):
@@ -201,7 +227,7 @@ def test_the_default_split_is_what_it_was(pictures, options, largest, lists):
 
 def test_the_default_hold_out_is_what_it_was():
     assert fingerprint(*images.held_out(image_set(50), 7)) == "a19cb1d0f85b2aef"
-    assert fingerprint(*images.held_out(image_set(60, SQUARES), 7)) == "f731919d8cf9ade7"
+    assert fingerprint(*images.held_out(image_set(60, SQUARES), 7)) == "2021a1acd2443110"
     digits = images.load("digits")
     split = images.twins(digits, 100)
     assert fingerprint(split.a, split.b, split.test) == "a0a7ce574ec249ed"
@@ -378,7 +404,11 @@ def test_held_out_images_follow_the_rule():
             {"by": "attribute", "attribute": "smiling"},
             "'smiling' is unknown; did you mean 'Smiling'? these images have Smiling, Young, 3, 8",
         ),
-        (grouped([9, 8, 3]), {"n": 10, "by": "group"}, "is 2 short (the largest of 3 groups, 'g0'"),
+        (
+            grouped([9, 8, 3]),
+            {"n": 10, "by": "group"},
+            "the largest n that fits is 8: 2 short (the largest of 3 groups, 'g0'",
+        ),
         (
             attributed([True] * 20 + [False] * 4),
             {"n": 11, "by": "label"},

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from importlib import metadata
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from twinscore import environment, images, runs
+from twinscore.analysis.verdict import Thresholds
 from twinscore.denoisers import NetworkSpec, load
 from twinscore.errors import InputError
-from twinscore.experiments import transition
+from twinscore.experiments import transition, twins
 from twinscore.experiments.transition import Result, Spec
 from twinscore.report import page, style
+from twinscore.results.transition import Verdict
 from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingError, TrainingSpec, memory
 
@@ -94,16 +97,26 @@ def test_result_has_the_documented_names_and_no_others(finished):
             "harmonics",
         ),
     }
-    assert (result["schema_version"], result["study"]) == (2, "transition")
+    assert (result["schema_version"], result["study"]) == (3, "transition")
     assert (result["complete"], result["missing"]) == (True, [])
     assert [level["n"] for level in result["levels"]] == [2, 5]
     for level in result["levels"]:
         assert set(level) == {
-            *("n", "verdict", "twin_similarity", "nearest_similarity", "memorised_fraction"),
-            *("diversity", "closest_pairs", "held_out_nearest", "held_out_quantiles"),
-            *("plausible", "unfinished_samples", "warnings", "psnr"),
+            *("n", "verdict", "why", "memorisation", "agreement", "alike", "excess", "copies"),
+            *("learned", "twin_similarity", "nearest_similarity", "memorised_fraction"),
+            *("control_fraction", "diversity", "closest_pairs", "held_out_nearest"),
+            *("held_out_quantiles", "unfinished_samples", "warnings", "psnr", "psnr_gap"),
         }
-        assert level["verdict"] in {"memorises", "transition", "generalises"}
+        assert level["verdict"] in get_args(Verdict)
+        number = {"value", "low", "high", "method", "covers"}
+        assert set(level["memorisation"]) == number | {"p", "others"}
+        assert set(level["copies"]) == {"a", "b"}
+        assert set(level["learned"]) == {"passed", "gain_db", "samples", "why"}
+        assert level["learned"]["passed"] == (not level["learned"]["why"])
+        found = [level[name] for name in ("agreement", "alike", "excess")]
+        for interval in [*found, level["learned"]["gain_db"], *level["copies"].values()]:
+            assert set(interval) == number
+            assert interval["low"] <= interval["value"] <= interval["high"]
         nearest, copied = level["nearest_similarity"], level["memorised_fraction"]
         medians = [level["twin_similarity"], level["closest_pairs"], level["held_out_nearest"]]
         for median in [*medians, nearest["a"], nearest["b"]]:
@@ -144,6 +157,56 @@ def test_levels_csv_repeats_the_result(finished):
         assert float(row["twin_similarity_value"]) == level.twin_similarity.value
         assert float(row["nearest_similarity_b_low"]) == level.nearest_similarity.b.low
         assert float(row["psnr_test_high_0.3"]) == level.psnr.test_high[3]
+
+
+def test_votes_csv_has_a_row_for_each_sample_and_adds_up_to_the_index(finished):
+    table, arrays = (
+        rows(finished.folder / "votes.csv"),
+        load_file(finished.folder / "arrays.safetensors"),
+    )
+    roles = {row["index"]: row["role_0"] for row in rows(finished.folder / "images.csv")}
+    assert len(table) == 2 * 2 * 7
+    for level in finished.result.levels:
+        own = [row for row in table if int(row["n"]) == level.n]
+        share = {
+            twin: np.mean([row["half"] == "a" for row in own if row["twin"] == twin])
+            for twin in "ab"
+        }
+        assert share["a"] - share["b"] == pytest.approx(level.memorisation.value)
+        for row in own:
+            assert roles[row["image"]][0] == row["half"]
+            if row["half"] == row["twin"]:
+                i = arrays[f"n{level.n:05d}/noise_seeds"].tolist().index(int(row["seed"]))
+                near = arrays[f"n{level.n:05d}/nearest_similarity_{row['twin']}"][0, i]
+                assert float(row["similarity"]) == pytest.approx(near, abs=1e-5)
+
+
+def test_a_finished_run_is_judged_by_other_thresholds_without_training(finished, folder):
+    before = written_at(folder)
+    asked = SPEC.model_copy(update={"thresholds": Thresholds(transition=-1)})
+    done = transition.run(asked, folder, device="cpu")
+    assert {level.verdict for level in done.result.levels} <= {"memorises", "transition"}
+    assert written_at(folder) == before
+    transition.run(SPEC, folder, device="cpu")
+    assert content(folder) == content(finished.folder)
+
+
+def test_what_thresholds_were_not_there_before_are_the_defaults(finished, folder):
+    """A folder of before, with other verdicts, is judged anew without training."""
+    before, spec = written_at(folder), json.loads((folder / "spec.json").read_text())
+    del spec["thresholds"]
+    runs.write_json(folder / "spec.json", spec | {"schema_version": 2})
+    transition.run(SPEC, folder, device="cpu")
+    assert content(folder) == content(finished.folder)
+    assert written_at(folder) == before
+
+
+def test_replicates_have_noise_of_their_own():
+    spec = SPEC.model_copy(update={"replicates": 2})
+    trials = [t for t in transition.trials(spec, lambda *_: None) if (t.n, t.twin) == (2, "a")]
+    first, second = (twins.key(spec, trial)["seeds"] for trial in trials)
+    assert not set(first) & set(second)
+    assert first == [runs.derive_seed(0, "image", i) for i in range(7)]
 
 
 def test_images_csv_gives_order_content_and_role_of_every_image(finished):
@@ -187,7 +250,7 @@ def test_arrays_hold_what_the_report_draws(finished):
 
 def test_spec_and_environment_say_how(finished):
     spec = runs.read_json(finished.folder / "spec.json")
-    assert (spec.pop("schema_version"), spec.pop("study")) == (2, "transition")
+    assert (spec.pop("schema_version"), spec.pop("study")) == (3, "transition")
     assert spec.pop("data_digest") == images.load("digits").digest
     assert spec == SPEC.model_dump(mode="json")
     assert Spec(**spec).model_dump() == SPEC.model_dump()
@@ -247,7 +310,9 @@ def test_more_sizes_train_only_the_new_trials(finished, folder):
     assert {path: after[path] for path in before} == before
     new = {path.parent.name[:8] for path in after.keys() - before.keys()}
     assert new == {"n00007-a", "n00007-b"}
-    assert extended.result.levels[:2] == finished.result.levels
+    for old, new in zip(finished.result.levels, extended.result.levels, strict=False):
+        other = {"learned": new.learned, "verdict": new.verdict, "why": new.why}
+        assert old.model_copy(update=other) == new  # the baseline is that of the largest N
     assert [level.n for level in extended.result.levels] == [2, 5, 7]
     assert runs.read_json(folder / "spec.json")["sizes"] == [2, 5, 7]
     with pytest.raises(InputError, match=r"differs in sizes"):
@@ -310,8 +375,8 @@ def test_a_run_leaves_threads_and_random_state_alone(finished, folder):
 
 
 def test_twins_that_cannot_be_compared_in_memory_are_refused(tmp_path, monkeypatch):
-    """Both sets of 500 images of 64 pixels, float32, and three copies of one: 640 kB."""
-    monkeypatch.setattr(memory, "available_memory", lambda device: 630_000)
+    """Both sets of 500 images of 64 pixels, float32, and five copies of one: 896 kB."""
+    monkeypatch.setattr(memory, "available_memory", lambda device: 890_000)
     spec = SMALL.model_copy(update={"sizes": (2, 500)})
     with pytest.raises(InputError, match=r"^data: size 8 needs about 0.0 GB for the comparison"):
         transition.run(spec, tmp_path / "run", device="cpu")

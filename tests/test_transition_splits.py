@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from twinscore import environment, images, runs
 from twinscore.cli import main
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
-from twinscore.experiments import transition
+from twinscore.experiments import comparison, standards, transition
+from twinscore.experiments.judgement import Standard
 from twinscore.experiments.transition import Spec
 from twinscore.report import reading, transition_content
 from twinscore.sampling import SamplingSpec
@@ -66,7 +68,10 @@ def test_lists_of_a_run_give_its_trials_again(finished, tmp_path):
     spec = SPEC.model_copy(update={"split": str(folder)})
     done = transition.run(spec, tmp_path / "run", device="cpu")
     assert trials(done.folder) == trials(finished.folder)
-    assert done.result.levels == finished.result.levels
+    for own, other in zip(done.result.levels, finished.result.levels, strict=True):
+        assert own.verdict == "not testable"
+        assert own.memorisation.p is None
+        assert (own.agreement, own.copies) == (other.agreement, other.copies)
     assert done.result.data.split == str(folder)
     assert split_words(done.folder) == f"as the lists in {folder} say"
     moved = folder.rename(tmp_path / "moved")
@@ -120,6 +125,7 @@ def test_each_replicate_has_its_own_lists(tmp_path):
     [
         ({"split": "attribute"}, "needs the name of one; give --attribute NAME"),
         ({"attribute": "3"}, "attribute '3' needs split attribute, not 'auto'"),
+        ({"thresholds": {"gain_between": (0.7, 0.1)}}, "0.7 to 0.1 holds none of the noise levels"),
         ({"split": "folder", "replicates": 2}, "'folder' is a folder with one split; give repl"),
     ],
 )
@@ -198,3 +204,61 @@ def test_old_runs_without_a_split_are_still_drawn(finished, tmp_path):
     del result["data"]["split"], result["data"]["attribute"]
     runs.write_json(folder / "result.json", result)
     assert split_words(folder) is None
+
+
+# What the coin was tossed for
+
+
+def test_labels_are_strata_of_the_deal():
+    split = images.twins(DIGITS, 20, test=6, by="label")
+    deal = standards.dealt(DIGITS, "label", split)
+    both = np.concatenate([split.a, split.b])
+    for stratum in np.unique(deal.strata):
+        own = deal.strata == stratum
+        assert len(set(DIGITS.labels[both][own])) == 1
+        assert deal.labels[own].sum() == own.sum() / 2
+    assert len(np.unique(deal.units)) == 40
+
+
+@pytest.mark.parametrize(("groups", "pairs"), [(8, 4), (12, 6)])
+def test_groups_are_dealt_in_pairs_and_four_are_too_few(groups, pairs):
+    names = [f"g{k}" for k in range(groups) for _ in range(5)]
+    pixels = np.random.default_rng(0).integers(0, 256, (len(names), 1, 4, 4), dtype=np.uint8)
+    pictures = images.from_pixels(pixels, groups=names)
+    split = images.twins(pictures, 5 * pairs, test=0)
+    deal = standards.dealt(pictures, "group", split)
+    assert (len(deal.first), len(np.unique(deal.strata))) == (2 * pairs, pairs)
+    measured = [
+        {
+            "psnr_train": np.zeros((7, 4)),
+            "psnr_test": np.zeros((7, 4)),
+            "samples": pictures[side].numpy(),
+            "unfinished": np.array([0]),
+        }
+        for side in (split.a, split.b)
+    ]
+    judged = Standard(deal=lambda of: standards.dealt(pictures, "group", of))
+    split = replace(split, test=split.a[:4])
+    level, _, _ = comparison.compare(pictures, [tuple(measured)], [split], 0, judged)
+    assert level.memorisation.value == 1
+    assert level.memorisation.p == (None if pairs < 5 else 1 / 2**pairs)
+
+
+# The baseline
+
+
+def test_the_baseline_of_the_digits_is_a_good_denoiser_and_fits_the_largest_size():
+    spec = Spec(sizes=(10, 800), duplicate_threshold=1, replicates=2)
+    found = standards.standard(spec, DIGITS, np.arange(len(DIGITS))).baseline
+    assert found.shape == (2, 7, 128)
+    known = [27.5, 22.6, 18.4, 16.4, 14.1, 13.1, 11.9]
+    np.testing.assert_allclose(found.mean((0, 2)), known, atol=0.4)
+    small = spec.model_copy(update={"sizes": (10,)})
+    fewer = standards.standard(small, DIGITS, np.arange(len(DIGITS))).baseline
+    assert (fewer.mean((0, 2)) < found.mean((0, 2)) - 0.3).all()
+
+
+def test_images_too_large_for_a_covariance_have_no_baseline():
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 1, 101, 100), dtype=np.uint8)
+    large = images.from_pixels(pixels)
+    assert standards.standard(Spec(split="random"), large, np.arange(6)).baseline is None

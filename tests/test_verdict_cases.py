@@ -129,7 +129,7 @@ def test_few_classes_dealt_whole_cannot_accuse():
 
 @pytest.mark.parametrize("moved", ["mirrored", "corner"])
 def test_another_similarity_vetoes(moved):
-    """A quarter of the samples are training images, mirrored or moved, that pixels do not find."""
+    """A quarter of the samples hold a training image, mirrored or moved: pixels do not find it."""
     a, b, fresh, held_out = parts("photos,size=16", 400, 400, 256, 128)
     samples = []
     for i, half in enumerate((a, b)):

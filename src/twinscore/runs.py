@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 
 from twinscore.errors import Damaged, InputError, one_line
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of JSON files; since 2 they have a checksum."""
+_SEALED = range(2, SCHEMA_VERSION + 1)
 SHA256 = "sha256"
 """The field or metadatum that holds a checksum."""
 TEMPORARY = ".twinscore-tmp-"
@@ -94,7 +95,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read an object that :func:`write_json` wrote, without its checksum.
 
-    Files of another ``schema_version`` may lack the checksum: earlier ones had none.
+    Files of ``schema_version`` 1 may lack the checksum: earlier ones had none.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def read_json(path: Path) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError("it is not a JSON object")
         stated = value.pop(SHA256, None)
-        sealed = stated is not None or value.get("schema_version") == SCHEMA_VERSION
+        sealed = stated is not None or value.get("schema_version") in _SEALED
         same = stated == digest(value) if sealed else True
     except FileNotFoundError:
         raise InputError(f"{path}: not found; is {path.parent} a run folder?") from None
@@ -266,7 +267,7 @@ def claim(folder: Path, spec: dict[str, Any], extendable: Sequence[str] = ()) ->
         JSON values; ``data`` names the images, ``data_digest`` is their content; likewise
         for any other place.
     extendable : sequence of str
-        Fields that hold lists and may grow.
+        Fields that may change: lists, which may grow, and what no task depends on.
 
     Returns
     -------
@@ -303,7 +304,8 @@ def _check(folder: Path, spec: dict[str, Any], extendable: Sequence[str]) -> str
     old.pop("schema_version")
     fields = []
     for name in differing_fields(identity(old), identity(spec)):
-        if name not in extendable or not _grown(old.get(name), spec[name]):
+        top = name.partition(".")[0]
+        if top not in extendable or not _may_become(old.get(top), spec[top]):
             fields.append(name.removesuffix("_digest"))
     if fields:
         differing = ", ".join(dict.fromkeys(fields))
@@ -314,7 +316,9 @@ def _check(folder: Path, spec: dict[str, Any], extendable: Sequence[str]) -> str
     return None
 
 
-def _grown(old: Any, new: Sequence[Any]) -> bool:
+def _may_become(old: Any, new: Any) -> bool:
+    if not isinstance(new, list):
+        return True
     return isinstance(old, list) and all(item in new for item in old)
 
 

@@ -90,14 +90,14 @@ def _index(counts: NDArray, a: NDArray, b: NDArray) -> NDArray[np.float64]:
     return np.where(room < INDISTINCT, 0.0, (paired - unpaired) / np.maximum(room, INDISTINCT))
 
 
-def alike(similarities: NDArray) -> tuple[float, float, float]:
-    """Share of seeds on which twins agree, of similarities (R, S), and its 95 % interval.
+def alike(similarities: Sequence[NDArray] | NDArray) -> tuple[float, float, float]:
+    """Share of seeds on which twins agree, of similarities (S,) of R replicates, 95 % interval.
 
     Student's t over replicates, cut to [0, 1]; of a single one Clopper and Pearson's.
     """
-    agree = similarities > ALIKE
+    agree = [np.asarray(of) > ALIKE for of in similarities]
     if len(agree) > 1:
-        value, low, high = mean_interval(agree.mean(1))
+        value, low, high = mean_interval(np.array([of.mean() for of in agree]))
         return value, max(0.0, low), min(1.0, high)
-    count, samples = int(agree.sum()), agree.size
+    count, samples = int(agree[0].sum()), agree[0].size
     return count / samples, *clopper_pearson(count, samples, 0.025)

@@ -125,7 +125,8 @@ def _diversity(counts: NDArray, u: NDArray) -> NDArray[np.float64]:
     squares = np.square(counts)
     alike = np.square(counts @ u).sum(1) - squares @ np.square(u).sum(1)
     pairs = counts.sum(1) ** 2 - squares.sum(1)
-    return 1 - np.divide(alike, pairs, out=np.ones_like(alike), where=pairs > 0)
+    mean = np.divide(alike, pairs, out=np.ones_like(alike), where=pairs > 0)
+    return np.maximum(1 - mean, 0)
 
 
 def _octaves(images: Tensor) -> list[int]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,8 +9,7 @@ from twinscore.analysis.copies import TAIL
 from twinscore.analysis.learned import Energy, Trait
 from twinscore.analysis.statistics import clopper_pearson
 from twinscore.results.base import Interval
-
-Verdict = Literal["memorises", "transition", "generalises", "has not learned", "not testable"]
+from twinscore.results.transition import Verdict
 
 
 class Thresholds(BaseModel):

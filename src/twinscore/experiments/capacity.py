@@ -23,7 +23,9 @@ from twinscore.experiments import transition, twins
 from twinscore.experiments.study import Arrays, Summary, of_trials
 from twinscore.experiments.trials import Trial, open_images
 from twinscore.limits import Listed
+from twinscore.results.base import Interval
 from twinscore.results.capacity import Cell, Exponent, Result
+from twinscore.results.transition import CriticalN
 
 MOST_CELLS = 100
 
@@ -137,14 +139,25 @@ def _cell(name: str, cell: CellSpec, result: transition.Result) -> Cell:
         kind=cell.network.model_dump()["kind"],
         parameters=sum(p.numel() for p in network.parameters()),
         pixels=height * width,
-        critical_n=result.critical_n,
+        critical_n=_closed(result.critical_n, cell.sizes),
         beyond=result.beyond,
         bound=cell.sizes[0 if result.beyond == "below" else -1],
     )
 
 
+def _closed(found: CriticalN | None, sizes: Sequence[int]) -> Interval | None:
+    """A critical N inside the sizes, its open ends at those tried."""
+    if found is None or found.value is None:
+        return None
+    low, high = found.low or sizes[0], found.high or sizes[-1]
+    return Interval(value=found.value, low=low, high=high)
+
+
 def _exponent(found: Sequence[Cell], against: str) -> Exponent | None:
-    """None where all cells have as much of it."""
+    """None where all cells have as much of it. A cell whose critical N is not known is left out."""
+    found = [cell for cell in found if cell.critical_n or cell.beyond]
+    if not found:
+        return None
     varied = {
         "parameters": np.log([cell.parameters for cell in found]),
         "pixels": np.log([cell.pixels for cell in found]),
@@ -174,6 +187,6 @@ STUDY = of_trials(
     reads=("data",),
     check=check_images,
     record=record,
-    extendable=("sizes", "widths", "levels", "kinds", "sides"),
+    extendable=("sizes", "widths", "levels", "kinds", "sides", "thresholds"),
 )
 run = STUDY.run

@@ -79,7 +79,7 @@ class Study(Generic[S, T, R]):
         ``refuse(spec, device, workers)``: raises InputError for what does not fit the memory.
     reads, extendable : tuple of str
         Fields of the spec that name images, whose content is part of the run's identity; and lists
-        that may grow.
+        that may grow, or what only ``summarise`` goes by.
     check : callable
         ``check(spec, device, network)``: refuses what cannot be done before anything is written;
         gives what else belongs to the run's identity.

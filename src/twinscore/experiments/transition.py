@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from twinscore import images as image_sets
 from twinscore import runs
+from twinscore.analysis import critical
+from twinscore.analysis.verdict import Thresholds
 from twinscore.denoisers import NetworkSpec
 from twinscore.execution import Report
-from twinscore.experiments import chosen_split, comparison, twins
+from twinscore.experiments import chosen_split, comparison, standards, twins
 from twinscore.experiments.estimates import Needs, sampling_needs
 from twinscore.experiments.extremes import add_harmonics
 from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, write_images
@@ -22,9 +24,10 @@ from twinscore.experiments.trials import Trial, distinct, open_images
 from twinscore.images import ImageSet, Twins
 from twinscore.limits import MOST_IMAGES, MOST_REPLICATES, MOST_SAMPLES, Listed, Seed
 from twinscore.results.base import Frozen
-from twinscore.results.transition import Data, Level, Result
+from twinscore.results.transition import CriticalN, Data, Level, Result, Verdict
 from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingSpec, memory
+from twinscore.training.history import SIGMAS
 
 
 class Spec(Frozen):
@@ -56,6 +59,8 @@ class Spec(Frozen):
     """How it is trained."""
     sampling: SamplingSpec = SamplingSpec()
     """How samples are drawn."""
+    thresholds: Thresholds = Thresholds()
+    """What the verdict hangs on; a finished run may be judged by others."""
 
     @field_validator("sizes")
     @classmethod
@@ -63,6 +68,17 @@ class Spec(Frozen):
         if not sizes:
             raise ValueError("give one or more sizes of at least 1, got []")
         return tuple(sorted(set(sizes)))
+
+    @model_validator(mode="after")
+    def _levels(self) -> Self:
+        low, high = self.thresholds.gain_between
+        if not any(low <= sigma <= high for sigma in SIGMAS):
+            measured = ", ".join(f"{sigma:g}" for sigma in SIGMAS)
+            raise ValueError(
+                f"thresholds.gain_between {low:g} to {high:g} holds none of the noise levels that "
+                f"are measured; give a range with one of {measured}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -140,16 +156,17 @@ def _splits(trials: Sequence[Trial]) -> list[Twins]:
 def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Result]:
     """Every size whose twins are all measured, and where the twins begin to agree."""
     images, keep = _images(spec)
-    levels, arrays, gaps = [], {}, {}
+    levels, arrays, ballots = [], {}, []
+    standard = standards.standard(spec, images, keep)
     for n, found in groupby(done, key=lambda pair: pair[0].n):
         trained, measured = zip(*found, strict=True)
-        pairs = list(zip(measured[::2], measured[1::2], strict=True))
-        level, kept, gaps[n] = comparison.compare(images, pairs, _splits(trained), spec.seed)
+        pairs, splits = list(zip(measured[::2], measured[1::2], strict=True)), _splits(trained)
+        level, kept, tosses = comparison.compare(images, pairs, splits, spec.seed, standard)
         levels.append(level)
+        ballots += standards.ballots(spec, images, splits, tosses)
         kept |= {"noise_seeds": twins.noise_seeds(spec)}
         arrays |= {f"n{n:05d}/{name}": values for name, values in kept.items()}
-    implausible = [level.n for level in levels if not level.plausible]
-    critical, phrase = comparison.critical_n(gaps, spec.seed, implausible)
+    critical, phrase = _critical(levels)
     result = Result(
         verdict=_verdict(levels, phrase, spec.data),
         critical_n=critical,
@@ -168,16 +185,29 @@ def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Resul
         ),
         levels=levels,
     )
-    return Summary(result, arrays, {"levels.csv": levels_csv(levels)})
+    tables = {"levels.csv": levels_csv(levels), "votes.csv": csv_text(standards.BALLOT, ballots)}
+    return Summary(result, arrays, tables)
+
+
+def _critical(levels: Sequence[Level]) -> tuple[CriticalN | None, str]:
+    """Where agreement overtakes memorisation, of the levels that have both."""
+    known = {level.n: level.excess for level in levels if level.excess}
+    if not known:
+        return None, "not known: too few samples were drawn to the end"
+    learned = [level.n for level in levels if level.learned.passed]
+    found, phrase = critical.critical_n(list(known), list(known.values()), learned)
+    return found and CriticalN(**vars(found)), phrase
 
 
 def _verdict(levels: Sequence[Level], phrase: str, source: str) -> str:
     """The run in one sentence."""
     parts = []
-    for word in ("memorises", "transition", "generalises"):
+    for word in get_args(Verdict):
         sizes = [f"{level.n:,}" for level in levels if level.verdict == word]
         if sizes:
-            verb = "is in transition" if word == "transition" else word
+            verb = {"transition": "is in transition", "not testable": "is not testable"}.get(
+                word, word
+            )
             parts.append(f"{verb} at N = {', '.join(sizes)}")
     return f"On {source} the denoiser {'; '.join(parts)}; critical N: {phrase}."
 
@@ -210,11 +240,15 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def needs(spec: Spec) -> Needs:
     """To compare twins takes all training images of a size at once; pictures are stored again."""
     need = sampling_needs(spec, open_images(spec.data).shape)
-    image = 4 * math.prod(need.shape)
-    held = (2 * spec.replicates + 3) * max(spec.sizes) * image
+    values = math.prod(need.shape)
+    image, free = 4 * values, memory.available_memory("cpu")
+    held = (2 * spec.replicates + 5) * max(spec.sizes) * image
+    demands = [memory.Demand("the comparison", free, 0, held, 2)]
+    if values <= standards.MOST_VALUES:
+        demands.append(memory.Demand("the Gaussian baseline", free, 0, 40 * values**2, 4))
     return replace(
         need,
-        before=(memory.Demand("the comparison", memory.available_memory("cpu"), 0, held, 2),),
+        before=tuple(demands),
         stored=need.stored + 2 * spec.samples * image / spec.replicates,
     )
 
@@ -232,6 +266,6 @@ STUDY = of_trials(
     check=check_split,
     record=record,
     finish=add_harmonics,
-    extendable=("sizes",),
+    extendable=("sizes", "thresholds"),
 )
 run = STUDY.run

@@ -20,15 +20,16 @@ from twinscore.training import single_device
 from twinscore.training.history import SIGMAS
 
 
-def noise_seeds(spec: Any) -> NDArray[np.int64]:
-    """Seed of the noise of each sample, (S,)."""
-    return np.array([derive_seed(spec.seed, "image", i) for i in range(spec.samples)])
+def noise_seeds(spec: Any, replicate: int = 0) -> NDArray[np.int64]:
+    """Seed of the noise of each sample, (S,): replicates are independent, their noise too."""
+    own = (replicate,) if replicate else ()
+    return np.array([derive_seed(spec.seed, "image", i, *own) for i in range(spec.samples)])
 
 
 def key(spec: Any, trial: Trial) -> dict[str, Any]:
     """What the measures depend on besides the weights."""
     return {
-        "seeds": noise_seeds(spec).tolist(),
+        "seeds": noise_seeds(spec, trial.replicate).tolist(),
         "sampling": spec.sampling.resolved.model_dump(exclude={"quality"}),
         "test": trial.test.tolist(),
         "sigmas": SIGMAS,
@@ -54,7 +55,8 @@ def measure(spec: Any, trial: Trial, model: Checkpoint, report: Report) -> dict[
         f"psnr_{part}": psnr_table(denoiser, images[of].to(device), SIGMAS, **own).numpy()
         for part, of in rows.items()
     }
-    samples, unfinished = draw(model, noise_seeds(spec), spec.sampling, batch=batch, device=device)
+    seeds = noise_seeds(spec, trial.replicate)
+    samples, unfinished = draw(model, seeds, spec.sampling, batch=batch, device=device)
     return curves | {"samples": samples, "unfinished": np.array([unfinished])}
 
 

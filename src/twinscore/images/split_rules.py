@@ -1,7 +1,7 @@
 """The rules by which images are dealt to A, B and the test set: image, group, label, attribute."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from typing import Literal, get_args
@@ -34,6 +34,13 @@ class Twins:
     test: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Dealt(Twins):
+    """Twins as far as they grow; ``rest`` are images that neither of them may take."""
+
+    rest: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+
 @dataclass(frozen=True)
 class Rule:
     """One way of dealing a pool of images out.
@@ -41,13 +48,13 @@ class Rule:
     Attributes
     ----------
     deal : callable
-        ``deal(pool, test, generator) -> Twins``: the test set, cut short where the images do not
+        ``deal(pool, test, generator) -> Dealt``: the test set, cut short where the images do not
         suffice, and A and B as far as they grow, each in its order.
     shortage : callable
         ``shortage(n, pool, test, deal) -> str``: why A and B of size n are impossible.
     """
 
-    deal: Callable[[np.ndarray, int, np.random.Generator], Twins]
+    deal: Callable[[np.ndarray, int, np.random.Generator], Dealt]
     shortage: Callable[[int, np.ndarray, int, Twins], str]
 
 
@@ -114,11 +121,11 @@ def _attribute(images: ImageSet, name: str | None) -> np.ndarray:
 # By image
 
 
-def _deal_images(pool: np.ndarray, test: int, generator: np.random.Generator) -> Twins:
+def _deal_images(pool: np.ndarray, test: int, generator: np.random.Generator) -> Dealt:
     order = generator.permutation(pool)
     rest = order[test:]
     half = len(rest) // 2
-    return Twins(a=rest[:half], b=rest[::-1][:half], test=order[:test])
+    return Dealt(a=rest[:half], b=rest[::-1][:half], test=order[:test])
 
 
 def _too_few_images(n: int, pool: np.ndarray, test: int, deal: Twins) -> str:
@@ -135,22 +142,31 @@ def _fits(deal: Twins) -> str:
 
 def _deal_groups(
     groups: np.ndarray, pool: np.ndarray, test: int, generator: np.random.Generator
-) -> Twins:
-    """Assign whole groups to test, A and B; ties in size are broken by the generator."""
+) -> Dealt:
+    """Assign whole groups: the smallest to the test set, the others by a coin for each pair.
+
+    Neighbours in size are paired; which of them is A's, the coin says. Each gives as many images as
+    the smaller one has, and A and B take them in one order of pairs: for every n they hold equally
+    many of either group of a pair, so that another toss would have exchanged these images.
+    """
     members = _members(pool, groups)
     ascending = sorted((members[k] for k in generator.permutation(len(members))), key=len)
     for_test: list[np.ndarray] = []
     while ascending and sum(map(len, for_test)) < test:
         for_test.append(ascending.pop(0))
+    held = generator.permutation(_joined(for_test))[:test]
+    left = [ascending.pop(0)] if len(ascending) % 2 else []
     sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    totals = [0, 0]
-    first = int(generator.integers(2))
-    for group in reversed(ascending):
-        side = first if totals[first] <= totals[1 - first] else 1 - first
-        sides[side].append(group)
-        totals[side] += len(group)
-    whole_test, a, b = (generator.permutation(_joined(part)) for part in (for_test, *sides))
-    return Twins(a=a, b=b, test=whole_test[:test])
+    for pair in zip(ascending[0::2], ascending[1::2], strict=True):
+        mixed = [generator.permutation(group) for group in pair]
+        size = min(map(len, mixed))
+        coin = int(generator.integers(2))
+        for side, group in zip((coin, 1 - coin), mixed, strict=True):
+            sides[side].append(group[:size])
+            left.append(group[size:])
+    a, b = map(_joined, sides)
+    order = generator.permutation(len(a))
+    return Dealt(a=a[order], b=b[order], test=held, rest=generator.permutation(_joined(left)))
 
 
 def _members(pool: np.ndarray, names: np.ndarray) -> list[np.ndarray]:
@@ -165,15 +181,15 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _too_few_without_sharing(
-    groups: np.ndarray, n: int, pool: np.ndarray, test: int, deal: Twins
+    groups: np.ndarray, n: int, pool: np.ndarray, test: int, deal: Dealt
 ) -> str:
-    side, got = min((("A", len(deal.a)), ("B", len(deal.b))), key=lambda pair: pair[1])
     names, counts = np.unique(groups[pool], return_counts=True)
+    largest = str(names[counts.argmax()])
     return (
-        f"{n} is more than {side} can get without sharing a group "
-        f"({len(deal.a)} images for A, {len(deal.b)} for B, after {test} for test); {_fits(deal)}: "
-        f"{side} is {n - got} short (the largest of {len(names)} groups, "
-        f"{str(names[counts.argmax()])!r}, holds {counts.max()} of {len(pool)} images)"
+        f"{n} is more than A and B can get without sharing a group ({len(deal.a)} images each from "
+        f"pairs of groups of like size, after {test} for test); {_fits(deal)}: "
+        f"{n - len(deal.a)} short (the largest of {len(names)} groups, {largest!r}, "
+        f"holds {counts.max()} of {len(pool)} images)"
     )
 
 
@@ -207,7 +223,7 @@ def proportional(counts: np.ndarray, length: int) -> np.ndarray:
 
 def _deal_labels(
     labels: np.ndarray, pool: np.ndarray, test: int, generator: np.random.Generator
-) -> Twins:
+) -> Dealt:
     members = _members(pool, labels)
     members = [generator.permutation(members[k]) for k in generator.permutation(len(members))]
     for_test = proportional(_sizes(members), min(test, len(pool)))
@@ -215,7 +231,7 @@ def _deal_labels(
     left = [own[count:] for own, count in zip(members, held, strict=True)]
     pairs = _sizes(left) // 2
     order = proportional(pairs, pairs.sum())
-    return Twins(
+    return Dealt(
         a=_in_order(order, [own[0::2] for own in left]),
         b=_in_order(order, [own[1::2] for own in left]),
         test=_in_order(for_test, members),
@@ -253,12 +269,12 @@ def _too_few_of_label(labels: np.ndarray, n: int, pool: np.ndarray, test: int, d
 
 def _deal_attribute(
     has: np.ndarray, pool: np.ndarray, test: int, generator: np.random.Generator
-) -> Twins:
+) -> Dealt:
     """Half of the test set has the attribute, the smaller half of an odd one."""
     with_it, without = (generator.permutation(pool[side]) for side in (has[pool], ~has[pool]))
     held = test // 2, test - test // 2
     for_test = generator.permutation(_joined([with_it[: held[0]], without[: held[1]]]))
-    return Twins(a=with_it[held[0] :], b=without[held[1] :], test=for_test)
+    return Dealt(a=with_it[held[0] :], b=without[held[1] :], test=for_test)
 
 
 def _too_few_with(

@@ -6,7 +6,7 @@ import numpy as np
 
 from twinscore.errors import InputError
 from twinscore.images.imageset import ImageSet
-from twinscore.images.split_rules import By, Rule, Twins, rule_of
+from twinscore.images.split_rules import By, Dealt, Rule, Twins, rule_of
 
 __all__ = ["Twins", "held_out", "largest_n", "twins"]
 
@@ -32,8 +32,9 @@ def twins(
       the rest and B from the other. Groups are ignored.
     - *group* (a person, a photograph; where the images have no groups, their labels are): no group
       is in two of A, B and test. The smallest groups go to the test set until it is full, so that
-      it is drawn from many; the others, the largest first, go to the smaller of A and B; the
-      seed decides between groups of equal size. Within A, B and test all groups are mixed.
+      it is drawn from many; the others are paired with their neighbours in size, and a coin says
+      which of a pair is A's. For every n, A and B hold equally many images of either; all groups
+      are mixed.
     - *label*: for every n, A and B hold equally many images of each label, and the test set and
       A hold their size times the label's share, rounded up or down. Shares are those among all
       images for the test set, and among the pairs of one label that the rest gives for A and B; at
@@ -110,11 +111,11 @@ def held_out(
     """
     rule = rule_of(images, by, attribute)
     deal = _deal(rule, _pool(len(images), None), test, seed, 0)
-    if len(deal.test) < test or not len(deal.a):
-        raise InputError(f"test: {test} of {len(images)} images cannot be held out; give less")
     both = np.stack([deal.a[: len(deal.b)], deal.b[: len(deal.a)]], axis=1).ravel()
-    rest = np.concatenate([deal.a[len(deal.b) :], deal.b[len(deal.a) :]])
-    return np.concatenate([both, rest]), deal.test
+    training = np.concatenate([both, deal.a[len(deal.b) :], deal.b[len(deal.a) :], deal.rest])
+    if len(deal.test) < test or not len(training):
+        raise InputError(f"test: {test} of {len(images)} images cannot be held out; give less")
+    return training, deal.test
 
 
 def largest_n(
@@ -137,7 +138,7 @@ def largest_n(
     return min(len(deal.a), len(deal.b)) if len(deal.test) == test else 0
 
 
-def _deal(rule: Rule, pool: np.ndarray, test: int, seed: int, replicate: int) -> Twins:
+def _deal(rule: Rule, pool: np.ndarray, test: int, seed: int, replicate: int) -> Dealt:
     """Deal all images out: the test set, and A and B in the order in which they grow."""
     for name, value in (("test", test), ("seed", seed), ("replicate", replicate)):
         if value < 0:

@@ -17,14 +17,15 @@ def content(run: Run) -> Content:
         verdict=result.verdict,
         facts=(("Training images", ", ".join(f"{n:,}" for n in result.sizes)),),
         table=table(
-            "Critical N, in images, with its 95 % interval; < and >: beyond the sizes tried.",
+            "Critical N, in images, between sizes that were tried; < and >: beyond them.",
             ("Network", "Parameters", "Pixels", "Critical N"),
             ((c.name, f"{c.parameters:,}", f"{c.pixels:,}", c.text()) for c in result.cells),
         ),
         notes=(
-            "Intervals of a critical N cover the draw of samples, and of replicates where there "
-            "are several; those of an exponent the scatter of the networks about the line. A "
-            "critical N beyond the sizes tried enters the exponent as a bound.",
+            "Intervals of a critical N lie between sizes that were tried, so that they are never "
+            "narrower; those of an exponent cover the scatter of the networks about the line. A "
+            "critical N beyond the sizes tried enters the exponent as a bound; one that is not "
+            "known, since no network has learned, or the intervals decide nothing, is left out.",
         ),
         holding="This page shows no images.",
     )
@@ -33,7 +34,7 @@ def content(run: Run) -> Content:
 @figure(
     "How the critical N grows",
     "Critical N against the number of parameters, a line for each kind of network and image size, "
-    "with 95 % intervals. An arrow points to where the critical N lies beyond the sizes tried.",
+    "with their intervals. An arrow points to where the critical N lies beyond the sizes tried.",
     "Critical N against parameters on logarithmic axes, with intervals.",
 )
 def growth(run: Run, theme: Theme) -> Figure:

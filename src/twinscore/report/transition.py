@@ -20,7 +20,7 @@ from twinscore.report.reading import Run
 from twinscore.report.style import Theme
 from twinscore.report.transition_content import bases, ends, sampled, share, size
 from twinscore.results.base import Interval
-from twinscore.results.transition import Level
+from twinscore.results.transition import CriticalN, Level
 
 SHOWN_SIGMAS = (0.1, 0.5)
 STRIPS = 3
@@ -183,13 +183,44 @@ def histograms(run: Run, theme: Theme) -> Figure | None:
 
 
 @figure(
-    "From memorising to generalising",
+    "What the verdict rests on",
+    "Left: memorisation M and agreement G against N with their intervals, and the thresholds that "
+    "they are held against: M above the upper line memorises, below the lower one it may "
+    "generalise. The gray band marks where G overtakes M, the critical N. Right: the share of "
+    "samples that are copies, between one-sided bounds, and of noise seeds on which the twins' "
+    "samples are more similar than 0.9.",
+    lambda run: f"Memorisation, agreement, copies and seeds that agree against N ({_sizes(run)}).",
+)
+def verdict(run: Run, theme: Theme) -> Figure | None:
+    """Draw M, G, the copy rates and the share of seeds alike against N."""
+    levels = [level for level in run.result.levels if level.memorisation]
+    if not levels:
+        return None
+    drawn, (left, right) = plots.new_row(3.1, width_ratios=(3, 2))
+    limits = run.spec.get("thresholds", {})
+    _intervals(left, levels, [x.memorisation for x in levels], theme.nearest, "^", "memorisation M")
+    _intervals(left, levels, [x.agreement for x in levels], theme.twins, "o", "agreement G")
+    for name in ("memorises", "transition"):
+        if name in limits:
+            left.axhline(limits[name], color=theme.muted, **HELPS)
+    for twin, marker in (("a", "^"), ("b", "v")):
+        rates = [getattr(level.copies, twin) for level in levels]
+        _intervals(right, levels, rates, theme.nearest, marker, f"copies, {twin.upper()}")
+    _intervals(right, levels, [x.alike for x in levels], theme.twins, "o", "seeds that agree")
+    left.set_ylabel("M, G")
+    right.set_ylabel("share")
+    _finish((left, right), run, theme)
+    return drawn
+
+
+@figure(
+    "Similarities against N",
     "Left: medians of the similarities with their intervals against N; where the curve between the "
     "twins lies above the other two, the networks agree more with each other than with the images "
     "they were trained on. Right: the fraction of samples that count as copies (nearest training "
     "image closer than a third of the distance to the second nearest; undefined at N = 1), and the "
-    "mean similarity among the samples of one twin, which is high when they lack diversity. The "
-    "gray band marks the critical N, where it was reached.",
+    "mean similarity among the samples of one twin, which is high when they lack diversity. None "
+    "of this enters the verdict; the gray band marks the critical N, where it was reached.",
     lambda run: f"Median similarity, fraction memorised and diversity against N ({_sizes(run)}).",
 )
 def similarity(run: Run, theme: Theme) -> Figure:
@@ -213,11 +244,16 @@ def similarity(run: Run, theme: Theme) -> Figure:
             _intervals(right, levels, values, colour, marker, label)
     left.set_ylabel("median cosine similarity")
     right.set_ylabel("fraction, or mean similarity")
-    for axes in (left, right):
-        _number_axis(axes, [level.n for level in levels])
+    _finish((left, right), run, theme)
+    return drawn
+
+
+def _finish(panels: Sequence[Axes], run: Run, theme: Theme) -> None:
+    """An axis of N, the critical one, and a legend below."""
+    for axes in panels:
+        _number_axis(axes, [level.n for level in run.result.levels])
         _mark_critical(axes, run.result.critical_n, theme)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, columnspacing=1)
-    return drawn
 
 
 @figure(
@@ -335,11 +371,13 @@ def _number_axis(axes: Axes, sizes: list[int]) -> None:
     axes.set_xlabel("training images of each twin, N")
 
 
-def _mark_critical(axes: Axes, critical: Interval | None, theme: Theme) -> None:
+def _mark_critical(axes: Axes, critical: CriticalN | None, theme: Theme) -> None:
+    """A band between its ends, up to the edge where one is open, and a line at the value."""
     if critical is None:
         return
     start, end = axes.get_xlim()
-    low, high = critical.low, critical.high
+    low, high = critical.low or start, critical.high or end
     axes.axvspan(low, high, color=theme.muted, alpha=0.15, linewidth=0, label="critical N")
-    axes.axvline(critical.value, color=theme.muted, linewidth=1)
+    if critical.value:
+        axes.axvline(critical.value, color=theme.muted, linewidth=1)
     axes.set_xlim(min(start, low), max(end, high))

@@ -1,14 +1,13 @@
 """What the page of a transition run says: verdict, table, facts, and what is missing."""
 
 from collections.abc import Callable
-
-import numpy as np
+from dataclasses import replace
 
 from twinscore.report import reading
 from twinscore.report.content import Cell, Content, Part, images_text, interval_cell, percent, table
 from twinscore.report.reading import Run
 from twinscore.results.base import Interval
-from twinscore.results.transition import Data, Level, Result
+from twinscore.results.transition import Data, Level, Memorisation, PsnrGap, Result
 
 
 def content(run: Run) -> Content:
@@ -19,14 +18,14 @@ def content(run: Run) -> Content:
         verdict=result.verdict,
         facts=tuple(_facts(result)),
         table=table(
-            "The result at each N, with intervals. Similarities are medians of the cosine "
-            "similarity, mean removed: between the twins' samples from the same noise, and from "
-            "each sample to the nearest training image of its own twin. The gap is the largest "
-            "difference between train and test PSNR over the noise levels.",
-            (
-                *("N", "verdict", "between twins", "to nearest in A", "to nearest in B"),
-                *("memorised A", "memorised B", "train − test gap"),
-            ),
+            "The result at each N, with intervals. M: how much more often samples lie nearest to "
+            "an image of their own twin's half than a coin toss explains (1: always). G: how far "
+            "the twins draw the same sample from the same noise, beyond what all their samples "
+            "share (1: the same). Copies: samples nearer to their own half than any sample is to "
+            "the half it has not seen. Gain: PSNR above the best that second moments can do, on "
+            "held-out images. The gap is the largest difference between train and test PSNR over "
+            "the noise levels.",
+            ("N", "verdict", "M", "G", "copies A", "copies B", "gain", "train − test gap"),
             map(_row, result.levels),
         ),
         missing=tuple(_missing(run)),
@@ -77,7 +76,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     critical, similar = result.critical_n, "(median cosine similarity)"
     held_out = "Held-out image to its nearest training image"
     lines = [
-        ("Critical N", _ranged(critical, size) if critical else result.critical_n_phrase),
+        ("Critical N", critical.text() if critical else result.critical_n_phrase),
         ("Closest pairs of A and B", f"{_ranged(result.closest_pairs, share)} {similar}"),
         (held_out, f"{_ranged(result.held_out_nearest, share)} {similar}"),
         ("Images", images_text(result.data)),
@@ -97,17 +96,33 @@ def _split(data: Data) -> str:
 
 
 def _row(level: Level) -> tuple[Cell | str, ...]:
-    nearest, memorised = level.nearest_similarity, level.memorised_fraction
-    difference = np.subtract(level.psnr.train, level.psnr.test)
-    k = int(np.argmax(difference))
-    gap = f"{difference[k]:.2f} dB".replace("-", "−")
+    m, copies, gap = level.memorisation, level.copies, level.psnr_gap
     return (
         size(level.n),
         Cell(level.verdict, tone=level.verdict),
-        *(interval_cell(median, share) for median in (level.twin_similarity, nearest.a, nearest.b)),
-        *(interval_cell(fraction, percent) for fraction in (memorised.a, memorised.b)),
-        Cell(gap, f"at σ = {level.psnr.sigma[k]:g}"),
+        _with_p(m) if m else Cell("–"),
+        interval_cell(level.agreement, share),
+        *(
+            interval_cell(rate, percent)
+            for rate in ((copies.a, copies.b) if copies else (None,) * 2)
+        ),
+        interval_cell(level.learned.gain_db if level.learned else None, _signed, unit=" dB"),
+        _at_level(gap) if gap else Cell("–"),
     )
+
+
+def _with_p(m: Memorisation) -> Cell:
+    cell = interval_cell(m, share)
+    return replace(cell, detail=f"{cell.detail}, {'no p' if m.p is None else f'p = {m.p:.2g}'}")
+
+
+def _at_level(gap: PsnrGap) -> Cell:
+    cell = interval_cell(gap, _signed, unit=" dB")
+    return replace(cell, detail=f"{cell.detail}, at σ = {gap.sigma:g}")
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _ranged(number: Interval, form: Callable[[float], str]) -> str:
@@ -116,18 +131,34 @@ def _ranged(number: Interval, form: Callable[[float], str]) -> str:
 
 
 def _notes(run: Run) -> list[str]:
-    """What limits the intervals, and which samples did not finish."""
-    lines = []
+    """Reasons, thresholds, what limits the intervals, and what to beware of."""
+    levels: list[Level] = run.result.levels
+    lines = [f"N = {size(x.n)}: {x.verdict}, since {x.why}." for x in levels if x.why]
+    lines += [f"{warning}." for x in levels for warning in x.warnings]
+    if any(level.memorisation is None for level in levels):
+        lines.append(
+            "Judged by the rule of an earlier version: run the same command again to judge it "
+            "anew, which trains nothing."
+        )
+    if limits := run.spec.get("thresholds"):
+        named = (f"{name} {_text(value)}" for name, value in limits.items())
+        lines.append(f"Thresholds of the verdict: {', '.join(named)}.")
+    lines.append(
+        "Agreement shows that the result hardly depends on which images a network was trained on "
+        "(low variance). It does not show that the result is right: that takes the error on "
+        "held-out images, which the gain compares, or a known optimum. Dealing the labels of one "
+        "data set again covers splits and trainings, not new images."
+    )
     if run.spec.get("replicates") == 1:
         lines.append(
-            "One replicate: the intervals cover the draw of samples and test images only, not "
-            "that of the training sets or the initialisations."
+            "One replicate: the intervals cover the draw of samples and images only, not that of "
+            "the training sets or the initialisations."
         )
-    for level in run.result.levels:
-        for twin, count in (("A", level.unfinished_samples.a), ("B", level.unfinished_samples.b)):
-            if count:
-                lines.append(f"N = {size(level.n)}: {count} samples of {twin} did not finish.")
     return lines
+
+
+def _text(value: object) -> str:
+    return " to ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _parts(run: Run) -> tuple[Part, ...]:

@@ -14,10 +14,12 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Method = Literal["Student's t", "bootstrap", "jackknife"]
+Method = Literal["Student's t", "bootstrap", "jackknife", "Clopper-Pearson"]
 """Student's t of the replicates' values; percentiles of the bootstrap; Student's t of the
-jackknife's pseudo-values."""
-Covered = Literal["replicates", "replicates and samples", "samples", "images", "noise"]
+jackknife's pseudo-values; Clopper and Pearson's bounds of a rate."""
+Covered = Literal[
+    *("replicates", "replicates and samples", "samples and images", "samples", "images", "noise")
+]
 
 
 class Interval(Frozen):

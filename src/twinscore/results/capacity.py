@@ -7,7 +7,11 @@ from twinscore.results.base import Frozen, Interval, aligned
 
 
 class Cell(Frozen):
-    """A network at an image size; a critical N that is None lies ``beyond`` the size ``bound``."""
+    """A network at an image size.
+
+    A critical N that is None lies ``beyond`` the size ``bound``, or is not known if that is None.
+    Its ends are sizes that were tried, the smallest and the largest where they are open.
+    """
 
     name: str
     kind: str
@@ -21,6 +25,8 @@ class Cell(Frozen):
         """The critical N in words."""
         if self.critical_n:
             return self.critical_n.text(0)
+        if self.beyond is None:
+            return "not known"
         return f"{'<' if self.beyond == 'below' else '>'} {self.bound:,}"
 
 

@@ -1,12 +1,19 @@
 """Train twins at several sizes: where does memorising end?"""
 
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import AliasChoices, Field, model_validator
 
 from twinscore.results import base
-from twinscore.results.base import Frozen, Interval, aligned
+from twinscore.results.base import Frozen, Interval, aligned, dashed
 
-Verdict = Literal["memorises", "transition", "generalises"]
+Verdict = Literal["memorises", "transition", "generalises", "has not learned", "not testable"]
 T = TypeVar("T")
+
+
+def _without(value: Any, *names: str) -> Any:
+    """A dict without what earlier versions wrote and this one does not know."""
+    return {k: v for k, v in value.items() if k not in names} if isinstance(value, dict) else value
 
 
 class PerTwin(Frozen, Generic[T]):
@@ -35,32 +42,89 @@ class Psnr(Frozen):
     test_high: list[float]
 
 
-class Level(Frozen):
-    """Everything measured at one training set size; intervals are bootstrapped (95 %).
+class PsnrGap(Interval):
+    """The largest difference of train and test PSNR, dB, and the noise level where it is found."""
 
-    ``memorised_fraction`` is not defined for a single training image. ``unfinished_samples`` are
-    those whose path was lost; they are black.
+    sigma: float
+
+
+class Memorisation(Interval):
+    """The memorisation index M, with p by dealing labels again (docs/verdict.md).
+
+    ``p`` is None where the split was not dealt by a coin, or so few units were dealt that it cannot
+    be small. ``others``: p by other similarities, corrected for the number of all of them.
+    """
+
+    p: float | None
+    others: dict[str, float]
+
+
+class Likeness(Frozen):
+    """Samples of one twin beside held-out images.
+
+    ``traits``: ratios of diversity, contrast and power; ``energy``: the energy distance, in units
+    of the mean distance between held-out images, and ``band``, what 95 % of divisions by chance
+    stay below.
+    """
+
+    traits: dict[str, Interval]
+    energy: Interval
+    band: float
+
+
+class Learned(Frozen):
+    """Whether the twins learned anything; ``why`` names the test that failed.
+
+    ``gain_db``: over the Gaussian baseline, on held-out images; None where it was not fitted.
+    ``samples``: None where fewer than two of a twin's were drawn to the end.
+    """
+
+    passed: bool
+    gain_db: Interval | None
+    samples: PerTwin[Likeness] | None
+    why: str = ""
+
+
+class Level(Frozen):
+    """Everything measured at one training set size; intervals are of 95 %.
+
+    The verdict hangs on ``memorisation``, ``agreement``, ``copies`` and ``learned``
+    (docs/verdict.md); all else is information. ``alike`` is the share of noise seeds on which the
+    twins' samples are more similar than 0.9; ``excess`` is agreement less memorisation, from which
+    the critical N follows. Each end of the copy rates holds with 95 %. ``control_fraction`` is the
+    memorised fraction, by the ratio rule, of the images that the other twin was trained on; neither
+    is defined for a single training image. ``unfinished_samples`` are those whose path was lost;
+    they are black, vote for either half, and are left out of agreement and copies.
+    Folders of before schema 3 were judged by another rule, and lack what it did not need.
     """
 
     n: int
     verdict: Verdict
+    why: str = ""
+    memorisation: Memorisation | None = None
+    agreement: Interval | None = None
+    alike: Interval | None = None
+    excess: Interval | None = None
+    copies: PerTwin[Interval] | None = None
+    learned: Learned | None = None
     twin_similarity: Interval
     nearest_similarity: PerTwin[Interval]
     memorised_fraction: PerTwin[Interval | None]
+    control_fraction: PerTwin[Interval | None] | None = None
     diversity: PerTwin[Interval | None]
     closest_pairs: Interval
     held_out_nearest: Interval
     held_out_quantiles: Quantiles
-    plausible: bool
     unfinished_samples: PerTwin[int]
     warnings: list[str]
     psnr: Psnr
+    psnr_gap: PsnrGap | None = None
 
-    @property
-    def gap(self) -> float:
-        """How much more alike the twins are than samples and training images, in the median."""
-        nearest = self.nearest_similarity
-        return self.twin_similarity.value - max(nearest.a.value, nearest.b.value)
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, value: Any) -> Any:
+        """Take a level of before schema 3, which says whether its samples were plausible."""
+        return _without(value, "plausible")
 
 
 class Data(Frozen):
@@ -87,11 +151,36 @@ class Harmonics(Frozen):
     """Within the run's: a run of ``twinscore harmonics``."""
 
 
+class CriticalN(Frozen):
+    """Where agreement overtakes memorisation: between which of the sizes tried.
+
+    ``value`` is linear in log N between sizes; None below the smallest. An end that is None is
+    open. ``lost``: it was overtaken at a smaller size, and then lost again.
+    """
+
+    value: float | None = Field(validation_alias=AliasChoices("value", "median"))
+    low: float | None
+    high: float | None
+    lost: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, value: Any) -> Any:
+        """Take the bootstrap interval of before schema 3."""
+        return _without(value, "method", "covers")
+
+    def text(self) -> str:
+        """``value [low, high]``, with ends that may be open."""
+        value = "below" if self.value is None else f"{self.value:,.0f}"
+        low, high = ("open" if end is None else f"{end:,.0f}" for end in (self.low, self.high))
+        return f"{value} [{low}, {high}]"
+
+
 class Result(base.Result):
     """``result.json`` of a transition run."""
 
     study: Literal["transition"] = "transition"
-    critical_n: Interval | None
+    critical_n: CriticalN | None
     critical_n_phrase: str
     closest_pairs: Interval
     held_out_nearest: Interval
@@ -102,29 +191,30 @@ class Result(base.Result):
 
     @property
     def beyond(self) -> Literal["below", "above"] | None:
-        """On which side of the sizes tried the critical N lies, if not among them."""
+        """On which side of the sizes tried the critical N lies, where that is known."""
         if self.critical_n:
-            return None
-        last = self.levels[-1]
-        return "below" if last.plausible and last.gap > 0 else "above"
+            return "below" if self.critical_n.value is None else None
+        last = self.levels[-1].excess
+        return "above" if last and last.high < 0 else None
 
     def table(self) -> str:
-        """A row for each level, with what to beware of and the harmonics below."""
-        head = ("N", "verdict", "twin similarity", "nearest A", "nearest B", "memorised", "gap dB")
-        below = [warning for level in self.levels for warning in level.warnings]
+        """A row for each level, with reasons, what to beware of, and the harmonics below."""
+        head = ("N", "verdict", "M", "p", "G", "copies A %", "copies B %", "gain dB")
+        below = [f"N = {x.n:,}: {x.verdict}: {x.why}" for x in self.levels if x.why]
+        below += [warning for level in self.levels for warning in level.warnings]
         below += [self.harmonics.sentence] if self.harmonics else []
         return "\n".join([aligned([head, *map(_row, self.levels)], left=(1,)), *below])
 
 
 def _row(level: Level) -> tuple[str, ...]:
-    near, copied = level.nearest_similarity, level.memorised_fraction
-    medians = (level.twin_similarity, near.a, near.b)
-    copies = [f"{100 * fraction.value:.0f}%" for fraction in (copied.a, copied.b) if fraction]
-    gap = max(a - b for a, b in zip(level.psnr.train, level.psnr.test, strict=True))
+    m, copies = level.memorisation, level.copies
+    rates = [copies.a.times(100), copies.b.times(100)] if copies else [None, None]
     return (
         f"{level.n:,}",
         level.verdict,
-        *(m.text(3) for m in medians),
-        " / ".join(copies) or "-",
-        f"{gap:.2f}",
+        dashed(m),
+        "-" if m is None or m.p is None else f"{m.p:.2g}",
+        dashed(level.agreement),
+        *(dashed(rate, 1) for rate in rates),
+        dashed(level.learned.gain_db if level.learned else None),
     )

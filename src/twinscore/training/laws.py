@@ -34,6 +34,19 @@ def batch_indices(seed: int, step: int, n: int, batch: int) -> Tensor:
     return torch.cat(parts)
 
 
+def noise_level(u: Tensor, law: str, sigma_max: float) -> Tensor:
+    """Noise level of a number that is uniform on [0, 1]: the law's quantile function.
+
+    ``law`` is *sqrt*, sigma uniform in its square root on [0, sigma_max] (published code),
+    *uniform*, or *log*, log-uniform on [1e-3, sigma_max].
+    """
+    if law == "sqrt":
+        return sigma_max * u.square()
+    if law == "uniform":
+        return sigma_max * u
+    return SIGMA_MIN * (sigma_max / SIGMA_MIN) ** u
+
+
 def noise_draw(
     seed: int, step: int, shape: tuple[int, ...], law: str, sigma_max: float
 ) -> tuple[Tensor, Tensor]:
@@ -45,11 +58,8 @@ def noise_draw(
         What the draw depends on.
     shape : tuple of int
         (B, C, H, W).
-    law : {"sqrt", "uniform", "log"}
-        sigma is uniform in its square root on [0, sigma_max] (published code), uniform, or
-        log-uniform on [1e-3, sigma_max].
-    sigma_max : float
-        Largest noise level, image units.
+    law, sigma_max
+        As for :func:`noise_level`.
 
     Returns
     -------
@@ -60,12 +70,7 @@ def noise_draw(
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "noise", step))
     u = torch.rand(shape[0], 1, 1, 1, generator=generator)
-    if law == "sqrt":
-        sigma = sigma_max * u.square()
-    elif law == "uniform":
-        sigma = sigma_max * u
-    else:
-        sigma = SIGMA_MIN * (sigma_max / SIGMA_MIN) ** u
+    sigma = noise_level(u, law, sigma_max)
     return sigma, sigma * torch.randn(shape, generator=generator)
 
 
