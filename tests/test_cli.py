@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -329,8 +330,8 @@ def test_stdout_is_verdict_table_and_path(run, tmp_path):
     assert said == f"{result.verdict}\n{result.table()}\nreport: {out / 'report.html'}\n"
     head, row, *warnings = result.table().splitlines()
     assert head.split()[0] == "N"
-    assert row.split()[:2] == ["2", result.levels[0].verdict]
-    assert warnings == result.levels[0].warnings
+    assert re.split(r"\s{2,}", row.strip())[:2] == ["2", result.levels[0].verdict]
+    assert set(result.levels[0].warnings) <= set(warnings)
     assert errors
     assert not any(line.startswith("twinscore:") for line in errors)
     assert run("report", out) == (0, f"report: {out / 'report.html'}\n", [])

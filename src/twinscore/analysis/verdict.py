@@ -30,13 +30,13 @@ class Thresholds(BaseModel):
     """copy rate: transition with a lower bound above this, generalises with an upper one at most"""
     agreement: float = Field(default=0.5, ge=-1, le=1)
     """generalises: the lower bound of G is above this"""
-    gain_db: float = -0.25
+    gain_db: float = Field(default=-0.25, ge=-100, le=100)
     """learned: the lower bound of the gain over the Gaussian baseline is above this, dB"""
     gain_between: tuple[float, float] = (0.1, 0.7)
     """noise levels that the gain is averaged over"""
-    factor: float = Field(default=2.0, ge=1)
+    factor: float = Field(default=2.0, ge=1, le=1000)
     """learned: diversity, contrast and power may be those of held-out images within this factor"""
-    energy: float = Field(default=0.05, ge=0)
+    energy: float = Field(default=0.05, ge=0, le=1000)
     """learned: the energy distance may exceed its band by this part of the mean distance of
     held-out images"""
 
