@@ -64,7 +64,8 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+        gone = "its folder is gone" if not path.parent.is_dir() else ""
+        raise InputError(f"{path}: cannot be written: {gone or error.strerror or error}") from None
     except (SafetensorError, RuntimeError) as error:  # what safetensors and torch.save raise
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be written (is the disk full?): {reason}") from None

@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,8 @@ def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> R
     with making(out, content) as file, Reporter() as report:
         if not file.done:
             drawn = _film if spec.film else _grid if out.suffix == ".png" else _array
-            file.told["unfinished"] = drawn(spec, checkpoint, seeds, file.whole, device, report)
+            asked = _Asked(spec, checkpoint, seeds, device, report)
+            file.told["unfinished"] = drawn(asked, file.whole)
     return Result(path=out, unfinished=file.told["unfinished"])
 
 
@@ -112,40 +113,37 @@ def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _parts(
-    spec: Spec,
-    checkpoint: Checkpoint,
-    seeds: np.ndarray,
-    folder: Path,
-    device: str,
-    report: Report,
-) -> Iterator[tuple[np.ndarray, int]]:
+@dataclass(frozen=True)
+class _Asked:
+    """What is drawn, and how."""
+
+    spec: Spec
+    checkpoint: Checkpoint
+    seeds: np.ndarray
+    device: str
+    report: Report
+
+
+def _parts(asked: _Asked, folder: Path) -> Iterator[tuple[np.ndarray, int]]:
     """Samples of each batch, (B, C, H, W), and how many were lost; kept in the folder."""
-    found, size = single_device(device).device, min(spec.batch, len(seeds))
-    of = runs.digest(_content(spec, checkpoint))
-    for number, start in enumerate(range(0, len(seeds), size)):
-        chosen, path = seeds[start : start + size], folder / f"{number:06d}.safetensors"
+    found, size = single_device(asked.device).device, min(asked.spec.batch, len(asked.seeds))
+    of = runs.digest(_content(asked.spec, asked.checkpoint))
+    for number, start in enumerate(range(0, len(asked.seeds), size)):
+        chosen, path = asked.seeds[start : start + size], folder / f"{number:06d}.safetensors"
 
         def compute(chosen: np.ndarray = chosen) -> dict[str, np.ndarray]:
             own = {"size": size, "device": found}
-            samples, lost = draw_batch(checkpoint, chosen, spec.sampling, **own)
+            samples, lost = draw_batch(asked.checkpoint, chosen, asked.spec.sampling, **own)
             return {"samples": samples, "lost": np.array([lost])}
 
-        part = kept(path, compute, of=of, report=report)
-        report("samples", {"step": start + len(chosen), "steps": len(seeds)})
+        part = kept(path, compute, of=of, report=asked.report)
+        asked.report("samples", {"step": start + len(chosen), "steps": len(asked.seeds)})
         yield part["samples"], int(part["lost"][0])
 
 
-def _array(
-    spec: Spec,
-    checkpoint: Checkpoint,
-    seeds: np.ndarray,
-    whole: Path,
-    device: str,
-    report: Report,
-) -> int:
+def _array(asked: _Asked, whole: Path) -> int:
     """Write a ``.npz``, a batch at a time; gives how many samples were lost."""
-    shape, unfinished = (len(seeds), *checkpoint.shape), 0
+    shape, unfinished = (len(asked.seeds), *asked.checkpoint.shape), 0
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
 
     def fill(path: Path) -> None:
@@ -153,34 +151,27 @@ def _array(
         with zipfile.ZipFile(path, "w") as archive:
             with archive.open("samples.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array_header_1_0(file, header)
-                for samples, lost in _parts(spec, checkpoint, seeds, whole.parent, device, report):
+                for samples, lost in _parts(asked, whole.parent):
                     file.write(np.ascontiguousarray(samples, dtype="<f4").tobytes())
                     unfinished += lost
             with archive.open("seeds.npy", "w") as file:
-                np.lib.format.write_array(file, seeds)
+                np.lib.format.write_array(file, asked.seeds)
 
     runs.write_atomic(whole, fill)
     return unfinished
 
 
-def _grid(
-    spec: Spec,
-    checkpoint: Checkpoint,
-    seeds: np.ndarray,
-    whole: Path,
-    device: str,
-    report: Report,
-) -> int:
+def _grid(asked: _Asked, whole: Path) -> int:
     """Write a picture of all samples; gives how many were lost."""
     unfinished = 0
 
     def images() -> Iterator[np.ndarray]:
         nonlocal unfinished
-        for samples, lost in _parts(spec, checkpoint, seeds, whole.parent, device, report):
+        for samples, lost in _parts(asked, whole.parent):
             unfinished += lost
             yield from samples
 
-    _write_picture(whole, _tiled(images(), len(seeds), checkpoint.shape))
+    _write_picture(whole, _tiled(images(), len(asked.seeds), asked.checkpoint.shape))
     return unfinished
 
 
@@ -208,26 +199,19 @@ def _tiled(
     return picture.squeeze()
 
 
-def _film(
-    spec: Spec,
-    checkpoint: Checkpoint,
-    seeds: np.ndarray,
-    whole: Path,
-    device: str,
-    report: Report,
-) -> int:
+def _film(asked: _Asked, whole: Path) -> int:
     """Write a row for each seed: what the denoiser sees on the way, then the sample."""
     seen: list[Tensor] = []
     samples, unfinished = draw_batch(
-        checkpoint,
-        seeds,
-        spec.sampling,
-        size=len(seeds),
-        device=single_device(device).device,
+        asked.checkpoint,
+        asked.seeds,
+        asked.spec.sampling,
+        size=len(asked.seeds),
+        device=single_device(asked.device).device,
         callback=lambda step, sigma, y: seen.append(y.to("cpu", torch.float32, copy=True)),
     )
-    moments = np.linspace(0, len(seen) - 1, spec.film - 1).round().astype(int)
+    moments = np.linspace(0, len(seen) - 1, asked.spec.film - 1).round().astype(int)
     frames = np.stack([*(seen[k].numpy() for k in moments), samples], axis=1)
-    images = np.nan_to_num(frames).reshape(-1, *checkpoint.shape)
-    _write_picture(whole, _tiled(images, len(images), checkpoint.shape, spec.film))
+    images = np.nan_to_num(frames).reshape(-1, *asked.checkpoint.shape)
+    _write_picture(whole, _tiled(images, len(images), asked.checkpoint.shape, asked.spec.film))
     return unfinished
