@@ -86,6 +86,9 @@ class Study(Generic[S, T, R]):
     record, finish : callable
         ``record(spec, tasks, folder)`` writes what is known before the work begins;
         ``finish(spec, tasks, result)`` adds to the result of a run with all its parts.
+    refined : callable
+        ``refined(spec, result)``: a spec with more tasks, which a result asks for; None if it is
+        enough.
     machine : tuple of str
         Which of ``device`` and ``workers`` the command has as options; without ``device``, all
         is done by the processor; without ``workers``, tasks run in this process, one after another.
@@ -103,6 +106,7 @@ class Study(Generic[S, T, R]):
     check: Callable[[S, str, Factory | None], Mapping[str, Any]] = lambda spec, *_: {}
     record: Callable[[S, Sequence[T], Path], None] = lambda spec, tasks, folder: None
     finish: Callable[[S, Sequence[T], R], R] = lambda spec, tasks, result: result
+    refined: Callable[[S, R], S | None] = lambda spec, result: None
     extendable: tuple[str, ...] = ()
     machine: tuple[str, ...] = ("device", "workers")
 
@@ -161,9 +165,8 @@ class Study(Generic[S, T, R]):
                         report("images", {"text": f"left out {name}: it cannot be read"})
                 if network is None and (left := self._left(spec, folder)):
                     report("estimate", {"text": self.estimate(spec, left, how).text()})
-                tasks = [t.placed(folder, name, device, network) for t in self.tasks(spec, report)]
-                self.record(spec, tasks, folder)
-                result = self._execute(spec, tasks, folder, how, report)
+                place = partial(Task.placed, folder=folder, run=name, device=device, custom=network)
+                spec, tasks, result = self._work(spec, place, folder, how, report)
                 report.stop()
                 if (finished := self.finish(spec, tasks, result)) is not result:
                     _write_result(folder, finished)
@@ -206,30 +209,53 @@ class Study(Generic[S, T, R]):
         done = [*folder.glob(f"trials/*/{WEIGHTS}"), *folder.glob("trials/*.safetensors")]
         return max(0, self.count(spec) - len(done))
 
+    def _work(
+        self, spec: S, place: Callable[[T], T], folder: Path, how: Execution, report: Report
+    ) -> tuple[S, Sequence[T], R]:
+        """Work on all tasks, and on what the result asks for; the last spec, tasks and result."""
+        tasks = [place(task) for task in self.tasks(spec, report)]
+        self.record(spec, tasks, folder)
+        given: dict[tuple[str, str], Arrays] = {}
+        while True:
+            result = self._execute(spec, tasks, given, folder, how, report)
+            if (more := self.refined(spec, result)) is None:
+                return spec, tasks, result
+            spec, tasks = more, [place(task) for task in self.tasks(more, report)]
+
     def _execute(
-        self, spec: S, tasks: Sequence[T], folder: Path, how: Execution, report: Report
+        self,
+        spec: S,
+        tasks: Sequence[T],
+        given: dict[tuple[str, str], Arrays],
+        folder: Path,
+        how: Execution,
+        report: Report,
     ) -> R:
-        """Work on all tasks, those begun before first, and write each part that is whole."""
-        given: dict[int, Arrays] = {}
-        waiting = Counter(task.part for task in tasks)
+        """Work on what is not ``given``, begun before first, and write each part that is whole."""
+        new = [task for task in tasks if _place(task) not in given]
+        waiting = Counter(task.part for task in new)
         outcomes = run_tasks(
             partial(self.work, spec),
-            sorted(tasks, key=lambda task: not task.begun),
+            sorted(new, key=lambda task: not task.begun),
             workers=how.workers,
             threads=how.threads,
             report=report,
         )
         with contextlib.closing(outcomes):
             for task, arrays in outcomes:
-                given[id(task)] = arrays
+                given[_place(task)] = arrays
                 waiting[task.part] -= 1
                 if waiting[task.part]:
                     continue
                 missing = [part for part, count in waiting.items() if count]
-                done = [(t, given[id(t)]) for t in tasks if not waiting[t.part]]
+                done = [(t, given[_place(t)]) for t in tasks if not waiting[t.part]]
                 if summary := self.summarise(spec, done):
                     result = _written(folder, summary, missing)
         return result
+
+
+def _place(task: Task) -> tuple[str, str]:
+    return task.part, task.name
 
 
 def _written(folder: Path, summary: Summary[R], missing: list[str]) -> R:

@@ -30,8 +30,8 @@ from twinscore.training import TrainingSpec, memory
 from twinscore.training.history import SIGMAS
 
 
-class Spec(Frozen):
-    """Twins on growing subsets, their samples, and where they stop memorising."""
+class Growing(Frozen):
+    """Twins on growing subsets, and their samples."""
 
     data: str = "digits"
     """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
@@ -101,7 +101,15 @@ class Spec(Frozen):
         return self.data
 
 
-def check_split(spec: Spec, *_: Any) -> Mapping[str, Any]:
+class Spec(Growing):
+    """Twins on growing subsets, their samples, and where they stop memorising."""
+
+    refine: float | None = Field(default=None, gt=1, le=1000)
+    """Add sizes, one after another, between the ends of the critical N until the ratio of those
+    ends is at most this; each trains two more twins."""
+
+
+def check_split(spec: Growing, *_: Any) -> Mapping[str, Any]:
     """Refuse sizes that the images do not grant; lists belong to the run as their content."""
     images, keep = _images(spec)
     lists = chosen_split.listed(spec, images, keep)
@@ -112,12 +120,12 @@ def check_split(spec: Spec, *_: Any) -> Mapping[str, Any]:
     return {"split_digest": runs.digest({k: v.tolist() for k, v in vars(lists).items()})}
 
 
-def _images(spec: Spec) -> tuple[ImageSet, np.ndarray]:
+def _images(spec: Growing) -> tuple[ImageSet, np.ndarray]:
     """All images, and the indices of those that are not near-duplicates."""
     return open_images(spec.data), distinct(spec.compared, spec.duplicate_threshold)
 
 
-def trials(spec: Spec, report: Report) -> list[Trial]:
+def trials(spec: Growing, report: Report) -> list[Trial]:
     """Twins of every replicate at every size."""
     images, keep = _images(spec)
     lists, mean = chosen_split.listed(spec, images, keep), tuple(images.take(keep).mean())
@@ -132,7 +140,7 @@ def trials(spec: Spec, report: Report) -> list[Trial]:
     return found
 
 
-def record(spec: Spec, trials: Sequence[Trial], folder: Path) -> None:
+def record(spec: Growing, trials: Sequence[Trial], folder: Path) -> None:
     """Write order, content and role of the images, and the largest splits as lists."""
     images, keep = _images(spec)
     roles = np.full((spec.replicates, len(images)), "near-duplicate", dtype=object)
@@ -153,7 +161,7 @@ def _splits(trials: Sequence[Trial]) -> list[Twins]:
     return [Twins(a=a.indices, b=b.indices, test=a.test) for a, b in pairs]
 
 
-def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Result]:
+def summarise(spec: Growing, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Result]:
     """Every size whose twins are all measured, and where the twins begin to agree."""
     images, keep = _images(spec)
     levels, arrays, ballots = [], {}, []
@@ -195,8 +203,15 @@ def _critical(levels: Sequence[Level]) -> tuple[CriticalN | None, str]:
     if not known:
         return None, "not known: too few samples were drawn to the end"
     learned = [level.n for level in levels if level.learned.passed]
-    found, phrase = critical.critical_n(list(known), list(known.values()), learned)
-    return found and CriticalN(**vars(found)), phrase
+    return critical.critical_n(list(known), list(known.values()), learned)
+
+
+def refined(spec: Spec, result: Result) -> Spec | None:
+    """The spec with one more size, while the critical N is known less closely than asked."""
+    if spec.refine is None or result.critical_n is None:
+        return None
+    n = critical.refined(result.critical_n, [level.n for level in result.levels], spec.refine)
+    return None if n is None else spec.model_copy(update={"sizes": tuple(sorted({*spec.sizes, n}))})
 
 
 def _verdict(levels: Sequence[Level], phrase: str, source: str) -> str:
@@ -237,7 +252,7 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def needs(spec: Spec) -> Needs:
+def needs(spec: Growing) -> Needs:
     """To compare twins takes all training images of a size at once; pictures are stored again."""
     need = sampling_needs(spec, open_images(spec.data).shape)
     values = math.prod(need.shape)
@@ -266,6 +281,7 @@ STUDY = of_trials(
     check=check_split,
     record=record,
     finish=add_harmonics,
-    extendable=("sizes", "thresholds"),
+    refined=refined,
+    extendable=("sizes", "samples", "refine", "thresholds"),
 )
 run = STUDY.run
