@@ -26,7 +26,8 @@ def commands() -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``twinscore`` with ``argv`` and return its exit code.
 
-    0; 2 for bad input; 1 when the run failed; 130 after Ctrl-C, with the command that resumes. By
+    0; 2 for bad input; 1 when the run failed, or what ``--fail-if`` says is so; 3 for an audit that
+    is inconclusive; 130 after Ctrl-C, with the command that resumes. By
     default it is the whole program, with the words of the command line: signals and the standard
     streams are its own until the process ends.
     """
@@ -85,7 +86,7 @@ def _do(words: Sequence[str]) -> int:
     from twinscore.commands import call
 
     with suppress(SystemExit):  # after --help
-        call(words[0], words[1:])
+        return call(words[0], words[1:])
     return 0
 
 

@@ -59,8 +59,8 @@ OPTIONAL = {
 """Options that some studies have: type, default, help."""
 
 
-def call(command: str, words: Sequence[str]) -> None:
-    """Do what a command and the words after it ask for, and print the outcome.
+def call(command: str, words: Sequence[str]) -> int:
+    """Do what a command and the words after it ask for, print the outcome; the exit code.
 
     Raises
     ------
@@ -68,9 +68,9 @@ def call(command: str, words: Sequence[str]) -> None:
         For what cannot be used.
     """
     if command in studies():
-        _study(command, *words)
-    else:
-        {"prepare": _prepare, "train": _train, "sample": _sample, "report": _report}[command](words)
+        return _study(command, *words)
+    {"prepare": _prepare, "train": _train, "sample": _sample, "report": _report}[command](words)
+    return 0
 
 
 def _print_spec(spec: Any) -> None:
@@ -79,7 +79,7 @@ def _print_spec(spec: Any) -> None:
     print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), end="")
 
 
-def _study(command: str, *words: str) -> None:
+def _study(command: str, *words: str) -> int:
     """Run a study and print its verdict, its table and where its report is."""
     from twinscore.report import page
 
@@ -87,14 +87,16 @@ def _study(command: str, *words: str) -> None:
     optional = (*study.machine, *(["no_images"] if page.shows_images(command) else []))
     options = parse(words, _with(StudyOptions, optional), study.spec, command)
     if options.print_spec:
-        return _print_spec(options.spec)
+        _print_spec(options.spec)
+        return 0
     where = {name: getattr(options, name) for name in study.machine}
     if options.estimate:
-        return print(study.cost(options.spec, options.out, **where).text())
+        print(study.cost(options.spec, options.out, **where).text())
+        return 0
     done = study.run(options.spec, options.out, **where)
     html = page.write(done.folder, images=not getattr(options, "no_images", False))
     print(done.result.verdict, done.result.table(), f"report: {html}", sep="\n")
-    return None
+    return done.result.exit_code
 
 
 def _with(base: type, names: Sequence[str]) -> type:

@@ -80,6 +80,8 @@ class Study(Generic[S, T, R]):
     reads, extendable : tuple of str
         Fields of the spec that name images, whose content is part of the run's identity; and lists
         that may grow, or what only ``summarise`` goes by.
+    usable : callable
+        ``usable(source)`` refuses images that hold nothing to work on.
     check : callable
         ``check(spec, device, network)``: refuses what cannot be done before anything is written;
         gives what else belongs to the run's identity.
@@ -103,6 +105,7 @@ class Study(Generic[S, T, R]):
     estimate: Callable[[S, int, Execution], Estimate]
     refuse: Callable[[S, str, int], None]
     reads: tuple[str, ...] = ()
+    usable: Callable[[str], None] = require_content
     check: Callable[[S, str, Factory | None], Mapping[str, Any]] = lambda spec, *_: {}
     record: Callable[[S, Sequence[T], Path], None] = lambda spec, tasks, folder: None
     finish: Callable[[S, Sequence[T], R], R] = lambda spec, tasks, result: result
@@ -193,7 +196,7 @@ class Study(Generic[S, T, R]):
         forget_images()
         content = {"study": self.name} | spec.model_dump(mode="json")
         for field_name, source in self._sources(spec).items():
-            require_content(source)
+            self.usable(source)
             content[f"{field_name}_digest"] = open_images(source).digest
         content |= self.check(spec, device, network)
         if network:

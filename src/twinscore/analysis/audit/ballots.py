@@ -1,0 +1,124 @@
+"""From the nearest images of each sample to votes of one scale, blind to whose images they are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinscore.analysis.audit.search import Near
+
+TYPICAL = (0.05, 0.25)
+"""Quantiles of the votes of one kind whose distance is their spread, and the upper one the zero."""
+
+LEAST_SPREAD = 0.01
+"""Of the votes of a kind, in parts of the distance to the nearest images."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ballots:
+    """Votes of S samples, of all kinds and places, for P images.
+
+    Attributes
+    ----------
+    sample, image : array
+        (V,) int64: who votes, and for which image.
+    strength : array
+        (V,): how much nearer the image is than the sample's other near ones, in units of its kind.
+    kind, place : array
+        (V,) int64: numbers of the kind and of the place within it.
+    distance : array
+        (V,): to the image, relative to the mean distance to the nearest ones; 0 if they are equal.
+    """
+
+    sample: NDArray[np.int64]
+    image: NDArray[np.int64]
+    strength: NDArray[np.float64]
+    kind: NDArray[np.int64]
+    place: NDArray[np.int64]
+    distance: NDArray[np.float64]
+
+    def of(self, rows: NDArray) -> "Ballots":
+        """Some of the votes."""
+        return Ballots(**{name: values[rows] for name, values in vars(self).items()})
+
+
+def relative_distance(near: Near) -> NDArray[np.float64]:
+    """Distance of each voter to its nearest image over the mean to all near ones, (V,), in [0, 1].
+
+    So plain images, to which everything is near, do not attract. Distances are those of unit
+    vectors, ``sqrt(2 - 2 cosine)``. NaN for a voter without contrast, which has no vote.
+    """
+    distances = np.sqrt(np.maximum(2 - 2 * near.similarity.astype(np.float64), 0))
+    mean = distances.mean(1)
+    blank = ~near.similarity.any(1)
+    ratio = np.divide(distances[:, 0], mean, out=np.ones_like(mean), where=mean > 0)
+    return np.where(blank, np.nan, ratio)
+
+
+def ballots(found: Mapping[str, Near], samples: int) -> Ballots:
+    """Every voter votes for its nearest image.
+
+    The strength of a vote is ``1 - relative distance``, less its upper ``TYPICAL`` quantile over
+    the votes of its kind, over the distance of both quantiles: a number that can be compared
+    between kinds, and that most votes of copies exceed by far as long as a quarter are none.
+
+    Parameters
+    ----------
+    found : mapping
+        For each kind what :func:`~twinscore.analysis.audit.search.search` found.
+    samples : int
+        S.
+    """
+    parts = []
+    for number, near in enumerate(found.values()):
+        distance = relative_distance(near)
+        votes = np.flatnonzero(np.isfinite(distance))
+        parts.append(
+            Ballots(
+                sample=votes % samples,
+                image=near.image[votes, 0],
+                strength=_scale(1 - distance[votes]),
+                kind=np.full(len(votes), number),
+                place=votes // samples,
+                distance=distance[votes],
+            )
+        )
+    joined = {name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])}
+    return Ballots(**joined)
+
+
+def without(near: Near, kept: NDArray[np.bool_]) -> Near:
+    """Near images with those that do not take part, of (P,) ``kept``, after all others."""
+    order = np.argsort(~kept[near.image], axis=1, kind="stable")
+    similarity, image = (np.take_along_axis(x, order, 1) for x in (near.similarity, near.image))
+    return Near(np.where(kept[image], similarity, -1), image)
+
+
+def scaled(votes: Ballots) -> Ballots:
+    """Votes in the scale of themselves, where :func:`ballots` has that of all votes of a kind."""
+    return replace(votes, strength=_scale(votes.strength))
+
+
+def _scale(strength: NDArray) -> NDArray[np.float64]:
+    if not len(strength):
+        return strength
+    low, zero = np.quantile(strength, TYPICAL)
+    return (strength - zero) / max(zero - low, LEAST_SPREAD)
+
+
+def strongest(votes: Ballots, of: NDArray, count: int, seed: int) -> NDArray[np.int64]:
+    """The row of the strongest vote of each of ``count`` voters or images, (count,); -1 for none.
+
+    ``of``, (V,), says whose each vote is. Of equal votes one is taken by lot.
+    """
+    order = ranked(votes.strength, seed)
+    rows = np.full(count, -1, dtype=np.int64)
+    rows[of[order[::-1]]] = order[::-1]
+    return rows
+
+
+def ranked(strength: NDArray, seed: int) -> NDArray[np.int64]:
+    """Indices by strength, the largest first, equal ones in random order."""
+    lot = np.random.default_rng(seed).random(len(strength))
+    return np.lexsort((lot, -strength))

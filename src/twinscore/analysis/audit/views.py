@@ -1,0 +1,157 @@
+"""How a sample may repeat an image: as a whole, moved, or in part; mirrored and zoomed too.
+
+A *kind* compares views of a sample with views of an image. Every view is a vector of unit norm
+with its mean removed, so that brightness and contrast do not count; what is left of both is the
+largest cosine over all pairs of views.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from twinscore.analysis.similarity import unit
+
+ZOOM = 0.9
+"""Share of the side that a zoomed view keeps: its middle, brought back to the full size."""
+
+STEPS = 16
+"""Shifts are tried in steps of this part of the side, one pixel at least."""
+
+View = Callable[[Tensor], Tensor]
+"""Images (N, C, H, W) to vectors of unit norm, or zeros, (N, k)."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A view of a sample, the view of an image that it is compared with, and what that means.
+
+    ``what``: ``mirrored``, ``down``, ``right`` (pixels by which the sample shows the image moved),
+    ``zoom`` (of the sample, relative to the image).
+    """
+
+    of_sample: View
+    of_image: View
+    what: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way in which samples are compared with images.
+
+    ``places`` are the parts of a sample that vote by themselves, one if it is compared as a whole;
+    ``pairs``, for each of them, what is tried.
+    """
+
+    name: str
+    places: tuple[str, ...]
+    pairs: tuple[tuple[Pair, ...], ...]
+
+
+def kinds(side: int, shift: float) -> tuple[Kind, ...]:
+    """*whole*, *moved* (unless ``shift`` is 0) and *tiles*, of square images.
+
+    Parameters
+    ----------
+    side : int
+        Of the images, pixels.
+    shift : float
+        By how much of the side a sample may show an image moved, below 1/2.
+    """
+    step = max(1, side // STEPS)
+    reach = int(shift * side) // step * step
+    whole = [*_pairs(0, 0), *_smaller()]
+    moves = range(-reach, reach + 1, step)
+    moved = [pair for down, right in product(moves, moves) for pair in _pairs(down, right)]
+    return (
+        Kind("whole", ("whole",), (tuple(whole),)),
+        *([Kind("moved", ("whole",), (tuple(moved),))] if reach else []),
+        _tiles(side),
+    )
+
+
+def _pairs(down: int, right: int) -> list[Pair]:
+    """What both show, where a sample shows the image moved; mirrored or not, zoomed in or not."""
+    of = {"down": down, "right": right}
+    image = partial(_seen, down=-down, right=-right)
+    return [
+        Pair(
+            partial(_seen, mirrored=mirrored, **of),
+            partial(image, zoomed=zoom != 1),
+            {"mirrored": mirrored, "zoom": zoom} | of,
+        )
+        for mirrored, zoom in product((False, True), (1.0, 1 / ZOOM))
+    ]
+
+
+def _smaller() -> list[Pair]:
+    """A sample that shows the image smaller, and more around it."""
+    return [
+        Pair(
+            partial(_seen, mirrored=mirrored, zoomed=True),
+            unit,
+            {"mirrored": mirrored, "zoom": ZOOM, "down": 0, "right": 0},
+        )
+        for mirrored in (False, True)
+    ]
+
+
+def _seen(
+    x: Tensor, *, down: int = 0, right: int = 0, mirrored: bool = False, zoomed: bool = False
+) -> Tensor:
+    """Unit vectors of what is left of images when their first ``down`` rows are cut off."""
+    x = x.flip(-1) if mirrored else x
+    x = _zoomed(x) if zoomed else x
+    return unit(x[..., _kept(down), _kept(right)])
+
+
+def _kept(cut: int) -> slice:
+    return slice(cut, None) if cut >= 0 else slice(None, cut)
+
+
+def _tiles(side: int) -> Kind:
+    """Nine tiles of half the side, each with the one at its place in the image, or mirrored."""
+    size = math.ceil(side / 2)
+    names = product(("top", "middle", "bottom"), ("left", "centre", "right"))
+    starts = [k * (side - size) // 2 for k in range(3)]
+    pairs = []
+    for top, left in product(starts, starts):
+        cut = partial(_cut, top=top, left=left, size=size)
+        mirror = partial(_cut, top=top, left=left, size=size, mirrored=True)
+        pairs.append((Pair(cut, cut, {"mirrored": False}), Pair(mirror, cut, {"mirrored": True})))
+    return Kind("tiles", tuple(map(" ".join, names)), tuple(pairs))
+
+
+def _cut(x: Tensor, *, top: int, left: int, size: int, mirrored: bool = False) -> Tensor:
+    x = x.flip(-1) if mirrored else x
+    return unit(x[..., top : top + size, left : left + size])
+
+
+def _zoomed(x: Tensor) -> Tensor:
+    """The middle of each image, brought back to its size."""
+    height, width = x.shape[-2:]
+    down, right = (round(n * (1 - ZOOM) / 2) or 1 for n in (height, width))
+    middle = x[..., down : height - down, right : width - right]
+    return F.interpolate(middle, (height, width), mode="bilinear", align_corners=False)
+
+
+def reduced(images: Tensor, side: int) -> Tensor:
+    """Images (N, C, H, W) as squares of at most ``side`` pixels, in float32."""
+    target = min(side, *images.shape[-2:])
+    if images.shape[-2:] == (target, target):
+        return images.float()
+    return F.interpolate(images.float(), (target, target), mode="bilinear", antialias=True)
+
+
+def difference(sample: Tensor, image: Tensor) -> Tensor:
+    """What is left of a sample (C, H, W) after the image, best in brightness and contrast."""
+    x, y = sample.flatten(), image.flatten()
+    centred = y - y.mean()
+    gain = (centred @ x) / centred.square().sum().clamp_min(torch.finfo(y.dtype).tiny)
+    return (x - x.mean() - gain * centred).view_as(sample)

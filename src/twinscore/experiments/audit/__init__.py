@@ -1,0 +1,56 @@
+"""Audit samples for copies of training images, by a coin toss against held-out ones.
+
+``spec`` is what is asked, ``pool`` the images and how they were dealt, ``searching`` the long work,
+``votes`` and ``summary`` what follows from it: the ``answers`` with their ``assumptions`` and
+``evidence``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from twinscore.analysis.audit.ranking import power
+from twinscore.errors import InputError
+from twinscore.experiments.audit.pool import opened
+from twinscore.experiments.audit.searching import estimate, pieces, refuse, work
+from twinscore.experiments.audit.spec import Spec
+from twinscore.experiments.audit.summary import summarise
+from twinscore.experiments.study import Study
+
+__all__ = ["STUDY", "Spec", "run"]
+
+
+def check_sets(spec: Spec, *_: Any) -> Mapping[str, Any]:
+    """Refuse sets that do not go together, and fewer images than any claim needs."""
+    sets = opened(spec)
+    if sets.held_out is None:
+        return {}
+    n, m, samples = len(sets.train), len(sets.held_out), len(sets.samples)
+    least = power(n, m, spec.q).for_p
+    if least > n:
+        raise InputError(
+            f"held_out: {m:,} held-out and {n:,} training images are too few for any claim; "
+            "give more"
+        )
+    if least > samples:
+        raise InputError(
+            f"samples: {samples:,} are too few for any claim: with {n:,} training and {m:,} "
+            f"held-out images it takes {least:,} copied ones; give {least:,} or more"
+        )
+    return {}
+
+
+STUDY = Study(
+    name="audit",
+    spec=Spec,
+    count=lambda spec: len(pieces(spec, lambda *_: None)),
+    tasks=pieces,
+    work=work,
+    summarise=summarise,
+    estimate=estimate,
+    refuse=refuse,
+    reads=("samples", "train", "held_out"),
+    usable=lambda source: None,
+    check=check_sets,
+    extendable=("q", "most", "duplicates", "overlap", "steered", "chosen", "fail_if", "seed"),
+)
+run = STUDY.run

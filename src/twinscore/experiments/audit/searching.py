@@ -1,0 +1,146 @@
+"""The work of an audit: near-duplicates of the pool, and the images nearest to each sample."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from twinscore import images as image_sets
+from twinscore.analysis.audit.search import NEAREST, search
+from twinscore.analysis.audit.views import Kind, kinds
+from twinscore.environment import Execution
+from twinscore.execution import Report
+from twinscore.experiments.audit.pool import BLOCK, blocks, opened, small
+from twinscore.experiments.audit.spec import Spec
+from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
+from twinscore.experiments.folders import remembered
+from twinscore.experiments.study import Arrays
+from twinscore.experiments.trials import Task
+from twinscore.runs import make_within
+from twinscore.training import memory, single_device
+
+VERSION = 1
+"""Raised when the same spec gives other neighbours."""
+
+DUPLICATES = "duplicates"
+
+_SHARE, _MOST = 2e12, 16
+"""Products that make a part of the search worth its own file, and the most parts."""
+
+
+@dataclass(frozen=True)
+class Piece(Task):
+    """A part of the pool that is searched, or the search for its near-duplicates."""
+
+    name: str = ""
+    part: str = "everything"
+    start: int = 0
+    stop: int = 0
+
+
+def side_of(spec: Spec) -> int:
+    """Side in pixels at which images are compared."""
+    return min(spec.side, *opened(spec).train.shape[1:])
+
+
+def kinds_of(spec: Spec) -> tuple[Kind, ...]:
+    """The ways in which they are."""
+    return kinds(side_of(spec), spec.shift)
+
+
+def products(spec: Spec) -> float:
+    """Multiplications of the whole search."""
+    sets = opened(spec)
+    one = torch.zeros(1, sets.train.shape[0], side_of(spec), side_of(spec))
+    pairs = [pair for kind in kinds_of(spec) for place in kind.pairs for pair in place]
+    values = sum(pair.of_image(one).shape[1] for pair in pairs)
+    return float(len(sets.samples)) * sets.images * values
+
+
+def pieces(spec: Spec, report: Report) -> list[Piece]:
+    """Parts of the pool, and near-duplicates where there is a held-out set."""
+    sets = opened(spec)
+    count = min(_MOST, max(1, math.ceil(products(spec) / _SHARE)), sets.images)
+    ends = np.linspace(0, sets.images, count + 1).astype(int).tolist()
+    parts = [
+        Piece(f"pool-{i:02d}", start=start, stop=stop)
+        for i, (start, stop) in enumerate(pairwise(ends))
+    ]
+    return [*parts, *([Piece(DUPLICATES)] if sets.held_out else [])]
+
+
+def work(spec: Spec, piece: Piece, report: Report) -> Arrays:
+    """What a piece gives, kept in ``trials/``."""
+    folder = make_within(piece.folder, piece.folder / "trials")
+    key: dict[str, object] = {"version": VERSION}
+    if piece.name == DUPLICATES:
+        key["threshold"] = spec.duplicates
+    compute = _duplicates if piece.name == DUPLICATES else _near
+    own = {"of": piece.seal, "report": report}
+    return remembered(folder, piece.name, key, lambda: compute(spec, piece, report), **own)
+
+
+def _near(spec: Spec, piece: Piece, report: Report) -> Arrays:
+    """For each kind the nearest images to each voter: ``<kind>/similarity``, ``<kind>/image``."""
+    sets, side = opened(spec), side_of(spec)
+    device = single_device(piece.device).device
+    samples = small(sets.samples, 0, len(sets.samples), side).to(device)
+    found, of = {}, kinds_of(spec)
+    for number, kind in enumerate(of):
+        report(piece.name, {"step": number, "steps": len(of), "note": f"{kind.name} images"})
+        pool = ((first, x.to(device)) for first, x in blocks(sets, piece.start, piece.stop, side))
+        near = search(samples, pool, kind, NEAREST)
+        found |= {f"{kind.name}/{name}": values for name, values in vars(near).items()}
+    report(piece.name, {"step": len(of), "steps": len(of)})
+    return found
+
+
+def _duplicates(spec: Spec, piece: Piece, report: Report) -> Arrays:
+    """Pairs of near-duplicates, (K, 2), in pool numbers: ``within`` a set, and ``spanning`` both.
+
+    Of the latter the first is held out, the second trained on; and their ``correlation``.
+    """
+    sets, threshold = opened(spec), spec.duplicates
+    within, offset = [], 0
+    for images in sets.pool:
+        found = image_sets.near_duplicates(images, threshold)
+        index = np.flatnonzero(found.drop)
+        within.append(np.stack([index, found.partner[index]], 1) + offset)
+        offset += len(images)
+    across = image_sets.near_duplicates(sets.held_out, threshold, against=sets.train)
+    index = np.flatnonzero(across.drop)
+    spanning = np.stack([index + len(sets.train), across.partner[index]], 1)
+    return {
+        "within": np.concatenate(within).astype(np.int64),
+        "spanning": spanning.astype(np.int64),
+        "correlation": across.correlation[index],
+    }
+
+
+def _memory(spec: Spec) -> tuple[int, int]:
+    """Bytes of what is done in blocks, and of the samples with their neighbours."""
+    sets, side = opened(spec), side_of(spec)
+    image = 4 * sets.train.shape[0] * side**2
+    voters = len(sets.samples) * sum(len(kind.places) for kind in kinds_of(spec))
+    return 6 * BLOCK * image + 2**30, len(sets.samples) * 4 * image + 3 * 12 * NEAREST * voters
+
+
+def refuse(spec: Spec, device: str, workers: int) -> None:
+    """Refuse samples that do not fit the memory."""
+    each = tuple(workers * part for part in _memory(spec))
+    what = f"comparing {len(opened(spec).samples):,} samples"
+    memory.require(what, device, *each, side_of(spec))
+
+
+def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
+    """From the time of a product on this machine."""
+    block = torch.rand(1024, 1024, generator=torch.Generator().manual_seed(0))
+    each = min(core_seconds(lambda: block @ block.T) for _ in range(3)) / 1024**3
+    tasks = len(pieces(spec, lambda *_: None))
+    work = 1.3 * products(spec) * each * left / tasks
+    voters = len(opened(spec).samples) * sum(len(kind.places) for kind in kinds_of(spec))
+    parts = f"{products(spec):.2g} products"
+    most = memory.PROCESS + how.workers * sum(_memory(spec))
+    return Estimate(parts, by_the_clock(left, work, how), most, 12 * NEAREST * voters * left)

@@ -1,0 +1,78 @@
+"""What an audit is asked."""
+
+import operator
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from twinscore.limits import LARGEST_SIDE, Seed
+from twinscore.results.base import Frozen
+
+NUMBERS = ("copies.low", "copies.value", "copies.high", "dependence.p", "listed", "extractable")
+"""What ``--fail-if`` may name."""
+
+COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+
+_CONDITION = re.compile(r"\s*([a-z_.]+)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*")
+
+
+class Spec(Frozen):
+    """Whether samples repeat training images, more than held-out ones explain."""
+
+    samples: str | None = None
+    """The samples: a folder, an array, or any other source of images (docs/images.md)."""
+    train: str | None = None
+    """The images that the model was trained on."""
+    held_out: str | None = None
+    """Images that it was not trained on; a coin dealt both from one pool. Without them there is
+    evidence only."""
+    side: int = Field(default=32, ge=4, le=LARGEST_SIDE)
+    """Side in pixels at which images are compared, at most their own."""
+    shift: float = Field(default=0.2, ge=0, le=0.4)
+    """By how much of its side an image may have been moved."""
+    duplicates: float = Field(default=0.98, gt=0, lt=1)
+    """Images whose correlation exceeds this are near-duplicates: within a set they count as one;
+    see also --overlap."""
+    overlap: Literal["refuse", "drop"] = "refuse"
+    """Near-duplicates of which one was trained on and one held out: name them and give no p, or
+    drop both."""
+    steered: bool | None = None
+    """Whether held-out images steered the training (early stopping, choice of a model)."""
+    chosen: bool | None = None
+    """Whether prompts or classes of the samples were chosen knowing what is in the training set."""
+    q: float = Field(default=0.1, gt=0, lt=1)
+    """False-discovery rate of the list of copied images."""
+    most: float = Field(default=0.05, gt=0, lt=1)
+    """Share of copies that the upper bound must exclude for "no copies shown"."""
+    fail_if: str | None = None
+    """End with exit code 1 if this is so: copies.low>0.01 (proven), copies.high>0.05 (cautious)."""
+    seed: Seed = 0
+    """Seed of deals, bootstraps and lots."""
+
+    @field_validator("fail_if")
+    @classmethod
+    def _condition(cls, text: str | None) -> str | None:
+        if text is not None:
+            condition(text)
+        return text
+
+
+def condition(text: str) -> tuple[str, str, float]:
+    """Name, comparison and number of ``--fail-if``.
+
+    Raises
+    ------
+    ValueError
+        If it is not of this form, or the name is not one of ``NUMBERS``.
+    """
+    found = _CONDITION.fullmatch(text)
+    try:
+        if found is None or found[1] not in NUMBERS:
+            raise ValueError
+        return found[1], found[2], float(found[3])
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a condition; give one of {', '.join(NUMBERS)}, then > or <, then a "
+            "number, such as 'copies.low>0.01'"
+        ) from None

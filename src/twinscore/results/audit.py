@@ -1,0 +1,184 @@
+"""Audit samples for copies of training images, with held-out images as control."""
+
+from typing import Literal
+
+from twinscore.results import base
+from twinscore.results.base import Frozen, Interval, aligned
+
+Verdict = Literal[
+    "copies", "no copies shown", "copies shown, not provable", "inconclusive", "not testable"
+]
+
+
+class Data(Frozen):
+    """The sets of images: how many of each, and in how many units they were dealt.
+
+    ``units`` are groups, near-duplicates together, or images; ``images`` those that were compared,
+    of ``shape``, at ``side`` pixels. ``held_out`` is None where there is no such set.
+    """
+
+    train: str
+    held_out: str | None
+    samples: str
+    shape: tuple[int, int, int]
+    side: int
+    images: tuple[int, int]
+    units: tuple[int, int]
+    unit: Literal["group", "image"]
+    drawn: int
+
+
+class Depth(Frozen):
+    """Of the ``depth`` strongest units by a kind of comparison, those of the training set; its p.
+
+    ``depth`` is None where all votes are counted rather than units.
+    """
+
+    kind: str
+    depth: int | None
+    trained: float
+    p: float
+
+
+class Dependence(Frozen):
+    """Whether samples depend on the training set: p of any depth and kind, corrected for all.
+
+    None where the deal of training and held-out images cannot be relied on.
+    """
+
+    p: float | None
+    by_depth: list[Depth]
+
+
+class Transform(Frozen):
+    """How the sample shows the image: what it takes to lay one on the other."""
+
+    kind: str
+    place: str
+    mirrored: bool = False
+    down: float = 0.0
+    right: float = 0.0
+    zoom: float = 1.0
+
+    def text(self) -> str:
+        """In words."""
+        moves = [("down", self.down), ("right", self.right)]
+        parts = [
+            "" if self.place == "whole" else f"tile {self.place}",
+            "mirrored" if self.mirrored else "",
+            *(f"moved {100 * abs(by):.0f} % {_way(name, by)}" for name, by in moves if by),
+            f"zoomed {self.zoom:.2f}" if self.zoom != 1 else "",
+        ]
+        return ", ".join(part for part in parts if part) or "in place"
+
+
+def _way(name: str, by: float) -> str:
+    return name if by > 0 else {"down": "up", "right": "left"}[name]
+
+
+class Match(Frozen):
+    """A unit and the sample that repeats it the most: a listed one of T, or a decoy of H.
+
+    ``score`` is the strength of the vote, ``distance`` the distance relative to that of the other
+    images near the sample; ``votes`` how many samples have their strongest vote for it.
+    """
+
+    rank: int
+    image: int
+    name: str
+    sample: int
+    sample_name: str
+    score: float
+    distance: float
+    votes: int
+    transform: Transform
+
+
+class Power(Frozen):
+    """What could have been seen, in distinct copied units.
+
+    ``for_p`` and ``for_list``: from how many on, all stronger than any decoy, p can be at most 0.05
+    and a list at q can begin; ``rate``: the share of samples that the latter are.
+    """
+
+    for_p: int
+    for_list: int
+    rate: float
+
+    def text(self) -> str:
+        """In one sentence."""
+        return (
+            f"power: {self.for_p} distinct copied images give p, {self.for_list} a list, "
+            f"{100 * self.rate:.2g} % of the samples if each shows another"
+        )
+
+
+class Assumption(Frozen):
+    """What the test relies on: what was found, and whether it holds; None where nobody said."""
+
+    name: str
+    holds: bool | None
+    found: str
+
+
+class Legacy(Frozen):
+    """A number that is often quoted, of the samples, and of held-out images in their place."""
+
+    name: str
+    samples: float
+    held_out: float | None
+
+
+class Result(base.Result):
+    """``result.json`` of an audit.
+
+    ``listed`` are the units of the training set at a false-discovery rate of at most ``q``,
+    ``shown`` those that no chance explains by their distance although they cannot be listed,
+    ``decoys`` the strongest of the held-out set. ``extractable``: at least so many distinct images
+    come out of twice the samples. ``failed``: the condition of ``--fail-if`` that is met.
+    """
+
+    study: Literal["audit"] = "audit"
+    answer: Verdict
+    why: str
+    q: float
+    dependence: Dependence
+    copies: Interval
+    listed: list[Match]
+    shown: list[Match]
+    decoys: list[Match]
+    extractable: float | None
+    power: Power | None
+    assumptions: list[Assumption]
+    legacy: list[Legacy]
+    data: Data
+    failed: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """1 where ``--fail-if`` is met, 3 where the audit is inconclusive."""
+        if self.failed:
+            return 1
+        return 3 if self.answer == "inconclusive" else 0
+
+    def table(self) -> str:
+        """The numbers, then the images that were found, at most ten."""
+        p = self.dependence.p
+        lines = [
+            f"dependence on the training set: p = {p:.2g}"
+            if p is not None
+            else "no p: " + "; ".join(a.found for a in self.assumptions if a.holds is False),
+            f"copies among {self.data.drawn:,} samples: {self.copies.times(100).text(1)} %",
+            *([self.power.text()] if self.power else []),
+            *([f"--fail-if {self.failed}: met"] if self.failed else []),
+        ]
+        found = self.listed or self.shown
+        if not found:
+            return "\n".join(lines)
+        head = ("rank", "image", "sample", "score", "votes", "how")
+        rows = [
+            (f"{m.rank}", m.name, m.sample_name, f"{m.score:.1f}", f"{m.votes}", m.transform.text())
+            for m in found[:10]
+        ]
+        more = [f"and {len(found) - 10:,} more: matches.csv"] if len(found) > 10 else []
+        return "\n".join([*lines, aligned([head, *rows], left=(1, 2, 5)), *more])
