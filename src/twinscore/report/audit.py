@@ -1,4 +1,197 @@
-"""An audit on paper."""
-from twinscore.report.content import Content
-def content(run):
-    return Content("twinscore: audit", run.result.verdict, ())
+"""An audit on paper: what was found, beside what the same search finds among held-out images."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Rectangle
+
+from twinscore.report import plots, style
+from twinscore.report.content import HOLDS, Cell, Content, Table, figure, size_text, table
+from twinscore.report.pictures import strip
+from twinscore.report.reading import Run
+from twinscore.report.style import Theme
+from twinscore.results.audit import Assumption, Match, Result
+
+ACROSS = 4
+TONES = {True: "holds", False: "does not hold", None: "not known"}
+ROWS = 20
+
+
+def content(run: Run) -> Content:
+    """What the page says about the run."""
+    result: Result = run.result
+    found = result.listed or result.shown
+    return Content(
+        title="twinscore: audit for copied training images",
+        verdict=result.verdict,
+        facts=tuple(_facts(result)),
+        table=_matches(result, found) if found else None,
+        notes=(
+            "What p says: samples depend on the training set. A model that learned it well does "
+            "too, without a single copy. Copies are claimed only with a list.",
+            "A list at a false-discovery rate of q holds on average at most a share q of images "
+            "that are there by chance.",
+            "Published numbers are information. Each means something only beside its value for "
+            "held-out images, which no model has copied.",
+        ),
+        holding=HOLDS,
+    )
+
+
+def _facts(result: Result) -> list[tuple[str, str]]:
+    data, p = result.data, result.dependence.p
+    sets = f"{data.train}: {data.images[0]:,} images in {data.units[0]:,} units"
+    held_out = f"{data.held_out}: {data.images[1]:,} in {data.units[1]:,}" if data.held_out else "–"
+    compared = f"{size_text(data.shape)}, compared at {data.side} pixels"
+    return [
+        ("Answer", result.answer),
+        ("Copies among the samples", f"{result.copies.times(100).text(1)} %"),
+        ("Dependence on the training set", "no p" if p is None else f"p = {p:.2g}"),
+        *([("Power", result.power.text().partition(": ")[2])] if result.power else []),
+        *(
+            [("Images that twice the samples would repeat", f"at least {result.extractable:,.0f}")]
+            if result.extractable is not None
+            else []
+        ),
+        ("Training images", sets),
+        ("Held-out images", held_out),
+        ("Samples", f"{data.samples}: {data.drawn:,} of {compared}"),
+        *((f"Assumption: {a.name}", _assumption(a)) for a in result.assumptions),
+        *(
+            (
+                f"{x.name} (information)",
+                f"{x.samples:.3g} of samples, "
+                + ("–" if x.held_out is None else f"{x.held_out:.3g} of held-out images"),
+            )
+            for x in result.legacy
+        ),
+    ]
+
+
+def _assumption(a: Assumption) -> str:
+    return f"{TONES[a.holds]}: {a.found}"
+
+
+def _matches(result: Result, found: list[Match]) -> Table:
+    what = (
+        f"Training images listed at a false-discovery rate of {result.q:g}"
+        if result.listed
+        else "Training images nearest to samples, which are shown and not proven to be copies"
+    )
+    more = f"; the first {ROWS} of {len(found):,}, all in matches.csv" if len(found) > ROWS else ""
+    rows = (
+        (
+            f"{m.rank}",
+            m.name,
+            m.sample_name,
+            Cell(f"{m.score:.1f}", f"distance {m.distance:.2f}"),
+            f"{m.votes:,}",
+            m.transform.text(),
+        )
+        for m in found[:ROWS]
+    )
+    return table(
+        f"{what}{more}. Score: how far the vote stands out from those of other samples. Votes: "
+        "samples whose strongest vote is for the image.",
+        ("rank", "training image", "sample", "score", "votes", "how the sample shows it"),
+        rows,
+    )
+
+
+def _reading(run: Run) -> str:
+    return (
+        "Each group: a sample, the training image as the sample shows it (mirrored, moved, "
+        "zoomed), and what is left of the sample after it, at the best brightness and contrast; gray is "
+        "nothing. A box marks the tile that was compared. Below are rank and image. Decoys are the "
+        "held-out images of the highest rank: what the same search finds where nothing was copied."
+    )
+
+
+@figure(
+    "The evidence",
+    _reading,
+    "Groups of three pictures: sample, training image, difference; decoys below.",
+    images=True,
+)
+def evidence(run: Run, theme: Theme) -> Figure | None:
+    """Samples beside the images that they repeat, and the strongest decoys."""
+    result: Result = run.result
+    groups = {
+        "training images": ("matches", result.listed or result.shown),
+        "decoys: held-out images": ("decoys", result.decoys),
+    }
+    groups = {
+        title: (name, found[: len(run.array(f"{name}/sample"))])
+        for title, (name, found) in groups.items()
+        if found
+    }
+    if not groups:
+        return None
+    height, width = run.array(f"{next(iter(groups.values()))[0]}/sample").shape[2:]
+    tile = 0.92 * style.WIDTH / ACROSS * height / (3 * width)
+    rows = {title: -(-len(found) // ACROSS) for title, (_, found) in groups.items()}
+    heights = [0.32 + count * (tile + 0.24) for count in rows.values()]
+    drawn = style.new_figure(sum(heights))
+    drawn.get_layout_engine().set(wspace=0.05)
+    parts = drawn.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (title, (name, found)) in zip(parts, groups.items(), strict=True):
+        part.suptitle(title, x=0.01, ha="left", **plots.HEADING)
+        _grid(part, run, name, found, rows[title], theme)
+    return drawn
+
+
+def _grid(
+    part: SubFigure, run: Run, name: str, found: list[Match], rows: int, theme: Theme
+) -> None:
+    pictures = [run.array(f"{name}/{what}") for what in ("sample", "laid", "difference")]
+    grid = plots.blank(part.subplots(rows, ACROSS, squeeze=False)).ravel()
+    for axes, sample, laid, left, match in zip(grid, *pictures, found, strict=False):
+        axes.imshow(strip([sample, laid, 0.5 + left]), interpolation="nearest")
+        look = {"fontsize": 6.5, "color": theme.ink}
+        plots.beside(axes, f"{match.rank}: {plots.named(match.name, 26)}", 0, ha="left", **look)
+        plots.beside(axes, f"{match.score:.1f}", 1, ha="right", weight="bold", **look)
+        if match.transform.kind == "tiles":
+            _box(axes, match.transform.place, *sample.shape[1:], theme)
+
+
+def _box(axes: Axes, place: str, height: int, width: int, theme: Theme) -> None:
+    """Around one of the nine tiles of the sample."""
+    down, across = place.split(" ")
+    top = ("top", "middle", "bottom").index(down) * height / 4
+    left = ("left", "centre", "right").index(across) * width / 4
+    box = {"fill": False, "edgecolor": theme.nearest, "linewidth": 1}
+    axes.add_patch(Rectangle((left - 0.5, top - 0.5), width / 2, height / 2, **box))
+
+
+@figure(
+    "Training images and decoys by rank",
+    "How many of the strongest images were trained on, and how many held-out ones are among them, "
+    "scaled to as many as there are training images. Where nothing is copied, both curves rise "
+    "alike. The line marks where the list ends.",
+    lambda run: (
+        f"Two rising curves over {len(run.array('ranking/trained')):,} ranks; "
+        f"{len(run.result.listed):,} training images are listed."
+    ),
+)
+def ranks(run: Run, theme: Theme) -> Figure | None:
+    """Counts of both sets among the strongest images."""
+    result: Result = run.result
+    n, m = result.data.units
+    trained = run.array("ranking/trained").astype(bool)
+    if not m or not len(trained):
+        return None
+    rank = np.arange(1, len(trained) + 1)
+    drawn, (axes,) = plots.new_row(2.6, 1)
+    axes.plot(rank, trained.cumsum(), color=theme.nearest, label="training images")
+    scaled = (~trained).cumsum() * n / m
+    axes.plot(rank, scaled, color=theme.held_out, label="held-out images, scaled", linestyle="--")
+    if result.listed:
+        axes.axvline(result.listed[-1].rank, color=theme.muted, linewidth=1)
+    axes.set(xscale="log", xlabel="rank, strongest vote first", ylabel="images so far")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlim(1, len(trained))
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left")
+    return drawn
