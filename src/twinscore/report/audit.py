@@ -101,9 +101,10 @@ def _matches(result: Result, found: list[Match]) -> Table:
 def _reading(run: Run) -> str:
     return (
         "Each group: a sample, the training image as the sample shows it (mirrored, moved, "
-        "zoomed), and what is left of the sample after it, at the best brightness and contrast; gray is "
-        "nothing. A box marks the tile that was compared. Below are rank and image. Decoys are the "
-        "held-out images of the highest rank: what the same search finds where nothing was copied."
+        "zoomed), and what is left of the sample after it, at the best brightness and contrast; "
+        "gray is nothing. A box marks the tile that was compared. Below are rank and image. Decoys "
+        "are the held-out images of the highest rank: what the same search finds where nothing was "
+        "copied."
     )
 
 

@@ -51,6 +51,6 @@ STUDY = Study(
     reads=("samples", "train", "held_out"),
     usable=lambda source: None,
     check=check_sets,
-    extendable=("q", "most", "duplicates", "overlap", "steered", "chosen", "fail_if", "seed"),
+    extendable=("q", "most", "duplicates", "overlap", "steered", "chosen", "fail_if"),
 )
 run = STUDY.run

@@ -1,0 +1,297 @@
+"""Audits of samples: exact searches, an exact test, a list with its rate, intervals that cover."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import hypergeom, mannwhitneyu
+
+from twinscore.analysis.audit import ballots, legacy, ranking, rates, search, views
+from twinscore.analysis.audit.ballots import Ballots
+from twinscore.analysis.audit.ranking import Ranking
+from twinscore.analysis.audit.search import Near
+from twinscore.denoisers.layers import generator_of
+
+pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
+
+
+def noise(*shape, seed=0):
+    return torch.rand(shape, generator=generator_of(seed))
+
+
+# Views and search
+
+
+def by_definition(samples, pool, kind):
+    """Largest cosine over all pairs of views, (V, P), in float64 and one image at a time."""
+    rows = []
+    for pairs in kind.pairs:
+        for x in samples:
+            row = []
+            for y in pool:
+                products = [
+                    float(pair.of_sample(x[None].double())[0] @ pair.of_image(y[None].double())[0])
+                    for pair in pairs
+                ]
+                row.append(max(products))
+            rows.append(row)
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_search_is_exact_and_parts_of_a_pool_join(channels):
+    samples, pool = noise(3, channels, 8, 8), noise(11, channels, 8, 8, seed=1)
+    for kind in views.kinds(8, 0.2):
+        expected = by_definition(samples, pool, kind)
+        found = search.search(samples, [(0, pool)], kind, 4)
+        order = np.argsort(-expected, 1)[:, :4]
+        np.testing.assert_array_equal(found.image, order)
+        # cosines of float32 vectors of at most 200 values
+        np.testing.assert_allclose(
+            found.similarity, np.take_along_axis(expected, order, 1), atol=1e-5
+        )
+        parts = [search.search(samples, [(i, pool[i : i + 3])], kind, 4) for i in range(0, 11, 3)]
+        joined = search.merged(parts[::-1], 4)
+        np.testing.assert_array_equal(joined.image, found.image)
+
+
+def test_blocks_change_nothing(monkeypatch):
+    samples, pool = noise(6, 1, 8, 8), noise(40, 1, 8, 8, seed=1)
+    kind = views.kinds(8, 0.2)[1]
+    whole = search.search(samples, [(0, pool)], kind, 5)
+    monkeypatch.setattr(search, "_ENTRIES", 42)
+    small = search.search(samples, [(0, pool[:13]), (13, pool[13:])], kind, 5)
+    np.testing.assert_array_equal(small.image, whole.image)
+    np.testing.assert_allclose(small.similarity, whole.similarity, atol=1e-6)
+
+
+@given(st.integers(1, 400), st.integers(1, 6), st.integers(0, 99))
+def test_the_largest_of_long_rows_are_the_largest(columns, count, seed):
+    table = torch.randint(0, 50, (3, columns), generator=generator_of(seed)).float()
+    count = min(count, columns)
+    values, index = search._largest(table, count)
+    torch.testing.assert_close(values, table.topk(count, 1).values)
+    torch.testing.assert_close(table.gather(1, index), values)
+
+
+@pytest.mark.parametrize(
+    ("down", "right", "mirrored"), list(itertools.product((-3, 0, 2), (-1, 3), (False, True)))
+)
+def test_a_moved_image_is_found_exactly_whatever_fills_its_edges(down, right, mirrored):
+    image = noise(1, 16, 16)
+    moved = noise(1, 16, 16, seed=1)
+    source = slice(max(-down, 0), 16 - max(down, 0)), slice(max(-right, 0), 16 - max(right, 0))
+    target = slice(max(down, 0), 16 + min(down, 0)), slice(max(right, 0), 16 + min(right, 0))
+    moved[:, target[0], target[1]] = image[:, source[0], source[1]]
+    moved = moved.flip(-1) if mirrored else moved
+    kind = views.kinds(16, 0.2)[1]
+    pair, cosine = search.best_pair(0.3 + 0.5 * moved, image, kind, 0)
+    assert cosine == pytest.approx(1, abs=1e-5)
+    assert (pair.what["down"], pair.what["right"], pair.what["mirrored"]) == (down, right, mirrored)
+
+
+def test_a_tile_is_found_at_its_place_and_mirrored():
+    image, sample = noise(1, 16, 16), noise(1, 16, 16, seed=1)
+    sample[:, 8:, 8:] = image[:, 8:, 8:]
+    kind = views.kinds(16, 0.2)[2]
+    at = kind.places.index("bottom right")
+    assert search.best_pair(sample, image, kind, at)[1] == pytest.approx(1, abs=1e-5)
+    at = kind.places.index("bottom left")
+    pair, cosine = search.best_pair(sample.flip(-1), image, kind, at)
+    assert cosine < 0.9  # a tile is compared with the one at its place once the sample is mirrored
+    at = kind.places.index("bottom right")
+    pair, cosine = search.best_pair(sample.flip(-1), image, kind, at)
+    assert (cosine, pair.what["mirrored"]) == (pytest.approx(1, abs=1e-5), True)
+
+
+@pytest.mark.parametrize(("side", "shape"), [(32, (1, 20, 30)), (8, (3, 8, 8)), (4, (1, 64, 64))])
+def test_images_of_any_size_are_reduced_to_a_square(side, shape):
+    size = min(side, *shape[1:])
+    assert views.reduced(noise(2, *shape), side).shape == (2, shape[0], size, size)
+
+
+# Votes
+
+
+def random_near(voters, images, seed, count=20):
+    rng = np.random.default_rng(seed)
+    image = np.stack([rng.permutation(images)[:count] for _ in range(voters)])
+    return Near(-np.sort(-rng.uniform(0, 0.9, (voters, count)), 1).astype(np.float32), image)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20)
+def test_votes_know_nothing_of_the_sets(seed):
+    """With the images in another order, votes are for the same images with the same strength."""
+    near, order = random_near(12, 40, seed), np.random.default_rng(seed).permutation(40)
+    place = np.argsort(order)
+    one = ballots.ballots({"a": near}, 6)
+    other = ballots.ballots({"a": Near(near.similarity, place[near.image])}, 6)
+    np.testing.assert_array_equal(order[other.image], one.image)
+    np.testing.assert_array_equal(other.strength, one.strength)
+
+
+def test_a_copy_stands_out_and_a_flat_sample_has_no_vote():
+    near = random_near(100, 40, 0)
+    near.similarity[3, 0] = 1
+    near.similarity[5] = 0
+    votes = ballots.ballots({"a": near}, 100)
+    assert 5 not in votes.sample
+    row = int(np.argmax(votes.strength))
+    assert (votes.sample[row], votes.image[row], votes.distance[row]) == (3, near.image[3, 0], 0)
+    assert votes.strength[row] > 2 * np.delete(votes.strength, row).max()
+
+
+def test_images_that_do_not_take_part_get_no_vote():
+    near, kept = random_near(30, 40, 1), np.ones(40, dtype=bool)
+    kept[near.image[:, 0]] = False
+    votes = ballots.ballots({"a": ballots.without(near, kept)}, 30)
+    assert kept[votes.image].all()
+    same = ballots.without(near, np.ones(40, dtype=bool))
+    np.testing.assert_array_equal(same.image, near.image)
+
+
+def test_equal_votes_are_ranked_by_lot():
+    first = {int(ballots.ranked(np.zeros(5), seed)[0]) for seed in range(50)}
+    assert first == set(range(5))
+    assert ballots.ranked(np.array([1.0, 3, 2]), 0).tolist() == [1, 2, 0]
+
+
+# The test, the list, and power
+
+
+def dealt(n, m, voted, rng, votes=None):
+    """A ranking where samples know nothing of the deal."""
+    unit = rng.permutation(n + m)[:voted]
+    count = np.ones(voted, dtype=int) if votes is None else votes
+    return Ranking(unit, rng.permutation(n + m)[unit] < n, count, n, m)
+
+
+@pytest.mark.parametrize("hubs", [False, True])
+def test_p_of_samples_that_know_nothing_is_below_any_level_no_more_often(hubs):
+    rng, found = np.random.default_rng(0), []
+    for seed in range(300):
+        votes = rng.geometric(0.05 if hubs else 0.9, size=80)
+        of = dealt(60, 90, 80, rng, votes)
+        found.append(ranking.dependence({"all": of}, seed=seed, redealings=199).p)
+    found = np.array(found)
+    for level in (0.05, 0.2, 0.5):
+        # 3 standard errors of 300 draws
+        assert (found <= level).mean() <= level + 3 * np.sqrt(level * (1 - level) / 300)
+    assert (found <= 0.2).mean() > 0.1  # nor does it stay on the safe side alone
+
+
+def test_p_of_a_depth_is_hypergeometric():
+    of = dealt(50, 70, 40, np.random.default_rng(1))
+    found = ranking.dependence({"all": of}, seed=0, redealings=99)
+    for kind, depth, x, p in found.by_depth:
+        if depth is not None:
+            assert (kind, x) == ("all", of.trained[:depth].sum())
+            assert p == pytest.approx(hypergeom.sf(x - 1, 120, 50, depth))
+
+
+def test_copies_at_the_top_and_many_votes_are_found():
+    rng = np.random.default_rng(2)
+    honest = dealt(500, 500, 300, rng)
+    top = np.concatenate([np.ones(10, dtype=bool), honest.trained[10:]])
+    copying = Ranking(honest.unit, top, honest.votes, 500, 500)
+    assert ranking.dependence({"all": copying}, seed=0).p < 0.01
+    votes = np.where(honest.trained, 3, 1)
+    leaning = Ranking(honest.unit, honest.trained, votes, 500, 500)
+    assert ranking.dependence({"all": leaning}, seed=0).p < 0.01
+
+
+@pytest.mark.parametrize(("n", "m"), [(500, 500), (1000, 100), (100, 1000)])
+def test_the_share_of_chance_finds_in_a_list_is_at_most_q(n, m):
+    """Copies are mixed with chance votes; 1,000 deals, 2 standard errors."""
+    rng, q, shares = np.random.default_rng(n), 0.1, []
+    copied = 150 if n == 1000 else 40
+    for _ in range(1000):
+        chance = rng.permutation(n - copied + m)[:300] < n - copied
+        strength = np.concatenate([rng.normal(2, 1, copied), rng.normal(size=300)])
+        trained = np.concatenate([np.ones(copied, dtype=bool), chance])
+        order = np.argsort(-strength)
+        of = Ranking(order, trained[order], np.ones(len(order), dtype=int), n, m)
+        k = ranking.listed(of, q)
+        false = (of.trained[:k] & (order[:k] >= copied)).sum()
+        shares.append(false / max(1, of.trained[:k].sum()))
+    assert np.mean(shares) <= q + 2 * np.std(shares) / np.sqrt(1000)
+    assert np.mean(shares) > 0  # something is listed
+
+
+def test_power_in_distinct_images():
+    assert ranking.power(10**6, 10**6, 0.1) == ranking.Power(5, 10)
+    assert ranking.power(10**6, 10**5, 0.1) == ranking.Power(32, 100)
+    assert ranking.power(500, 500, 0.1).for_list == 10
+    assert ranking.power(3, 3, 0.1).for_p == 3  # 1 in 20 deals
+
+
+def test_a_list_begins_where_power_says():
+    for n, m in ((500, 500), (1000, 100)):
+        need = ranking.power(n, m, 0.1).for_list
+        for top, expected in ((need - 1, 0), (need, need)):
+            trained = np.concatenate([np.ones(top, bool), np.zeros(50, bool)])
+            of = Ranking(np.arange(top + 50), trained, np.ones(top + 50, int), n, m)
+            assert ranking.listed(of, 0.1) == expected
+
+
+# Rates
+
+
+@pytest.mark.parametrize("rate", [0, 0.01, 0.05, 0.3])
+@pytest.mark.parametrize(("n", "m"), [(500, 500), (400, 100)])
+def test_intervals_of_the_copy_rate_cover(rate, n, m):
+    """300 audits; at least 95 % less 2 standard errors, since ends are chosen to be safe."""
+    rng, held = np.random.default_rng(3), 0
+    for seed in range(300):
+        copies = rng.binomial(400, rate)
+        image = rng.integers(n + m, size=400)
+        image[:copies] = rng.integers(n, size=copies)
+        strength = rng.normal(size=400)
+        strength[:copies] += 8
+        best = Ballots(np.arange(400), image, strength, *np.zeros((2, 400), int), strength)
+        found = rates.copy_rate(ballots.scaled(best), image < n, image, n, m, 400, seed)
+        held += found[1] <= rate <= found[2]
+        assert found[1] <= found[0] <= found[2]
+    assert held >= 300 * (0.95 - 2 * np.sqrt(0.05 * 0.95 / 300))
+
+
+def test_extractable_images_are_no_more_than_there_are():
+    """Of 300 images that a model repeats equally often: a lower bound, and close to it."""
+    rng = np.random.default_rng(4)
+    for samples in (200, 600):
+        found, later = [], []
+        for _ in range(50):
+            counts = np.bincount(rng.integers(300, size=2 * samples), minlength=300)
+            half = np.bincount(rng.integers(300, size=samples), minlength=300)
+            found.append(rates.extractable(half[half > 0], 0, samples))
+            later.append((counts > 0).sum())
+        # the extrapolation is unbiased where all images are as likely; 3 standard errors
+        assert abs(np.mean(found) - np.mean(later)) < 3 * np.std(found) / np.sqrt(50) + 1
+
+
+# Published numbers
+
+
+def test_the_published_numbers_of_copies_and_of_others():
+    training, fresh = noise(60, 1, 8, 8), noise(60, 1, 8, 8, seed=1)
+    near = training + 1e-3 * noise(60, 1, 8, 8, seed=2)
+    copies, honest = legacy.legacy(near, training), legacy.legacy(fresh, training)
+    assert (copies.ratio, copies.carlini, copies.authentic) == (1, 1, 0)
+    assert (honest.ratio, honest.carlini) == (0, 0)
+    assert honest.authentic > 0.2
+    held_out = noise(60, 1, 8, 8, seed=3)
+    assert legacy.data_copying(near, held_out, training, cells=2) < -3
+    assert abs(legacy.data_copying(fresh, held_out, training, cells=2)) < 3
+
+
+@given(st.lists(st.integers(0, 9), min_size=3), st.lists(st.integers(0, 9), min_size=3))
+def test_u_is_that_of_mann_and_whitney(first, second):
+    a, b = np.array(first, float), np.array(second, float)
+    u = mannwhitneyu(a, b).statistic
+    m, n = len(a), len(b)
+    expected = (u - m * n / 2) / np.sqrt(m * n * (m + n + 1) / 12)
+    assert legacy.standard_u(a, b) == pytest.approx(expected)
