@@ -9,7 +9,7 @@ import contextlib
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from twinscore.images import ImageSet
 from twinscore.results.base import Result
 
 Arrays = dict[str, NDArray]
+Pool = Callable[[Callable[[Any, Report], Any], Sequence[Task]], Iterator[tuple[Any, Any]]]
 
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T", bound=Task)
@@ -85,7 +86,8 @@ class Study(Generic[S, T, R]):
         gives what else belongs to the run's identity.
     record, finish : callable
         ``record(spec, tasks, folder)`` writes what is known before the work begins;
-        ``finish(spec, tasks, result)`` adds to the result of a run with all its parts.
+        ``finish(spec, tasks, result, pool)`` adds to the result of a run with all its parts;
+        ``pool(function, tasks)`` runs more tasks as the others.
     machine : tuple of str
         Which of ``device`` and ``workers`` the command has as options; without ``device``, all
         is done by the processor; without ``workers``, tasks run in this process, one after another.
@@ -102,7 +104,7 @@ class Study(Generic[S, T, R]):
     reads: tuple[str, ...] = ()
     check: Callable[[S, str, Factory | None], Mapping[str, Any]] = lambda spec, *_: {}
     record: Callable[[S, Sequence[T], Path], None] = lambda spec, tasks, folder: None
-    finish: Callable[[S, Sequence[T], R], R] = lambda spec, tasks, result: result
+    finish: Callable[[S, Sequence[T], R, Pool], R] = lambda spec, tasks, result, pool: result
     extendable: tuple[str, ...] = ()
     machine: tuple[str, ...] = ("device", "workers")
 
@@ -165,7 +167,8 @@ class Study(Generic[S, T, R]):
                 self.record(spec, tasks, folder)
                 result = self._execute(spec, tasks, folder, how, report)
                 report.stop()
-                if (finished := self.finish(spec, tasks, result)) is not result:
+                pool = partial(_pooled, how, report)
+                if (finished := self.finish(spec, tasks, result, pool)) is not result:
                     _write_result(folder, finished)
                 return Done(folder, finished)
 
@@ -230,6 +233,14 @@ class Study(Generic[S, T, R]):
                 if summary := self.summarise(spec, done):
                     result = _written(folder, summary, missing)
         return result
+
+
+def _pooled(
+    how: Execution, report: Report, function: Callable[[T, Report], Any], tasks: Sequence[T]
+) -> Iterator[tuple[T, Any]]:
+    """Tasks with what they give: in this process, if an earlier run left something of each."""
+    workers = 1 if all(task.begun for task in tasks) else how.workers
+    yield from run_tasks(function, tasks, workers=workers, threads=how.threads, report=report)
 
 
 def _written(folder: Path, summary: Summary[R], missing: list[str]) -> R:
