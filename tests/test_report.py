@@ -34,7 +34,7 @@ SPEC = Spec(
     training=TrainingSpec(steps=4, batch=2, evaluations=2),
     sampling=SamplingSpec(steps=2),
 )
-DRAWN = ["denoising", "samples", "histograms", "verdict", "similarity", "training"]
+DRAWN = ["denoising", "samples", "histograms", "verdict", "similarity", "twins_kl", "training"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -250,7 +250,13 @@ def test_unfinished_run_draws_what_is_there_and_names_the_rest(folder, undrawn):
 
 def test_levels_without_arrays_lose_only_the_figures_that_need_them(folder, undrawn):
     (folder / "arrays.safetensors").unlink()
-    assert list(page.figures(folder)) == ["denoising", "verdict", "similarity", "training"]
+    assert list(page.figures(folder)) == [
+        "denoising",
+        "verdict",
+        "similarity",
+        "twins_kl",
+        "training",
+    ]
     missing = transition.content(reading.read(folder)).missing
     assert sum("arrays.safetensors" in line for line in missing) == 2
 
