@@ -95,6 +95,7 @@ def test_result_has_the_documented_names_and_no_others(finished):
             "data",
             "levels",
             "harmonics",
+            "twins_kl",
         ),
     }
     assert (result["schema_version"], result["study"]) == (3, "transition")

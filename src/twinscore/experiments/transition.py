@@ -16,10 +16,10 @@ from twinscore.analysis import critical
 from twinscore.analysis.verdict import Thresholds
 from twinscore.denoisers import NetworkSpec
 from twinscore.execution import Report
-from twinscore.experiments import chosen_split, comparison, standards, twins
+from twinscore.experiments import chosen_split, comparison, divergence, standards, twins
 from twinscore.experiments.estimates import Needs, sampling_needs
 from twinscore.experiments.extremes import add_harmonics
-from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, write_images
+from twinscore.experiments.study import Arrays, Pool, Summary, csv_text, of_trials, write_images
 from twinscore.experiments.trials import Trial, distinct, open_images
 from twinscore.images import ImageSet, Twins
 from twinscore.limits import MOST_IMAGES, MOST_REPLICATES, MOST_SAMPLES, Listed, Seed
@@ -268,6 +268,18 @@ def needs(spec: Growing) -> Needs:
     )
 
 
+def all_needs(spec: Spec) -> Needs:
+    """Those, and what it takes to compare the trained twins."""
+    need = needs(spec)
+    return replace(need, passes=need.passes + divergence.passes(spec))
+
+
+def finish(spec: Spec, trials: Sequence[Trial], result: Result, pool: Pool) -> Result:
+    """Add what takes the trained networks: the KL between twins, and the bases of both ends."""
+    result = divergence.add_divergence(spec, trials, result, pool, STUDY.work)
+    return add_harmonics(spec, trials, result)
+
+
 STUDY = of_trials(
     name="transition",
     spec=Spec,
@@ -276,11 +288,11 @@ STUDY = of_trials(
     measure=twins.measure,
     key=twins.key,
     summarise=summarise,
-    needs=needs,
+    needs=all_needs,
     reads=("data",),
     check=check_split,
     record=record,
-    finish=add_harmonics,
+    finish=finish,
     refined=refined,
     extendable=("sizes", "samples", "refine", "thresholds"),
 )

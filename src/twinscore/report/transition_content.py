@@ -1,5 +1,6 @@
 """What the page of a transition run says: verdict, table, facts, and what is missing."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ from twinscore.report import reading
 from twinscore.report.content import Cell, Content, Part, images_text, interval_cell, percent, table
 from twinscore.report.reading import Run
 from twinscore.results.base import Interval
-from twinscore.results.transition import Data, Level, Memorisation, PsnrGap, Result
+from twinscore.results.transition import Data, Level, Memorisation, PsnrGap, Result, TwinsKL
 
 
 def content(run: Run) -> Content:
@@ -58,6 +59,11 @@ def size(n: float) -> str:
 def share(value: float) -> str:
     """A similarity."""
     return f"{value:.2f}".replace("-", "−")
+
+
+def nats(value: float) -> str:
+    """A divergence."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _missing(run: Run) -> list[str]:
@@ -135,6 +141,7 @@ def _notes(run: Run) -> list[str]:
     levels: list[Level] = run.result.levels
     lines = [f"N = {size(x.n)}: {x.verdict}, since {x.why}." for x in levels if x.why]
     lines += [f"{warning}." for x in levels for warning in x.warnings]
+    lines += [_divergence(x, math.prod(run.result.data.shape)) for x in run.result.twins_kl]
     if any(level.memorisation is None for level in levels):
         lines.append(
             "Judged by the rule of an earlier version: run the same command again to judge it "
@@ -155,6 +162,15 @@ def _notes(run: Run) -> list[str]:
             "the training sets or the initialisations."
         )
     return lines
+
+
+def _divergence(found: TwinsKL, dimension: int) -> str:
+    """Bounds and variance of the twins at one N, in words."""
+    sides = (("KL(A‖B)", found.a_from_b), ("KL(B‖A)", found.b_from_a))
+    bounds = [f"{name} is at most {_ranged(bound, nats)} nats" for name, bound in sides if bound]
+    variance = f"the variance integral is {_ranged(found.variance, nats)} nats"
+    each = f"{nats(found.variance.value / dimension)} a dimension"
+    return f"N = {size(found.n)}: {', '.join([*bounds, variance])}, {each}."
 
 
 def _text(value: object) -> str:

@@ -151,6 +151,33 @@ class Harmonics(Frozen):
     """Within the run's: a run of ``twinscore harmonics``."""
 
 
+class VarianceByLevel(Frozen):
+    """Variance of twins at each noise level, summed over pixels, and its interval."""
+
+    sigma: list[float]
+    variance: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class TwinsKL(Frozen):
+    """How far apart what the twins of one N generate can be, nats (docs/transition.md).
+
+    ``a_from_b`` bounds ``KL(p_A || p_B)``, for the densities with noise ``sigma_min`` that reverse
+    SDEs from ``sigma_max`` on, with one start, generate; None where fewer than two samples were
+    drawn to the end. ``variance`` is the share of the twins' variance in their distance from the
+    optimum, on test images; ``by_level`` is its integrand times sigma^3.
+    """
+
+    n: int
+    sigma_min: float
+    sigma_max: float
+    a_from_b: Interval | None
+    b_from_a: Interval | None
+    variance: Interval
+    by_level: VarianceByLevel
+
+
 class CriticalN(Frozen):
     """Where agreement overtakes memorisation: between which of the sizes tried.
 
@@ -188,6 +215,8 @@ class Result(base.Result):
     levels: list[Level]
     harmonics: Harmonics | None = None
     """None unless one N memorises and another generalises."""
+    twins_kl: list[TwinsKL] = Field(default_factory=list)
+    """One for each N; none until all are trained."""
 
     @property
     def beyond(self) -> Literal["below", "above"] | None:
