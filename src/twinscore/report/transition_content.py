@@ -90,9 +90,10 @@ def _split(data: Data) -> str:
         "group": "by group: no group is in two of A, B and the test set",
         "label": "by label: A, B and the test set hold the same share of each",
         "attribute": f"by attribute: {data.attribute} is in all of A, none of B and half the test "
-        "set",
+        "set; memory is told by controls, images of a twin's own kind that neither has seen",
     }
-    return words.get(data.split, f"as the lists in {data.split} say")
+    lists = f"as the lists in {data.split} say"
+    return words.get(data.split, f"{lists}, dealt at random" if data.dealt_at_random else lists)
 
 
 def _row(level: Level) -> tuple[Cell | str, ...]:
@@ -135,7 +136,7 @@ def _notes(run: Run) -> list[str]:
     levels: list[Level] = run.result.levels
     lines = [f"N = {size(x.n)}: {x.verdict}, since {x.why}." for x in levels if x.why]
     lines += [f"{warning}." for x in levels for warning in x.warnings]
-    if any(level.memorisation is None for level in levels):
+    if any(level.learned is None for level in levels):
         lines.append(
             "Judged by the rule of an earlier version: run the same command again to judge it "
             "anew, which trains nothing."
