@@ -40,9 +40,7 @@ def compare(
         [torch.from_numpy(of["samples"]) for of in twin] for twin in zip(*pairs, strict=True)
     ]
     training = [[images[getattr(split, side)] for split in splits] for side in "ab"]
-    controls = training[::-1]
-    if splits[0].controls:
-        controls = [[images[split.controls[k]] for split in splits] for k in range(2)]
+    controls = _controls(images, splits) or training[::-1]
     twin = _rows(similarity.cosine_similarity, *samples)
     closest = _rows(_nearest, *training)
     held_out = _rows(_held_out, [images[split.test] for split in splits], *training)
@@ -90,6 +88,11 @@ def compare(
         psnr_gap=_psnr_gap(tables, derive_seed(seed, n, "gap")),
     )
     return level, arrays, tosses
+
+
+def _controls(images: ImageSet, splits: Sequence[Twins]) -> list[list[Tensor]]:
+    """Of A and of B, those of every replicate; none where the halves are each other's."""
+    return [[images[of] for of in own] for own in zip(*(s.controls for s in splits), strict=True)]
 
 
 def _fraction(
