@@ -23,9 +23,9 @@ def content(run: Run) -> Content:
             "an image of their own twin's half than a coin toss explains (1: always). G: how far "
             "the twins draw the same sample from the same noise, beyond what all their samples "
             "share (1: the same). Copies: samples nearer to their own half than any sample is to "
-            "the half it has not seen. Gain: PSNR above the best that second moments can do, on "
-            "held-out images. The gap is the largest difference between train and test PSNR over "
-            "the noise levels.",
+            "the other half, or to its controls. Gain: PSNR above the best that second moments can "
+            "do, on held-out images. The gap is the largest difference between train and test PSNR "
+            "over the noise levels.",
             ("N", "verdict", "M", "G", "copies A", "copies B", "gain", "train − test gap"),
             map(_row, result.levels),
         ),
@@ -96,9 +96,10 @@ def _split(data: Data) -> str:
         "group": "by group: no group is in two of A, B and the test set",
         "label": "by label: A, B and the test set hold the same share of each",
         "attribute": f"by attribute: {data.attribute} is in all of A, none of B and half the test "
-        "set",
+        "set; memory is told by controls, images of a twin's own kind that neither has seen",
     }
-    return words.get(data.split, f"as the lists in {data.split} say")
+    lists = f"as the lists in {data.split} say"
+    return words.get(data.split, f"{lists}, dealt at random" if data.dealt_at_random else lists)
 
 
 def _row(level: Level) -> tuple[Cell | str, ...]:
@@ -142,7 +143,7 @@ def _notes(run: Run) -> list[str]:
     lines = [f"N = {size(x.n)}: {x.verdict}, since {x.why}." for x in levels if x.why]
     lines += [f"{warning}." for x in levels for warning in x.warnings]
     lines += [_divergence(x, math.prod(run.result.data.shape)) for x in run.result.twins_kl]
-    if any(level.memorisation is None for level in levels):
+    if any(level.learned is None for level in levels):
         lines.append(
             "Judged by the rule of an earlier version: run the same command again to judge it "
             "anew, which trains nothing."

@@ -92,9 +92,10 @@ class Level(Frozen):
     (docs/verdict.md); all else is information. ``alike`` is the share of noise seeds on which the
     twins' samples are more similar than 0.9; ``excess`` is agreement less memorisation, from which
     the critical N follows. Each end of the copy rates holds with 95 %. ``control_fraction`` is the
-    memorised fraction, by the ratio rule, of the images that the other twin was trained on; neither
-    is defined for a single training image. ``unfinished_samples`` are those whose path was lost;
-    they are black, vote for either half, and are left out of agreement and copies.
+    memorised fraction, by the ratio rule, of the other twin's half, or of the controls; neither is
+    defined for a single training image. Where controls are missing, the split being by attribute,
+    ``memorisation``, ``excess`` and ``copies`` are None. ``unfinished_samples`` are those whose
+    path was lost; they are black, vote for either half, and are left out of agreement and copies.
     Folders of before schema 3 were judged by another rule, and lack what it did not need.
     """
 
@@ -130,7 +131,7 @@ class Level(Frozen):
 class Data(Frozen):
     """The images of the run; ``split`` is a rule (never *auto*) or the folder of the lists.
 
-    Runs of before there was a choice have no ``split``.
+    Runs of before there was a choice have no ``split``. ``dealt_at_random``: lists declared so.
     """
 
     source: str
@@ -141,6 +142,7 @@ class Data(Frozen):
     test: int
     split: str | None = None
     attribute: str | None = None
+    dealt_at_random: bool = False
 
 
 class Harmonics(Frozen):
