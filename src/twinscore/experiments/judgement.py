@@ -184,9 +184,10 @@ def _copies(drawn: Drawn) -> PerTwin[Interval]:
     """Copy rates among samples whose path was finished; unknown where there is none."""
     found: tuple[list[NDArray], list[NDArray]] = ([], [])
     for pair, known, finished in zip(drawn.samples, drawn.training, drawn.finished, strict=True):
+        unseen = [torch.cat([half, drawn.held_out]) for half in known[::-1]]
         own, other = (
             np.stack([similarity.nearest(x, half)[0] for x, half in zip(pair, order, strict=True)])
-            for order in (known, known[::-1])
+            for order in (known, unseen)
         )
         copied = copies.copied(own, other)
         for side in range(2):
