@@ -177,28 +177,25 @@ def test_the_recipes_draw_what_an_exact_denoiser_knows(field):
     assert found.verdict == "generalises"
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_an_image_drawn_again_and_again_is_rarely_a_copy(n):
+def test_an_image_drawn_again_and_again_is_rarely_a_copy():
     """Each twin draws one image of its own, by chance more like its half than the other.
 
-    There are too few deals for a p. Beside the other half alone, 4 of 10 had copies. Here one image
-    in 65 / n is nearer to the half than to any of 64 held-out images: 1 run of 20, on average.
+    With N = 1 there is no p. Beside the other half alone, 4 of 10 had copies. Of 65 images, one's
+    own and 64 held-out ones, each is as likely to be the nearest: so 1 run of 33 has copies.
     """
     digits, words = image_sets.load("digits"), []
     for seed in range(20):
         generator = generator_of(seed)
         a, b, always, held_out = (
             digits[of.numpy()]
-            for of in torch.randperm(len(digits), generator=generator)[: 2 * n + 66].split(
-                [n, n, 2, 64]
-            )
+            for of in torch.randperm(len(digits), generator=generator)[:68].split([1, 1, 2, 64])
         )
-        samples = [x + 0.05 * torch.randn(100, 1, 8, 8, generator=generator) for x in always]
+        samples = [x + 0.05 * torch.randn(60, 1, 8, 8, generator=generator) for x in always]
         found = judged(samples, [a, b], held_out, seed)
         assert found.memorisation.p is None
         words.append(found.verdict)
     assert set(words) <= {"has not learned", "transition"}
-    assert words.count("has not learned") >= 16
+    assert words.count("has not learned") >= 17
 
 
 # True discs --------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ def copied(own: NDArray, other: NDArray) -> NDArray[np.bool_]:
     What no sample of either twin reaches by chance, on images that its twin has not seen, is the
     standard: where training and control images are alike to the samples, and equally many, half of
     all samples have their nearest image in their own half, and on average one of the 2 S passes it.
-    More controls let fewer pass. They matter where N is small and all samples are alike: by two
-    single images these are copies all at once, or none of them, as a coin falls.
+    More controls let fewer pass. They matter where a few images are all there is to tell by: where
+    samples are alike, these are copies all at once or not at all, as a coin falls.
 
     Parameters
     ----------

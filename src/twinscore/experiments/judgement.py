@@ -99,7 +99,7 @@ def judge(drawn: Drawn, standard: Standard, seed: int) -> tuple[dict[str, object
         agrees = _interval(both, (-np.inf, 1), "samples", replicates)
         excess = _interval(difference(both, index), (-np.inf, 2), "samples and images", replicates)
         alike = _alike(drawn)
-    rates = _copies(drawn)
+    rates = _copies(drawn, memory.p is None)
     found = _learned(drawn, standard, seed)
     evidence = Evidence(
         memorisation=memory,
@@ -180,11 +180,15 @@ def _alike(drawn: Drawn) -> Interval:
     return Interval(value=value, low=low, high=high, **how)
 
 
-def _copies(drawn: Drawn) -> PerTwin[Interval]:
-    """Copy rates among samples whose path was finished; unknown where there is none."""
+def _copies(drawn: Drawn, alone: bool) -> PerTwin[Interval]:
+    """Copy rates among samples whose path was finished; unknown where there is none.
+
+    Where they stand alone, without a p of M, held-out images are controls too.
+    """
+    extra = [drawn.held_out] if alone else []
     found: tuple[list[NDArray], list[NDArray]] = ([], [])
     for pair, known, finished in zip(drawn.samples, drawn.training, drawn.finished, strict=True):
-        unseen = [torch.cat([half, drawn.held_out]) for half in known[::-1]]
+        unseen = [torch.cat([half, *extra]) for half in known[::-1]]
         own, other = (
             np.stack([similarity.nearest(x, half)[0] for x, half in zip(pair, order, strict=True)])
             for order in (known, unseen)

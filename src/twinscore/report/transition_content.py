@@ -22,7 +22,7 @@ def content(run: Run) -> Content:
             "an image of their own twin's half than a coin toss explains (1: always). G: how far "
             "the twins draw the same sample from the same noise, beyond what all their samples "
             "share (1: the same). Copies: samples nearer to their own half than any sample is to "
-            "images it has not seen. Gain: PSNR above the best that second moments can do, on "
+            "the half it has not seen. Gain: PSNR above the best that second moments can do, on "
             "held-out images. The gap is the largest difference between train and test PSNR over "
             "the noise levels.",
             ("N", "verdict", "M", "G", "copies A", "copies B", "gain", "train − test gap"),
