@@ -25,7 +25,7 @@ class Thresholds(BaseModel):
     significance: float = Field(default=0.05, gt=0, lt=1)
     """largest p that counts as evidence"""
     transition: float = Field(default=0.2, ge=-1, le=1)
-    """transition: the lower bound of M is above this; generalises: the upper bound is below it"""
+    """transition: the upper bound of M is at or above this"""
     copies: float = Field(default=0.05, ge=0, le=1)
     """copy rate: transition with a lower bound above this, generalises with an upper one at most"""
     agreement: float = Field(default=0.5, ge=-1, le=1)
@@ -82,15 +82,16 @@ def verdict(e: Evidence, limits: Thresholds) -> tuple[Verdict, str]:
     m, shown = e.memorisation, e.p is not None and e.p <= limits.significance
     if shown and m.low > limits.memorises:
         return "memorises", f"M {m.text()} with p = {e.p:.2g}"
-    if shown and m.low > limits.transition:
-        return "transition", f"M {m.text()} is above {limits.transition:g}, with p = {e.p:.2g}"
+    reaches = m.high >= limits.transition
+    if shown and m.low > 0 and reaches:
+        return "transition", f"M {m.text()} may reach {limits.transition:g}"
     copying = max(e.copies, key=lambda rate: rate.low)
     alone = e.p is None or not e.not_learned  # samples all alike are copies all at once, by chance
     if copying.low > limits.copies and (shown or alone):
         return "transition", f"copies {_share(copying)} are more than {limits.copies:.0%}"
     if e.not_learned:
         return "has not learned", e.not_learned
-    if m.high >= limits.transition:
+    if reaches:
         return "transition", f"M {m.text()} may reach {limits.transition:g}"
     if worst.high > limits.copies:
         return "transition", f"copies {_share(worst)} may be more than {limits.copies:.0%}"
