@@ -119,14 +119,14 @@ def judge(drawn: Drawn, standard: Standard, seed: int) -> tuple[dict[str, object
     memory = _memorisation(index, dealt, limits, replicates)
     if both is not None:
         excess = _interval(difference(both, index), (-np.inf, 2), "samples and images", replicates)
-    rates = _copies(drawn)
+    rates = _copies(drawn, memory.p is None)
     evidence = Evidence(
         memorisation=memory,
         p=memory.p,
         copies=(rates.a, rates.b),
         agreement=agrees or UNKNOWN,
         not_learned=found.why,
-        others=min(memory.others.values(), default=None),
+        others=_other_memory(memory, dealt, limits),
         untestable=untestable,
     )
     word, why = verdict.verdict(evidence, limits)
@@ -137,6 +137,12 @@ def judge(drawn: Drawn, standard: Standard, seed: int) -> tuple[dict[str, object
     if word == "transition" and replicates == 1 and verdict.undecided(evidence, limits):
         fields["warnings"] = [_needed(evidence, limits, len(drawn.samples[0][0]))]
     return fields, by_similarity[0]
+
+
+def _other_memory(memory: Memorisation, dealt: Redealt | None, limits: Thresholds) -> float | None:
+    """Smallest p of another similarity by which M is as large as a transition takes."""
+    found = zip(memory.others.values(), dealt.observed[1:] if dealt else (), strict=False)
+    return min((p for p, m in found if m >= limits.transition), default=None)
 
 
 def _tosses(drawn: Drawn, standard: Standard, name: str) -> list[Toss]:
@@ -204,14 +210,19 @@ def _alike(drawn: Drawn) -> Interval:
     return Interval(value=value, low=low, high=high, **how)
 
 
-def _copies(drawn: Drawn) -> PerTwin[Interval]:
-    """Copy rates among samples whose path was finished; unknown where there is none."""
+def _copies(drawn: Drawn, alone: bool) -> PerTwin[Interval]:
+    """Copy rates among samples whose path was finished; unknown where there is none.
+
+    Where they stand alone, without a p of M, held-out images are controls too.
+    """
     found: tuple[list[NDArray], list[NDArray]] = ([], [])
-    parts = drawn.samples, drawn.training, drawn.controls, drawn.finished
-    for pair, known, controls, finished in zip(*parts, strict=True):
+    each = drawn.samples, drawn.training, drawn.controls, drawn.finished
+    for pair, known, controls, finished in zip(*each, strict=True):
+        both = zip(controls, drawn.held_out, strict=True)
+        unseen = [torch.cat(parts) for parts in both] if alone else controls
         own, other = (
             np.stack([similarity.nearest(x, part)[0] for x, part in zip(pair, of, strict=True)])
-            for of in (known, controls)
+            for of in (known, unseen)
         )
         copied = copies.copied(own, other)
         for side in range(2):
