@@ -1,6 +1,6 @@
 """How far the verdict of a transition run depends on the sampler.
 
-    python benchmarks/verdicts.py RUN [--quick]
+    python benchmarks/verdict_samplers.py RUN [--quick]
 
 RUN is the folder of a finished transition run with one replicate (`make demo`). Both twins of every
 N are sampled again, from the run's own seeds, with each sampler, and compared by the study's own
