@@ -177,7 +177,7 @@ def energy(samples: Tensor, held_out: Tensor, *, seed: int, divisions: int = 999
     distances = torch.cdist(both, both, compute_mode="donot_use_mm_for_euclid_dist").numpy()
     s = len(x)
     first = (np.arange(len(both)) < s).astype(np.float64)[None]
-    scale = max(_within(1 - first, distances)[0], np.finfo(np.float64).tiny)
+    scale = max(_within(1 - first, (1 - first) @ distances)[0], np.finfo(np.float64).tiny)
     value = _energy(first, 1 - first, distances)[0] / scale
     divided = [_energy(z, 1 - z, distances) for z in _divisions(len(both), s, divisions, seed)]
     draws = [
@@ -205,11 +205,13 @@ def _divisions(images: int, first: int, count: int, seed: int) -> Iterator[NDArr
 
 def _energy(a: NDArray, b: NDArray, distances: NDArray) -> NDArray[np.float64]:
     """Of sets that count image i ``a[:, i]`` and ``b[:, i]`` times, (B,); they share none."""
-    between = ((a @ distances) * b).sum(1) / (a.sum(1) * b.sum(1))
-    return 2 * between - _within(a, distances) - _within(b, distances)
+    of_a, of_b = a @ distances, b @ distances
+    between = (of_a * b).sum(1) / (a.sum(1) * b.sum(1))
+    return 2 * between - _within(a, of_a) - _within(b, of_b)
 
 
 def _within(counts: NDArray, distances: NDArray) -> NDArray[np.float64]:
-    total = ((counts @ distances) * counts).sum(1)
+    """Mean distance between different images, from the sum of those from each image."""
+    total = (distances * counts).sum(1)
     pairs = counts.sum(1) ** 2 - np.square(counts).sum(1)
     return np.divide(total, pairs, out=np.zeros_like(total), where=pairs > 0)

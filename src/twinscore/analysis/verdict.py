@@ -61,6 +61,8 @@ class Evidence:
         Smallest p of M by another similarity, corrected for their number.
     untestable : str
         Why the split tells nothing of memory; empty if it does.
+    grouped : bool
+        Whether the coin dealt whole groups: M is then large for twins that know their groups.
     """
 
     memorisation: Interval
@@ -70,6 +72,7 @@ class Evidence:
     not_learned: str = ""
     others: float | None = None
     untestable: str = ""
+    grouped: bool = False
 
 
 def verdict(e: Evidence, limits: Thresholds) -> tuple[Verdict, str]:
@@ -77,11 +80,13 @@ def verdict(e: Evidence, limits: Thresholds) -> tuple[Verdict, str]:
     worst = max(e.copies, key=lambda rate: rate.high)
     if e.untestable:
         return "not testable", e.untestable
-    if e.p is None and min(rate.low for rate in e.copies) > limits.memorises:
+    m, by_copies = e.memorisation, e.p is None or e.grouped
+    if by_copies and min(rate.low for rate in e.copies) > limits.memorises:
         return "memorises", f"copies of A {_share(e.copies[0])}, of B {_share(e.copies[1])}"
-    m = e.memorisation
-    if e.p is not None and m.low > limits.memorises and e.p <= limits.significance:
+    if not by_copies and m.low > limits.memorises and e.p <= limits.significance:
         return "memorises", f"M {m.text()} with p = {e.p:.2g}"
+    if e.not_learned and e.p is not None and e.p > limits.significance:
+        return "has not learned", e.not_learned
     if m.high >= limits.transition:
         return "transition", f"M {m.text()} may reach {limits.transition:g}"
     copying = max(e.copies, key=lambda rate: rate.low)

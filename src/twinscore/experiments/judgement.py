@@ -99,7 +99,8 @@ def judge(drawn: Drawn, standard: Standard, seed: int) -> tuple[dict[str, object
         agrees = _interval(both, (-np.inf, 1), "samples", replicates)
         excess = _interval(difference(both, index), (-np.inf, 2), "samples and images", replicates)
         alike = _alike(drawn)
-    rates = _copies(drawn)
+    grouped = any(toss.deal.grouped for toss in by_similarity[0])
+    rates = _copies(drawn, grouped)
     found = _learned(drawn, standard, seed)
     evidence = Evidence(
         memorisation=memory,
@@ -109,6 +110,7 @@ def judge(drawn: Drawn, standard: Standard, seed: int) -> tuple[dict[str, object
         not_learned=found.why,
         others=min(memory.others.values(), default=None),
         untestable=standard.untestable,
+        grouped=grouped,
     )
     word, why = verdict.verdict(evidence, limits)
     fields = {
@@ -180,7 +182,7 @@ def _alike(drawn: Drawn) -> Interval:
     return Interval(value=value, low=low, high=high, **how)
 
 
-def _copies(drawn: Drawn) -> PerTwin[Interval]:
+def _copies(drawn: Drawn, grouped: bool) -> PerTwin[Interval]:
     """Copy rates among samples whose path was finished; unknown where there is none."""
     found: tuple[list[NDArray], list[NDArray]] = ([], [])
     for pair, known, finished in zip(drawn.samples, drawn.training, drawn.finished, strict=True):
@@ -188,7 +190,8 @@ def _copies(drawn: Drawn) -> PerTwin[Interval]:
             np.stack([similarity.nearest(x, half)[0] for x, half in zip(pair, order, strict=True)])
             for order in (known, known[::-1])
         )
-        copied = copies.copied(own, other)
+        within = max(map(similarity.closest, known)) if grouped else -1.0
+        copied = copies.copied(own, other, within)
         for side in range(2):
             found[side].append(copied[side][finished[side]])
     return PerTwin(a=_rate(found[0]), b=_rate(found[1]))
