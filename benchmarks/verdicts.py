@@ -165,8 +165,8 @@ def counted(
 
 def show_rows(pool: ProcessPoolExecutor, names: Sequence[str], repetitions: int) -> bool:
     """Print the table of rows; whether all passed."""
-    print("| row | law | N | samples | true M | copies | G | faults |", *(f"{w} |" for w in WORDS))
-    print("wrong | passes |\n" + "|---" * (len(WORDS) + 10) + "|")
+    columns = ["row", "law", "N", "samples", "true M", "copies", "G", "faults", *WORDS, "wrong"]
+    print(f"| {' | '.join(columns)} | passes |\n{'|---' * (len(columns) + 1)}|")
     passed, most = True, allowed(repetitions)
     found = counted(pool, [(tally, name, repetitions) for name in names])
     for name, words in zip(names, found, strict=True):

@@ -54,6 +54,9 @@ def test_honest_twins_generalise():
         ({"memorisation": between(0.9, 1), "p": None}, "transition"),
         ({"p": None, "copies": (MANY, MANY)}, "memorises"),
         ({"p": None}, "generalises"),
+        # nor where groups were dealt: their look alone makes M large
+        ({"grouped": True, "memorisation": between(0.9, 1), "p": 1e-4}, "transition"),
+        ({"grouped": True, "p": 1e-4, "copies": (MANY, MANY)}, "memorises"),
         # copies alone do not convict where there is a p
         ({"copies": (MANY, MANY)}, "transition"),
         # transition
@@ -63,8 +66,12 @@ def test_honest_twins_generalise():
         # has not learned comes after memory, before everything that may acquit
         ({"not_learned": "blur"}, "has not learned"),
         ({"not_learned": "blur", "memorisation": between(0.6, 1), "p": 1e-4}, "memorises"),
-        ({"not_learned": "blur", "memorisation": between(0.1, 0.3)}, "transition"),
-        ({"not_learned": "blur", "copies": (MANY, NONE)}, "transition"),
+        ({"not_learned": "blur", "memorisation": between(0.1, 0.3), "p": 0.05}, "transition"),
+        ({"not_learned": "blur", "copies": (MANY, NONE), "p": 0.05}, "transition"),
+        ({"not_learned": "blur", "memorisation": between(0.1, 0.3), "p": None}, "transition"),
+        # what a coin toss explains is no memory
+        ({"not_learned": "blur", "memorisation": between(0.1, 1), "p": 0.06}, "has not learned"),
+        ({"not_learned": "blur", "copies": (MANY, NONE), "p": 0.06}, "has not learned"),
         ({"not_learned": "blur", "copies": (FEW, NONE)}, "has not learned"),
         ({"not_learned": "blur", "agreement": around(0.1)}, "has not learned"),
         # what generalises needs
