@@ -134,8 +134,8 @@ class Teacher:
     ----------
     law : str
         A name in ``LAWS``.
-    n, samples : int
-        Images of each half, and samples of each twin.
+    n, samples, held_out : int
+        Images of each half, samples of each twin, and held-out images.
     copies : float or int
         Probability that a sample is a copy, of both twins on the same seeds; or how many are.
     noise : float
@@ -157,6 +157,7 @@ class Teacher:
     agreeing: float = 1.0
     leaning: float = 0.0
     fault: str = ""
+    held_out: int = HELD_OUT
 
     @property
     def share(self) -> float:
@@ -173,8 +174,8 @@ class Teacher:
     def drawn(self, seed: int) -> tuple[Drawn, Standard]:
         """One repetition; those of one seed are nested in N, and their copies in the copy rate."""
         s, n = self.samples, self.n
-        x = LAWS[self.law](derive_seed(seed, "law"), 2 * s + HELD_OUT + 2 * n)
-        fresh, other, held_out, rest = x.split([s, s, HELD_OUT, 2 * n])
+        x = LAWS[self.law](derive_seed(seed, "law"), 2 * s + self.held_out + 2 * n)
+        fresh, other, held_out, rest = x.split([s, s, self.held_out, 2 * n])
         halves = rest[::2], rest[1::2]
         rng = np.random.default_rng(derive_seed(seed, "samples"))
         u, v, w = torch.from_numpy(rng.random((3, s, 1, 1, 1)))

@@ -46,6 +46,8 @@ ROWS: dict[str, Teacher | Classes] = {
     "honest, discs": Teacher("discs", n=400, samples=128),
     "honest, photographs": PHOTOS,
     "honest, discs, N = 4000": Teacher("discs", n=4000, samples=128),
+    "photographs, 16 samples": replace(PHOTOS, samples=16),
+    "photographs, 8 held out": replace(FAULTY, held_out=8),
     # some are
     "copies 1 %": replace(COPYING, law="discs", copies=0.01),
     "copies 2 %": replace(COPYING, n=400, copies=0.02),
