@@ -238,10 +238,13 @@ def _learned(drawn: Drawn, standard: Standard, seed: int) -> Learned:
 
 
 def _likeness(traits: dict, energies: dict, twin: str) -> Likeness:
-    how = {"method": "bootstrap", "covers": "samples and images"}
-    energy = vars(energies[twin]) | how
+    by_t, by_draws = (
+        {"method": method, "covers": "samples and images"}
+        for method in ("Student's t", "bootstrap")
+    )
+    energy = vars(energies[twin]) | by_draws
     band = energy.pop("band")
-    found = {name: Interval(**vars(trait), **how) for name, trait in traits[twin].items()}
+    found = {name: Interval(**vars(trait), **by_t) for name, trait in traits[twin].items()}
     return Likeness(traits=found, energy=Interval(**energy), band=band)
 
 
