@@ -190,6 +190,21 @@ def test_a_copy_is_nearer_than_any_sample_is_by_chance():
     )
 
 
+def test_of_groups_a_copy_is_nearer_than_images_of_a_half_are_to_each_other():
+    own, other = np.array([[0.99, 0.9], [0.95, 0.8]]), np.full((2, 2), 0.1)
+    np.testing.assert_array_equal(copies.copied(own, other, 0.93), [[True, False], [True, False]])
+
+
+def test_the_closest_pair_is_found_in_parts(monkeypatch):
+    x = torch.rand(30, 1, 4, 4, generator=generator_of(0))
+    u = similarity.unit(x)
+    expected = (u @ u.T - 3 * torch.eye(30)).max().item()
+    monkeypatch.setattr(similarity, "CHUNK_VALUES", 100)
+    assert similarity.closest(x) == pytest.approx(expected)
+    assert similarity.closest(torch.cat([x, x[:1]])) == pytest.approx(1)
+    assert similarity.closest(x[:1]) == -1
+
+
 def test_chance_makes_one_copy_on_average():
     rng = np.random.default_rng(0)
     found = [copies.copied(*rng.random((2, 2, 100))).sum() for _ in range(2000)]

@@ -328,7 +328,8 @@ def test_copiers_of_a_kind_memorise():
         lambda split: [DIGITS[np.resize(x, 64)] for x in (split.a, split.b)]
     )
     assert level.verdict == "memorises"
-    assert (level.memorisation.value, level.memorisation.low) == (1, 1)
+    assert level.memorisation.value == 1
+    assert level.memorisation.low > 0.9  # 64 samples
     assert level.memorisation.p == pytest.approx(1e-4)
     assert level.copies.a.value == level.copies.b.value == 1
     assert level.control_fraction.a.value == level.control_fraction.b.value == 0

@@ -54,6 +54,9 @@ def test_honest_twins_generalise():
         ({"memorisation": between(0.9, 1), "p": None}, "transition"),
         ({"p": None, "copies": (MANY, MANY)}, "memorises"),
         ({"p": None}, "generalises"),
+        # nor where groups were dealt: their look alone makes M large
+        ({"grouped": True, "memorisation": between(0.9, 1), "p": 1e-4}, "transition"),
+        ({"grouped": True, "p": 1e-4, "copies": (MANY, MANY)}, "memorises"),
         # copies alone do not convict where there is a p
         ({"copies": (MANY, MANY)}, "transition"),
         # transition

@@ -12,7 +12,7 @@ TAIL = 0.05
 """Of each bound of a rate."""
 
 
-def copied(own: NDArray, other: NDArray) -> NDArray[np.bool_]:
+def copied(own: NDArray, other: NDArray, within: float = -1.0) -> NDArray[np.bool_]:
     """Which samples of twins are copies, (2, S) bool.
 
     What no sample of either twin reaches by chance, on images that its twin has not seen, is the
@@ -26,8 +26,12 @@ def copied(own: NDArray, other: NDArray) -> NDArray[np.bool_]:
     own, other : array
         (2, S): similarity of each twin's samples to the nearest image of its own half, and of
         those that it was not trained on.
+    within : float
+        Similarity of the two most similar images of one half: the standard is no lower. For halves
+        that groups were dealt to; a sample is then more similar to its own half by its group alone,
+        as the images of a group are to each other.
     """
-    return own > other.max() + TIES
+    return own > max(other.max(), within) + TIES
 
 
 def rate(copies: Sequence[NDArray] | NDArray) -> tuple[float, float, float]:

@@ -62,6 +62,8 @@ class Evidence:
         threshold of a transition.
     untestable : str
         Why the split tells nothing of memory; empty if it does.
+    grouped : bool
+        Whether the coin dealt whole groups: M is then large for twins that know their groups.
     """
 
     memorisation: Interval
@@ -71,6 +73,7 @@ class Evidence:
     not_learned: str = ""
     others: float | None = None
     untestable: str = ""
+    grouped: bool = False
 
 
 def verdict(e: Evidence, limits: Thresholds) -> tuple[Verdict, str]:
@@ -78,10 +81,11 @@ def verdict(e: Evidence, limits: Thresholds) -> tuple[Verdict, str]:
     worst = max(e.copies, key=lambda rate: rate.high)
     if e.untestable:
         return "not testable", e.untestable
-    if e.p is None and min(rate.low for rate in e.copies) > limits.memorises:
+    m, by_copies = e.memorisation, e.p is None or e.grouped
+    if by_copies and min(rate.low for rate in e.copies) > limits.memorises:
         return "memorises", f"copies of A {_share(e.copies[0])}, of B {_share(e.copies[1])}"
-    m, shown = e.memorisation, e.p is not None and e.p <= limits.significance
-    if shown and m.low > limits.memorises:
+    shown = e.p is not None and e.p <= limits.significance
+    if shown and not by_copies and m.low > limits.memorises:
         return "memorises", f"M {m.text()} with p = {e.p:.2g}"
     copying = max(e.copies, key=lambda rate: rate.low)
     copies = copying.low > limits.copies

@@ -119,7 +119,8 @@ def judge(drawn: Drawn, standard: Standard, seed: int) -> tuple[dict[str, object
     memory = _memorisation(index, dealt, limits, replicates)
     if both is not None:
         excess = _interval(difference(both, index), (-np.inf, 2), "samples and images", replicates)
-    rates = _copies(drawn, memory.p is None)
+    grouped = any(toss.deal.grouped for toss in by_similarity[0])
+    rates = _copies(drawn, alone=memory.p is None, grouped=grouped)
     evidence = Evidence(
         memorisation=memory,
         p=memory.p,
@@ -128,6 +129,7 @@ def judge(drawn: Drawn, standard: Standard, seed: int) -> tuple[dict[str, object
         not_learned=found.why,
         others=_other_memory(memory, dealt, limits),
         untestable=untestable,
+        grouped=grouped,
     )
     word, why = verdict.verdict(evidence, limits)
     if dealt and memory.p is None:
@@ -210,7 +212,7 @@ def _alike(drawn: Drawn) -> Interval:
     return Interval(value=value, low=low, high=high, **how)
 
 
-def _copies(drawn: Drawn, alone: bool) -> PerTwin[Interval]:
+def _copies(drawn: Drawn, *, alone: bool, grouped: bool) -> PerTwin[Interval]:
     """Copy rates among samples whose path was finished; unknown where there is none.
 
     Where they stand alone, without a p of M, held-out images are controls too.
@@ -224,7 +226,8 @@ def _copies(drawn: Drawn, alone: bool) -> PerTwin[Interval]:
             np.stack([similarity.nearest(x, part)[0] for x, part in zip(pair, of, strict=True)])
             for of in (known, unseen)
         )
-        copied = copies.copied(own, other)
+        within = max(map(similarity.closest, known)) if grouped else -1.0
+        copied = copies.copied(own, other, within)
         for side in range(2):
             found[side].append(copied[side][finished[side]])
     return PerTwin(a=_rate(found[0]), b=_rate(found[1]))
@@ -271,10 +274,13 @@ def _learned(drawn: Drawn, standard: Standard, seed: int) -> Learned:
 
 
 def _likeness(traits: dict, energies: dict, twin: str) -> Likeness:
-    how = {"method": "bootstrap", "covers": "samples and images"}
-    energy = vars(energies[twin]) | how
+    by_t, by_draws = (
+        {"method": method, "covers": "samples and images"}
+        for method in ("Student's t", "bootstrap")
+    )
+    energy = vars(energies[twin]) | by_draws
     band = energy.pop("band")
-    found = {name: Interval(**vars(trait), **how) for name, trait in traits[twin].items()}
+    found = {name: Interval(**vars(trait), **by_t) for name, trait in traits[twin].items()}
     return Likeness(traits=found, energy=Interval(**energy), band=band)
 
 

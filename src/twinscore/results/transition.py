@@ -63,7 +63,7 @@ class Likeness(Frozen):
     """Samples of one twin beside held-out images.
 
     ``traits``: ratios of diversity, contrast and power; ``energy``: the energy distance, in units
-    of the mean distance between held-out images, and ``band``, what 95 % of divisions by chance
+    of the mean distance between held-out images, and ``band``, what 97.5 % of divisions by chance
     stay below.
     """
 
