@@ -61,6 +61,11 @@ class Deal:
         return np.unique(self.units, return_index=True)[1]
 
     @property
+    def grouped(self) -> bool:
+        """Whether some images went together."""
+        return len(self.first) < len(self.labels)
+
+    @property
     def scores(self) -> NDArray[np.float64]:
         """Label of each image less the share of heads among the units of its stratum, (P,)."""
         first = self.first
@@ -158,9 +163,11 @@ def tallies(toss: Toss) -> NDArray[np.float64]:
 def memorisation(tosses: Sequence[Toss], *, seed: int, resamples: int = RESAMPLES) -> Estimate:
     """The memorisation index M of R replicates.
 
-    Of one replicate with two bootstrap distributions: over its seeds, and over its images. For
-    the second, neighbours are not searched again: every unit gets a Poisson weight, which its
-    votes inherit (searched again, the interval does not cover). A full copier has [1, 1].
+    Of one replicate with bootstrap distributions over its seeds, and over its images. For images
+    neighbours are not searched again: every unit gets a Poisson weight, which its votes inherit
+    (searched again, the interval does not cover). Two more hold a seed that was not drawn, of a
+    Poisson weight and the least or the most that a seed can add: three seeds that agree by chance
+    do not make an interval of no width.
 
     Parameters
     ----------
@@ -178,8 +185,11 @@ def memorisation(tosses: Sequence[Toss], *, seed: int, resamples: int = RESAMPLE
     [toss] = tosses
     contributions = by_seed(toss)
     samples = len(contributions)
-    seeds = [counts @ contributions for counts in seed_counts(samples, seed, resamples)]
-    return Estimate(values, (np.concatenate(seeds) / samples, _over_units(toss, seed, resamples)))
+    sums = np.concatenate([c @ contributions for c in seed_counts(samples, seed, resamples)])
+    unseen = np.random.default_rng([seed, 2]).poisson(1, size=resamples)
+    most = len(toss.signs) / 2
+    ends = [(sums + end * unseen) / (samples + unseen) for end in (-most, most)]
+    return Estimate(values, (sums / samples, _over_units(toss, seed, resamples), *ends))
 
 
 def _over_units(toss: Toss, seed: int, resamples: int) -> NDArray[np.float64]:

@@ -39,6 +39,20 @@ def nearest(queries: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
     return similarity, torch.cat([b.indices for b in best])
 
 
+def closest(images: Tensor) -> float:
+    """Similarity of the two most similar of images (N, C, H, W); -1 for a single one.
+
+    Cost: N^2 d products; memory bounded by ``CHUNK_VALUES``.
+    """
+    u, best = unit(images), -1.0
+    rows = max(1, CHUNK_VALUES // len(u))
+    for start in range(0, len(u), rows):
+        table = u[start : start + rows] @ u.T
+        table.diagonal(start).fill_(-1)
+        best = max(best, table.max().item())
+    return min(best, 1.0)
+
+
 def diversity(samples: Tensor) -> Tensor:
     """Mean similarity of each image to all the others; high means little diversity.
 

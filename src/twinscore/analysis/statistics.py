@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import zip_longest
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.special import betaincinv, stdtrit
 RESAMPLES = 2000
 LEVEL = 0.95
 _CHUNK_VALUES = 2**24
+_KEPT_VALUES = 2**20
 
 Statistic = Callable[..., NDArray[np.float64]]
 """A function of ``(values, axis=)`` such as ``numpy.median``."""
@@ -156,12 +158,26 @@ def seed_counts(
 
     The same seed and S give the same draws, for whatever is measured.
     """
+    if samples * resamples <= _KEPT_VALUES:
+        yield _kept_counts(samples, seed if isinstance(seed, int) else tuple(seed), resamples)
+        return
     generator = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_VALUES // samples)
-    even = np.full(samples, 1 / samples)
     for start in range(0, resamples, chunk):
-        count = min(chunk, resamples - start)
-        yield generator.multinomial(samples, even, size=count).astype(np.float64)
+        yield _counts(generator, samples, min(chunk, resamples - start))
+
+
+@lru_cache(maxsize=2)
+def _kept_counts(samples: int, seed: int | tuple[int, ...], resamples: int) -> NDArray[np.float64]:
+    """All of them, kept, since both twins and several measures are drawn alike."""
+    counts = _counts(np.random.default_rng(seed), samples, resamples)
+    counts.flags.writeable = False
+    return counts
+
+
+def _counts(generator: np.random.Generator, samples: int, draws: int) -> NDArray[np.float64]:
+    even = np.full(samples, 1 / samples)
+    return generator.multinomial(samples, even, size=draws).astype(np.float64)
 
 
 def clopper_pearson(successes: int, trials: int, tail: float) -> tuple[float, float]:

@@ -187,6 +187,15 @@ STUDY = of_trials(
     reads=("data",),
     check=check_images,
     record=record,
-    extendable=("sizes", "samples", "widths", "levels", "kinds", "sides", "thresholds"),
+    extendable=(
+        "sizes",
+        "samples",
+        "widths",
+        "levels",
+        "kinds",
+        "sides",
+        "thresholds",
+        "dealt_at_random",
+    ),
 )
 run = STUDY.run

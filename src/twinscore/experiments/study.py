@@ -9,7 +9,7 @@ import contextlib
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from twinscore.images import ImageSet
 from twinscore.results.base import Result
 
 Arrays = dict[str, NDArray]
+Pool = Callable[[Callable[[Any, Report], Any], Sequence[Task]], Iterator[tuple[Any, Any]]]
 
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T", bound=Task)
@@ -87,7 +88,8 @@ class Study(Generic[S, T, R]):
         gives what else belongs to the run's identity.
     record, finish : callable
         ``record(spec, tasks, folder)`` writes what is known before the work begins;
-        ``finish(spec, tasks, result)`` adds to the result of a run with all its parts.
+        ``finish(spec, tasks, result, pool)`` adds to the result of a run with all its parts;
+        ``pool(function, tasks)`` runs more tasks as the others.
     refined : callable
         ``refined(spec, result)``: a spec with more tasks, which a result asks for; None if it is
         enough.
@@ -108,7 +110,7 @@ class Study(Generic[S, T, R]):
     usable: Callable[[str], None] = require_content
     check: Callable[[S, str, Factory | None], Mapping[str, Any]] = lambda spec, *_: {}
     record: Callable[[S, Sequence[T], Path], None] = lambda spec, tasks, folder: None
-    finish: Callable[[S, Sequence[T], R], R] = lambda spec, tasks, result: result
+    finish: Callable[[S, Sequence[T], R, Pool], R] = lambda spec, tasks, result, pool: result
     refined: Callable[[S, R], S | None] = lambda spec, result: None
     extendable: tuple[str, ...] = ()
     machine: tuple[str, ...] = ("device", "workers")
@@ -171,7 +173,8 @@ class Study(Generic[S, T, R]):
                 place = partial(Task.placed, folder=folder, run=name, device=device, custom=network)
                 spec, tasks, result = self._work(spec, place, folder, how, report)
                 report.stop()
-                if (finished := self.finish(spec, tasks, result)) is not result:
+                pool = partial(_pooled, how, report)
+                if (finished := self.finish(spec, tasks, result, pool)) is not result:
                     _write_result(folder, finished)
                 return Done(folder, finished)
 
@@ -259,6 +262,14 @@ class Study(Generic[S, T, R]):
 
 def _place(task: Task) -> tuple[str, str]:
     return task.part, task.name
+
+
+def _pooled(
+    how: Execution, report: Report, function: Callable[[T, Report], Any], tasks: Sequence[T]
+) -> Iterator[tuple[T, Any]]:
+    """Tasks with what they give: in this process, if an earlier run left something of each."""
+    workers = 1 if all(task.begun for task in tasks) else how.workers
+    yield from run_tasks(function, tasks, workers=workers, threads=how.threads, report=report)
 
 
 def _written(folder: Path, summary: Summary[R], missing: list[str]) -> R:
