@@ -136,8 +136,8 @@ class Power:
 
 def power(n: int, m: int, q: float, significance: float = 0.05) -> Power:
     """Of n units in T and m in H."""
-    k = np.arange(1, n + 1)
-    all_trained = hypergeom.sf(k - 1, n + m, n, k)
-    enough = np.flatnonzero(all_trained <= significance)
+    i = np.arange(n)
+    all_trained = np.log((n - i) / (n + m - i)).cumsum()  # of the i + 1 strongest
+    enough = np.flatnonzero(all_trained <= np.log(significance) + 1e-9)
     for_p = int(enough[0]) + 1 if len(enough) else n + 1
     return Power(for_p, int(np.ceil(n / (m * q) - 1e-9)))
