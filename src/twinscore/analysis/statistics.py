@@ -158,7 +158,7 @@ def seed_counts(
     The same seed and S give the same draws, for whatever is measured.
     """
     if samples * resamples <= _KEPT_VALUES:
-        yield _kept_counts(samples, seed if isinstance(seed, int) else tuple(seed), resamples)
+        yield _kept_counts(samples, tuple(seed) if isinstance(seed, Sequence) else seed, resamples)
         return
     generator = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_VALUES // samples)
