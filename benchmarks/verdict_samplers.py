@@ -9,7 +9,6 @@ rule.
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from safetensors.numpy import load_file
 
 from twinscore import images, runs
 from twinscore.denoisers import load
-from twinscore.experiments import comparison, standards, transition
+from twinscore.experiments import chosen_split, comparison, standards, transition
 from twinscore.experiments.trials import distinct
 from twinscore.results.base import dashed
 from twinscore.sampling import SamplingSpec
@@ -50,15 +49,15 @@ def main() -> None:
     fields = transition.Spec.model_fields
     asked = transition.Spec(**{name: value for name, value in spec.items() if name in fields})
     data = images.load(spec["data"])
-    whole = images.read_names(arguments.run / "splits" / "r0", data)
     count = 64 if arguments.quick else spec["samples"]
     seeds = np.array([runs.derive_seed(spec["seed"], "image", i) for i in range(count)])
     chosen = dict(list(SAMPLERS.items())[:3]) if arguments.quick else SAMPLERS
     keep = distinct(asked.compared, asked.duplicate_threshold)
+    lists = chosen_split.listed(asked, data, keep)
     standard = standards.standard(asked, data, keep)
     print("   N  sampler               verdict          M                   G")
     for n in spec["sizes"]:
-        split = replace(whole, a=whole.a[:n], b=whole.b[:n])
+        split = chosen_split.twins(asked, data, keep, lists, n, 0)
         for name, sampler in chosen.items():
             pair = []
             for twin in "ab":

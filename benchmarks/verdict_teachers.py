@@ -240,8 +240,9 @@ def _drawn(samples: list[Tensor], halves: tuple[Tensor, Tensor], held_out: Tenso
     return Drawn(
         samples=[tuple(samples)],
         training=[tuple(halves)],
+        controls=[tuple(halves[::-1])],
         splits=[split],
-        held_out=held_out,
+        held_out=(held_out, held_out),
         psnr=np.zeros((1, len(SIGMAS), len(held_out))),
     )
 

@@ -187,6 +187,26 @@ def test_controls_of_a_kind_give_memory_by_kind():
     assert coin_toss.redealt([[toss]], seed=0).p > 0.4
 
 
+@pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
+def test_intervals_with_controls_cover_the_true_index(truth):
+    """The binomial standard error of 150 at 0.95 is 0.018."""
+    n, hits, found = 40, 0, []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        kinds = [
+            np.where(rng.random(64) < truth, rng.integers(n, size=64), rng.integers(2 * n, size=64))
+            for _ in "ab"
+        ]
+        cast = [for_images(own, 2 * n).moved(k * 2 * n, 4 * n) for k, own in enumerate(kinds)]
+        toss = Toss(coin_toss.with_controls(n), cast, (1, 1))
+        estimate = coin_toss.memorisation([toss], seed=seed, resamples=300)
+        value, low, high = bounds(estimate, (-1, 1))
+        hits += low <= truth <= high
+        found.append(value)
+    assert hits / 150 > 0.95 - 3 * 0.018
+    assert np.mean(found) == pytest.approx(truth, abs=4 * np.std(found) / math.sqrt(150) + 1e-9)
+
+
 def test_one_model_against_held_out_images_of_another_number():
     deal = coin_toss.of_images(np.arange(40) < 10, np.zeros(40))
     fair = Toss(deal, [for_images(np.arange(40), 40)], (1,))

@@ -34,7 +34,7 @@ SPEC = Spec(
     training=TrainingSpec(steps=4, batch=2, evaluations=2),
     sampling=SamplingSpec(steps=2),
 )
-DRAWN = ["denoising", "samples", "histograms", "verdict", "similarity", "training"]
+DRAWN = ["denoising", "samples", "histograms", "verdict", "similarity", "twins_kl", "training"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -129,7 +129,7 @@ def test_write_leaves_one_page_and_every_figure_as_pdf_and_png(finished, written
 def test_page_needs_nothing_else(written):
     text = written.read_text()
     links = re.findall(r'(?:src|srcset|href|action)\s*=\s*"([^"]*)"', text)
-    assert len(links) == 10
+    assert len(links) == 12
     assert all(link.startswith("data:") for link in links)
     assert "http:" not in text
     assert "https:" not in text
@@ -237,9 +237,10 @@ def test_before_the_first_result_there_is_the_history(folder, undrawn):
 
 def test_unfinished_run_draws_what_is_there_and_names_the_rest(folder, undrawn):
     levels = json.loads((folder / "result.json").read_text())["levels"]
-    change(folder, levels=levels[:1], complete=False, critical_n=None, missing=["N = 400"])
+    unfinished = {"complete": False, "missing": ["N = 400"], "twins_kl": []}
+    change(folder, levels=levels[:1], critical_n=None, **unfinished)
     change(folder, "spec.json", sizes=[10, 400, 500])
-    assert list(page.figures(folder)) == DRAWN
+    assert list(page.figures(folder)) == [name for name in DRAWN if name != "twins_kl"]
     words = transition.content(reading.read(folder))
     assert words.missing == ("N = 500: no result yet",)
     assert [row[0].text for row in words.table.rows] == ["10"]
@@ -250,7 +251,13 @@ def test_unfinished_run_draws_what_is_there_and_names_the_rest(folder, undrawn):
 
 def test_levels_without_arrays_lose_only_the_figures_that_need_them(folder, undrawn):
     (folder / "arrays.safetensors").unlink()
-    assert list(page.figures(folder)) == ["denoising", "verdict", "similarity", "training"]
+    assert list(page.figures(folder)) == [
+        "denoising",
+        "verdict",
+        "similarity",
+        "twins_kl",
+        "training",
+    ]
     missing = transition.content(reading.read(folder)).missing
     assert sum("arrays.safetensors" in line for line in missing) == 2
 

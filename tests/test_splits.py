@@ -20,6 +20,15 @@ def grouped(sizes):
     return image_set(sum(sizes), [f"g{k}" for k, size in enumerate(sizes) for _ in range(size)])
 
 
+def attributed(has):
+    has = np.array(has)
+    return images.from_pixels(
+        np.zeros((len(has), 1, 1, 1), np.uint8),
+        attributes={"Smiling": has, "Young": ~has},
+        labels=np.where(has, 3, 8),
+    )
+
+
 def sides(split):
     return [set(side.tolist()) for side in (split.a, split.b, split.test)]
 
@@ -207,6 +216,7 @@ def fingerprint(*lists):
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+SMILING = {"by": "attribute", "attribute": "Smiling"}
 SQUARES = [f"g{k * k % 11}" for k in range(60)]
 
 
@@ -217,10 +227,14 @@ SQUARES = [f"g{k * k % 11}" for k in range(60)]
         (image_set(50), {"among": range(0, 50, 2)}, 9, "33a8fb0bb74dfe22"),
         (image_set(60, SQUARES), {}, 22, "317a430ef7c4d222"),
         (image_set(60, SQUARES), {"seed": 3, "replicate": 2}, 22, "8e95d81985fdb47a"),
+        (attributed(np.arange(60) % 3 > 0), {"by": "label"}, 26, "07f9b6a41230d957"),
+        (attributed(np.arange(60) % 3 > 0), SMILING, 16, "4812615fd83c748d"),
+        (attributed(np.arange(60) % 3 > 0), SMILING | {"nested": False}, 16, "f082a9f826ffad57"),
     ],
 )
-def test_the_default_split_is_what_it_was(pictures, options, largest, lists):
-    assert images.largest_n(pictures, test=7, **options) == largest
+def test_splits_are_what_they_were(pictures, options, largest, lists):
+    rule = {name: value for name, value in options.items() if name != "nested"}
+    assert images.largest_n(pictures, test=7, **rule) == largest
     split = images.twins(pictures, largest, test=7, **options)
     assert fingerprint(split.a, split.b, split.test) == lists
 
@@ -307,15 +321,6 @@ def test_stratified_digits_come_in_equal_shares():
         np.testing.assert_array_equal(np.bincount(digits.labels[side]), len(side) // 10)
 
 
-def attributed(has):
-    has = np.array(has)
-    return images.from_pixels(
-        np.zeros((len(has), 1, 1, 1), np.uint8),
-        attributes={"Smiling": has, "Young": ~has},
-        labels=np.where(has, 3, 8),
-    )
-
-
 @settings(deadline=None)
 @given(has=st.lists(st.booleans(), min_size=2, max_size=60), seed=seeds, data=st.data())
 def test_a_has_the_attribute_and_b_has_not(has, seed, data):
@@ -336,6 +341,32 @@ def test_a_has_the_attribute_and_b_has_not(has, seed, data):
     small = images.twins(pictures, 1, **options)
     assert (small.a[0], small.b[0]) == (split.a[0], split.b[0])
     np.testing.assert_array_equal(small.test, split.test)
+
+
+@settings(deadline=None)
+@given(has=st.lists(st.booleans(), min_size=2, max_size=60), seed=seeds, data=st.data())
+def test_controls_are_of_a_kind_that_nobody_has_seen_and_nested(has, seed, data):
+    pictures, has = attributed(has), np.array(has)
+    test = data.draw(st.integers(0, len(has)))
+    options = {"test": test, "seed": seed, "by": "attribute", "attribute": "Smiling"}
+    largest = images.largest_n(pictures, **options)
+    kinds, held = (has, ~has), (test // 2, test - test // 2)
+    before = [np.empty(0, int)] * 2
+    for n in range(1, largest + 1):
+        split = images.twins(pictures, n, **options)
+        seen = np.concatenate([split.a, split.b, split.test])
+        for kind, taken, controls, fewer in zip(kinds, held, split.controls, before, strict=True):
+            assert len(set(controls)) == len(controls) == min(n, kind.sum() - taken - n)
+            assert kind[controls].all()
+            assert not set(controls) & set(seen)
+            both = min(len(controls), len(fewer))
+            np.testing.assert_array_equal(controls[:both], fewer[:both])
+        before = split.controls
+
+
+def test_other_rules_have_no_controls():
+    for by in ("random", "label"):
+        assert images.twins(attributed(np.arange(60) % 3 > 0), 9, test=7, by=by).controls == ()
 
 
 def test_a_label_is_an_attribute_too():

@@ -15,14 +15,14 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
-from twinscore import environment, images, runs
+from twinscore import cli, environment, images, runs
 from twinscore.analysis.verdict import Thresholds
 from twinscore.denoisers import NetworkSpec, load
 from twinscore.errors import InputError
 from twinscore.experiments import transition, twins
 from twinscore.experiments.transition import Result, Spec
 from twinscore.report import page, style
-from twinscore.results.transition import Verdict
+from twinscore.results.transition import CriticalN, Verdict
 from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingError, TrainingSpec, memory
 
@@ -95,6 +95,7 @@ def test_result_has_the_documented_names_and_no_others(finished):
             "data",
             "levels",
             "harmonics",
+            "twins_kl",
         ),
     }
     assert (result["schema_version"], result["study"]) == (3, "transition")
@@ -183,10 +184,12 @@ def test_votes_csv_has_a_row_for_each_sample_and_adds_up_to_the_index(finished):
 
 def test_a_finished_run_is_judged_by_other_thresholds_without_training(finished, folder):
     before = written_at(folder)
-    lenient = {"gain_db": -100, "factor": 1000, "energy": 1000}  # all have learned
-    asked = SPEC.model_copy(update={"thresholds": Thresholds(transition=-1, **lenient)})
+    asked = SPEC.model_copy(
+        update={"thresholds": Thresholds(gain_db=-100, factor=1000, energy=1000)}
+    )
     done = transition.run(asked, folder, device="cpu")
-    assert {level.verdict for level in done.result.levels} <= {"memorises", "transition"}
+    assert any(level.learned.why for level in finished.result.levels)
+    assert not any(level.learned.why for level in done.result.levels)
     assert written_at(folder) == before
     transition.run(SPEC, folder, device="cpu")
     assert content(folder) == content(finished.folder)
@@ -318,6 +321,46 @@ def test_more_sizes_train_only_the_new_trials(finished, folder):
     assert runs.read_json(folder / "spec.json")["sizes"] == [2, 5, 7]
     with pytest.raises(InputError, match=r"differs in sizes"):
         transition.run(SPEC, folder, device="cpu")
+
+
+def test_more_samples_train_nothing_and_begin_with_the_same(finished, folder):
+    weights = {p: p.stat().st_mtime_ns for p in folder.glob("trials/*/weights*")}
+    more = transition.run(SPEC.model_copy(update={"samples": 9}), folder, device="cpu")
+    assert {p: p.stat().st_mtime_ns for p in folder.glob("trials/*/weights*")} == weights
+    before, after = (load_file(of / "arrays.safetensors") for of in (finished.folder, folder))
+    for n in (2, 5):
+        seeds = [of[f"n{n:05d}/noise_seeds"].tolist() for of in (before, after)]
+        assert (seeds[0], len(seeds[1])) == (seeds[1][:7], 9)
+        drawn = [of[f"n{n:05d}/samples_a"] for of in (before, after)]
+        # a batch of another size rounds otherwise
+        np.testing.assert_allclose(drawn[1][:7], drawn[0], rtol=1e-3, atol=1e-3)
+    assert [level.n for level in more.result.levels] == [2, 5]
+    transition.run(SPEC, folder, device="cpu")
+    assert content(folder) == content(finished.folder)
+
+
+def between_sizes(levels):
+    """A critical N whose gap is below 0 at less than 6 images, and above from there on."""
+    low = max((level.n for level in levels if level.n < 6), default=None)
+    high = min((level.n for level in levels if level.n >= 6), default=None)
+    return CriticalN(value=6, low=low, high=high), "known"
+
+
+def test_sizes_are_added_until_the_critical_n_is_known_as_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(transition, "_critical", between_sizes)
+    asked = SMALL.model_copy(update={"sizes": (2, 20), "refine": 1.5})
+    folder = tmp_path / "run"
+    done = transition.run(asked, folder, device="cpu")
+    assert [level.n for level in done.result.levels] == [2, 3, 4, 6, 20]
+    assert (done.result.critical_n.low, done.result.critical_n.high) == (4, 6)
+    assert runs.read_json(folder / "spec.json")["sizes"] == [2, 20]
+    before, held = written_at(folder), content(folder)
+    transition.run(asked, folder, device="cpu")
+    assert (written_at(folder), content(folder)) == (before, held)
+    asked = asked.model_copy(update={"sizes": (2, 6, 20), "refine": None})
+    coarse = transition.run(asked, folder, device="cpu")
+    assert [level.n for level in coarse.result.levels] == [2, 6, 20]
+    assert written_at(folder) == before
 
 
 @pytest.mark.parametrize(
@@ -511,3 +554,38 @@ def test_a_network_of_ones_own_gets_its_own_default_folder(tmp_path, monkeypatch
     plain |= {"data_digest": images.load("digits").digest}
     assert done.folder != runs.default_folder(plain)
     assert done.folder == runs.default_folder(plain | {"network": f"{__name__}.Shrinkage"})
+
+
+# Runs of earlier versions
+
+
+@pytest.fixture
+def older(folder, undrawn):
+    """A run whose verdict was given by another rule."""
+    result = runs.read_json(folder / "result.json")
+    for level in result["levels"]:
+        for name in ("memorisation", "agreement", "alike", "excess", "copies", "learned", "why"):
+            del level[name]
+        level["verdict"] = "generalises"
+    runs.write_json(folder / "result.json", result | {"schema_version": 2})
+    return folder
+
+
+def test_the_report_judges_an_older_run_anew(finished, older, capsys):
+    before = written_at(older)
+    assert cli.main(["report", str(older)]) == 0
+    said = capsys.readouterr().err
+    assert f"{older}: was written by an earlier version; judged anew\n" in said
+    assert content(older) == content(finished.folder)
+    assert written_at(older) == before
+    assert cli.main(["report", str(older)]) == 0
+    assert "anew" not in capsys.readouterr().err
+
+
+def test_an_older_run_without_its_networks_keeps_its_verdict(older, capsys):
+    next(older.glob("trials/*/weights.safetensors")).unlink()
+    before = content(older)
+    assert cli.main(["report", str(older)]) == 0
+    said = capsys.readouterr().err
+    assert "has the verdict of the version that wrote it: 1 of its 4 networks are missing" in said
+    assert content(older) == before

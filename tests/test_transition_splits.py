@@ -1,6 +1,8 @@
 """How the transition study splits: by rule or by lists, recorded and taken up again."""
 
+import csv
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -8,11 +10,12 @@ import numpy as np
 import pytest
 
 from twinscore import environment, images, runs
+from twinscore.analysis import coin_toss
 from twinscore.cli import main
 from twinscore.denoisers import NetworkSpec
 from twinscore.errors import InputError
-from twinscore.experiments import comparison, standards, transition
-from twinscore.experiments.judgement import Standard
+from twinscore.experiments import comparison, judgement, standards, transition
+from twinscore.experiments.judgement import Drawn, Standard
 from twinscore.experiments.transition import Spec
 from twinscore.report import reading, transition_content
 from twinscore.sampling import SamplingSpec
@@ -70,10 +73,17 @@ def test_lists_of_a_run_give_its_trials_again(finished, tmp_path):
     assert trials(done.folder) == trials(finished.folder)
     for own, other in zip(done.result.levels, finished.result.levels, strict=True):
         assert own.verdict == "not testable"
+        assert "not declared as dealt at random" in own.why
         assert own.memorisation.p is None
         assert (own.agreement, own.copies) == (other.agreement, other.copies)
     assert done.result.data.split == str(folder)
     assert split_words(done.folder) == f"as the lists in {folder} say"
+    random = spec.model_copy(update={"dealt_at_random": True})
+    declared = transition.run(random, tmp_path / "run", device="cpu")
+    assert trials(declared.folder) == trials(finished.folder)
+    assert all(level.verdict != "not testable" for level in declared.result.levels)
+    assert [level.memorisation.p is None for level in declared.result.levels] == [True, False]
+    assert split_words(done.folder) == f"as the lists in {folder} say, dealt at random"
     moved = folder.rename(tmp_path / "moved")
     again = transition.run(
         spec.model_copy(update={"split": str(moved)}), tmp_path / "run", device="cpu"
@@ -114,9 +124,8 @@ def test_each_replicate_has_its_own_lists(tmp_path):
         assert (DIGITS.labels[split.a] == 3).all()
         assert (DIGITS.labels[split.b] != 3).all()
         assert (DIGITS.labels[split.test] == 3).sum() == 3
-    assert (
-        split_words(done.folder)
-        == "by attribute: 3 is in all of A, none of B and half the test set"
+    assert split_words(done.folder).startswith(
+        "by attribute: 3 is in all of A, none of B and half the test set; memory is told by"
     )
 
 
@@ -125,6 +134,8 @@ def test_each_replicate_has_its_own_lists(tmp_path):
     [
         ({"split": "attribute"}, "needs the name of one; give --attribute NAME"),
         ({"attribute": "3"}, "attribute '3' needs split attribute, not 'auto'"),
+        ({"split": "attribute", "attribute": "3", "test": 3}, "test 3 is too few for split attr"),
+        ({"dealt_at_random": True}, "dealt_at_random is for lists in a folder; split 'auto' is a"),
         ({"thresholds": {"gain_between": (0.7, 0.1)}}, "0.7 to 0.1 holds none of the noise levels"),
         ({"split": "folder", "replicates": 2}, "'folder' is a folder with one split; give repl"),
     ],
@@ -173,6 +184,7 @@ def test_splits_that_cannot_be_are_refused_before_anything_is_written(
         (["--split", "attribute"], "twinscore: split attribute needs the name of one"),
         (["--attribute", "3"], "twinscore: attribute '3' needs split attribute, not 'auto'"),
         (["--split", "grup"], "twinscore: split: 'grup' is neither a rule nor a folder"),
+        (["--dealt-at-random"], "twinscore: dealt_at_random is for lists in a folder; split 'auto"),
         (["--spec", "celeba-80"], "twinscore: celeba: 'CelebA' is not a folder; give celeba:PATH"),
         (["--spec", "celeba-40"], "twinscore: celeba: 'CelebA' is not a folder; give celeba:PATH"),
         (["--spec", "lsun-bedrooms"], "twinscore: lsun: 'bedrooms' is not a folder; give lsun:"),
@@ -242,6 +254,149 @@ def test_groups_are_dealt_in_pairs_and_four_are_too_few(groups, pairs):
     level, _, _ = comparison.compare(pictures, [tuple(measured)], [split], 0, judged)
     assert level.memorisation.value == 1
     assert level.memorisation.p == (None if pairs < 5 else 1 / 2**pairs)
+    assert level.why.endswith("; no p, since only 16 deals are possible") == (pairs < 5)
+
+
+# Twins that differ in kind, and their controls
+
+THREES = {"by": "attribute", "attribute": "3"}
+BY_THREE = SPEC.model_copy(update={"split": "attribute", "attribute": "3"})
+
+
+def of_kind(split, samples):
+    """What judges twins that differ in kind."""
+    return Drawn(
+        samples=[samples],
+        training=[(DIGITS[split.a], DIGITS[split.b])],
+        controls=[tuple(DIGITS[own] for own in split.controls)],
+        splits=[split],
+        held_out=(DIGITS[split.test],) * 2,
+        psnr=np.zeros((1, 7, len(split.test))),
+    )
+
+
+def voted(split, samples):
+    standard = Standard(deal=lambda of: standards.dealt(DIGITS, "attribute", of))
+    [toss] = judgement._tosses(of_kind(split, samples), standard, "pixels")
+    return toss
+
+
+def test_samples_that_do_not_depend_on_the_deal_have_an_exact_p_by_kind():
+    """The same digits for every one of 300 deals; among halves, these would be memory."""
+    fixed = [np.flatnonzero((DIGITS.labels == 3) == kind)[:30] for kind in (True, False)]
+    samples = tuple(DIGITS[own] for own in fixed)
+    among = np.setdiff1d(np.arange(len(DIGITS)), np.concatenate(fixed))
+    m, p = [], []
+    for seed in range(300):
+        split = images.twins(DIGITS, 20, test=0, seed=seed, among=among, **THREES)
+        toss = voted(split, samples)
+        m.append(coin_toss.by_seed(toss).mean())
+        p.append(coin_toss.redealt([[toss]], seed=seed, redealings=199).p[0])
+    assert abs(np.mean(m)) < 4 * np.std(m) / math.sqrt(300)
+    for level in (0.05, 0.1, 0.25, 0.5):
+        error = math.sqrt(level * (1 - level) / 300)
+        assert level - 0.06 - 4 * error < np.mean(np.array(p) <= level) < level + 4 * error
+    halves = Standard()
+    bare = replace(split, controls=())
+    [toss] = judgement._tosses(of_kind(bare, samples), halves, "pixels")
+    assert coin_toss.by_seed(toss).mean() > 0.8
+
+
+def measures_of(samples, test):
+    flat = np.full((7, test), 20.0)
+    return {
+        "psnr_train": flat,
+        "psnr_test": flat,
+        "samples": samples.numpy(),
+        "unfinished": np.array([0]),
+    }
+
+
+def by_three(make, **changes):
+    """A level of twins whose samples are made of a split, and the rows of its votes."""
+    sizes = {"sizes": (40,), "samples": 64, "test": 60}
+    spec = BY_THREE.model_copy(update=sizes | {"duplicate_threshold": 1})
+    split = images.twins(DIGITS, 40, test=60, **THREES)
+    pair = tuple(measures_of(x, 60) for x in make(split))
+    standard = replace(standards.standard(spec, DIGITS, np.arange(len(DIGITS))), **changes)
+    level, _, tosses = comparison.compare(DIGITS, [pair], [split], 0, standard)
+    return level, split, list(standards.ballots(spec, DIGITS, [split], tosses))
+
+
+def test_copiers_of_a_kind_memorise():
+    level, split, rows = by_three(
+        lambda split: [DIGITS[np.resize(x, 64)] for x in (split.a, split.b)]
+    )
+    assert level.verdict == "memorises"
+    assert level.memorisation.value == 1
+    assert level.memorisation.low > 0.9  # 64 samples
+    assert level.memorisation.p == pytest.approx(1e-4)
+    assert level.copies.a.value == level.copies.b.value == 1
+    assert level.control_fraction.a.value == level.control_fraction.b.value == 0
+    assert {(row[2], row[6]) for row in rows} == {("a", "a"), ("b", "b")}
+    assert [row[4] for row in rows] == [*np.resize(split.a, 64), *np.resize(split.b, 64)]
+
+
+def test_copies_of_controls_are_no_memory():
+    level, _, rows = by_three(lambda split: [DIGITS[np.resize(x, 64)] for x in split.controls])
+    assert level.memorisation.value == -1
+    assert level.copies.a.value == level.copies.b.value == 0
+    assert {(row[2], row[6]) for row in rows} == {("a", "control a"), ("b", "control b")}
+    assert level.memorised_fraction.a.value == 0
+    assert level.control_fraction.a.value > 0.9
+
+
+def test_learners_of_a_kind_do_not_memorise_and_have_learned_it():
+    """Held-out digits of their kind, to which images of both kinds would be no standard."""
+    fresh = lambda kind, split: np.setdiff1d(  # noqa: E731
+        np.flatnonzero((DIGITS.labels == 3) == kind),
+        np.concatenate([split.a, split.b, split.test, *split.controls]),
+    )
+    make = lambda split: [DIGITS[np.resize(fresh(kind, split), 64)] for kind in (True, False)]  # noqa: E731
+    level, _, _ = by_three(make)
+    assert level.memorisation.low < 0 < level.memorisation.high
+    assert level.memorisation.p > 0.05
+    assert level.learned.passed
+    mixed, _, _ = by_three(make, kinds=None)
+    assert "of A's samples" in mixed.learned.why
+
+
+def test_without_enough_images_the_level_is_not_testable_and_says_what_is_missing(tmp_path):
+    spec = BY_THREE.model_copy(update={"sizes": (4, 90)})
+    done = transition.run(spec, tmp_path / "run", device="cpu")
+    small, large = done.result.levels
+    assert small.verdict != "not testable"
+    assert small.memorisation.p is not None
+    assert large.verdict == "not testable"
+    threes = (DIGITS.labels[~images.near_duplicates(DIGITS).drop] == 3).sum()
+    missing = 2 * 90 + 3 - threes
+    assert large.why == (
+        "each twin needs 90 controls, images of its kind that are neither in a training set nor in "
+        f"the test set; {missing} with attribute '3' are missing"
+    )
+    assert (large.memorisation, large.excess, large.copies) == (None, None, None)
+    assert large.control_fraction.a is None
+    assert large.agreement is not None
+    with (done.folder / "votes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["n"] for row in rows} == {"4"}
+    assert {row["half"] for row in rows} <= {"a", "b", "control a", "control b"}
+    with (done.folder / "images.csv").open(newline="") as file:
+        roles = [row["role_0"] for row in csv.DictReader(file)]
+    assert [roles.count(f"control {twin}") for twin in "ab"] == [90 - missing, 90]
+    words = transition_content.content(reading.read(done.folder))
+    assert [cell.text for cell in words.table.rows[1]][2] == "–"
+    assert not any("judge it anew" in note for note in words.notes)
+
+
+def test_each_kind_has_its_own_baseline():
+    spec = BY_THREE.model_copy(update={"sizes": (60,), "test": 60, "duplicate_threshold": 1})
+    found = standards.standard(spec, DIGITS, np.arange(len(DIGITS)))
+    split = images.twins(DIGITS, 60, test=60, **THREES)
+    assert found.kinds[split.test].sum() == 30
+    pooled = standards._baseline(spec, DIGITS, np.arange(len(DIGITS)), None)
+    better = (found.baseline - pooled)[0].mean(0)
+    assert better[found.kinds[split.test]].mean() > 0.3  # of threes alone, it knows threes better
 
 
 # The baseline

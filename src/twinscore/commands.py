@@ -146,7 +146,10 @@ def _sample(words: Sequence[str]) -> None:
 
 
 def _report(words: Sequence[str]) -> None:
+    from twinscore.experiments.again import judge_again
     from twinscore.report import page
 
     options = parse(words, ReportOptions, None, "report")
+    if said := judge_again(options.run_folder):
+        say(said)
     print(f"report: {page.write(options.run_folder, images=not options.no_images)}")

@@ -1,4 +1,4 @@
-"""Copies: samples nearer to their own half than any sample is to the half that it has not seen."""
+"""Copies: samples nearer to their own half than any sample is to images that it has not seen."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,16 @@ def copied(own: NDArray, other: NDArray, within: float = -1.0) -> NDArray[np.boo
     """Which samples of twins are copies, (2, S) bool.
 
     What no sample of either twin reaches by chance, on images that its twin has not seen, is the
-    standard: where training and control images are alike to the samples, half of all samples have
-    their nearest image in their own half, and on average one of the 2 S passes it.
+    standard: where training and control images are alike to the samples, and equally many, half of
+    all samples have their nearest image in their own half, and on average one of the 2 S passes it.
+    More controls let fewer pass. They matter where a few images are all there is to tell by: where
+    samples are alike, these are copies all at once or not at all, as a coin falls.
 
     Parameters
     ----------
     own, other : array
-        (2, S): similarity of each twin's samples to the nearest image of its own half, and of the
-        half (or control set) that it was not trained on.
+        (2, S): similarity of each twin's samples to the nearest image of its own half, and of
+        those that it was not trained on.
     within : float
         Similarity of the two most similar images of one half: the standard is no lower. For halves
         that groups were dealt to; a sample is then more similar to its own half by its group alone,

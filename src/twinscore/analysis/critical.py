@@ -2,33 +2,13 @@
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from twinscore.analysis.statistics import crossing
 from twinscore.results.base import Interval
-
-
-@dataclass(frozen=True)
-class CriticalN:
-    """Where the gap ``G - M`` turns positive for good.
-
-    Attributes
-    ----------
-    value : float or None
-        Where it does at the values found, linear in log N between sizes; None below the smallest.
-    low, high : int or None
-        Sizes between which it does; None where that end is open.
-    lost : bool
-        Whether the gap was above 0 at some size and is below 0 at a larger one.
-    """
-
-    value: float | None
-    low: int | None
-    high: int | None
-    lost: bool
+from twinscore.results.transition import CriticalN
 
 
 def bracket(sizes: Sequence[int], gaps: Sequence[Interval]) -> CriticalN | None:
@@ -49,7 +29,8 @@ def bracket(sizes: Sequence[int], gaps: Sequence[Interval]) -> CriticalN | None:
             break
         high = n
     low = below[-1] if below else None
-    return CriticalN(float(at) or None, low, high, bool(below and above and above[0] < below[-1]))
+    lost = bool(below and above and above[0] < below[-1])
+    return CriticalN(value=float(at) or None, low=low, high=high, lost=lost)
 
 
 def critical_n(
@@ -78,8 +59,7 @@ def critical_n(
 
 
 def _phrase(found: CriticalN, sizes: Sequence[int]) -> str:
-    low = "open" if found.low is None else f"{found.low:,}"
-    high = "open" if found.high is None else f"{found.high:,}"
+    low, high = ("open" if end is None else f"{end:,.0f}" for end in (found.low, found.high))
     lost = "; crossed before, then lost again" if found.lost else ""
     if found.value is None:
         return f"below the smallest size tried, {sizes[0]:,} images (high end {high}){lost}"

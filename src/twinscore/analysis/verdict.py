@@ -58,7 +58,8 @@ class Evidence:
     not_learned : str
         Which test of learning failed, and by how much; empty if none did.
     others : float or None
-        Smallest p of M by another similarity, corrected for their number.
+        Smallest p of another similarity, corrected for their number, by which M reaches the
+        threshold of a transition.
     untestable : str
         Why the split tells nothing of memory; empty if it does.
     grouped : bool
@@ -83,14 +84,16 @@ def verdict(e: Evidence, limits: Thresholds) -> tuple[Verdict, str]:
     m, by_copies = e.memorisation, e.p is None or e.grouped
     if by_copies and min(rate.low for rate in e.copies) > limits.memorises:
         return "memorises", f"copies of A {_share(e.copies[0])}, of B {_share(e.copies[1])}"
-    if not by_copies and m.low > limits.memorises and e.p <= limits.significance:
+    shown = e.p is not None and e.p <= limits.significance
+    if shown and not by_copies and m.low > limits.memorises:
         return "memorises", f"M {m.text()} with p = {e.p:.2g}"
-    if e.not_learned and e.p is not None and e.p > limits.significance:
+    copying = max(e.copies, key=lambda rate: rate.low)
+    copies = copying.low > limits.copies
+    if e.not_learned and not ((shown and m.low > 0) or (e.p is None and copies)):
         return "has not learned", e.not_learned
     if m.high >= limits.transition:
         return "transition", f"M {m.text()} may reach {limits.transition:g}"
-    copying = max(e.copies, key=lambda rate: rate.low)
-    if copying.low > limits.copies:
+    if copies:
         return "transition", f"copies {_share(copying)} are more than {limits.copies:.0%}"
     if e.not_learned:
         return "has not learned", e.not_learned
@@ -99,7 +102,9 @@ def verdict(e: Evidence, limits: Thresholds) -> tuple[Verdict, str]:
     if e.agreement.low <= limits.agreement:
         return "transition", f"G {e.agreement.text()} may be {limits.agreement:g} or less"
     if e.others is not None and e.others <= limits.significance:
-        return "transition", f"M is above 0 by another similarity, with p = {e.others:.2g}"
+        return "transition", (
+            f"M is {limits.transition:g} or more by another similarity, with p = {e.others:.2g}"
+        )
     return "generalises", f"M {m.text()}, G {e.agreement.text()}, copies {_share(worst)}"
 
 

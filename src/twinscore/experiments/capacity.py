@@ -30,7 +30,7 @@ from twinscore.results.transition import CriticalN
 MOST_CELLS = 100
 
 
-class Spec(transition.Spec):
+class Spec(transition.Growing):
     """Transitions along any of four axes; an axis without values stays at network and data."""
 
     widths: Listed[Annotated[int, Field(ge=1, le=MOST_WIDTH)]] = (4, 8, 16)
@@ -52,7 +52,7 @@ class Spec(transition.Spec):
         return self
 
 
-class CellSpec(transition.Spec):
+class CellSpec(transition.Growing):
     """The transition of one cell; ``originals`` are the images before they are resized."""
 
     originals: str
@@ -67,7 +67,7 @@ class CellSpec(transition.Spec):
 def cells(spec: Spec) -> dict[str, CellSpec]:
     """Every combination of the axes once, by its name, image size by image size."""
     fixed = spec.network.model_dump()
-    shared = spec.model_dump(include=set(transition.Spec.model_fields) - {"data", "network"})
+    shared = spec.model_dump(include=set(transition.Growing.model_fields) - {"data", "network"})
     axes = (spec.sides, spec.kinds or (fixed["kind"],), spec.widths, spec.levels)
     found = {}
     for side, kind, width, levels in product(*(axis or (None,) for axis in axes)):
@@ -187,6 +187,15 @@ STUDY = of_trials(
     reads=("data",),
     check=check_images,
     record=record,
-    extendable=("sizes", "widths", "levels", "kinds", "sides", "thresholds"),
+    extendable=(
+        "sizes",
+        "samples",
+        "widths",
+        "levels",
+        "kinds",
+        "sides",
+        "thresholds",
+        "dealt_at_random",
+    ),
 )
 run = STUDY.run

@@ -40,16 +40,17 @@ def compare(
         [torch.from_numpy(of["samples"]) for of in twin] for twin in zip(*pairs, strict=True)
     ]
     training = [[images[getattr(split, side)] for split in splits] for side in "ab"]
+    controls = _controls(images, splits) or training[::-1]
     twin = _rows(similarity.cosine_similarity, *samples)
     closest = _rows(_nearest, *training)
     held_out = _rows(_held_out, [images[split.test] for split in splits], *training)
     arrays = {"twin_similarity": twin, "closest_pairs": closest[0], "held_out_nearest": held_out[0]}
     near, fraction, control, diversity = {}, {}, {}, {}
-    for side, drawn, known, unknown in zip("ab", samples, training, training[::-1], strict=True):
+    for side, drawn, known, unknown in zip("ab", samples, training, controls, strict=True):
         found = [similarity.nearest(*of) for of in zip(drawn, known, strict=True)]
         near[side] = np.stack([values.numpy() for values, _ in found])
-        fraction[side] = _fraction(drawn, known, seeds[side])
-        control[side] = _fraction(drawn, unknown, seeds[side])
+        fraction[side] = _fraction(drawn, known, seeds[side], n)
+        control[side] = _fraction(drawn, unknown, seeds[side], n)
         diversity[side] = _mean(_rows(similarity.diversity, drawn), seeds[side])
         arrays[f"samples_{side}"] = drawn[0].numpy()
         arrays[f"nearest_{side}"] = known[0][found[0][1]].numpy()
@@ -60,9 +61,10 @@ def compare(
         Drawn(
             samples=list(zip(*samples, strict=True)),
             training=list(zip(*training, strict=True)),
+            controls=list(zip(*controls, strict=True)),
             splits=splits,
-            held_out=images[np.unique(np.concatenate([split.test for split in splits]))],
-            psnr=tables["test"],
+            held_out=_by_kind(images, splits, standard.kinds),
+            psnr=_table(pairs, "psnr_test", splits, standard.kinds),
         ),
         standard,
         derive_seed(seed, n, "verdict"),
@@ -88,9 +90,16 @@ def compare(
     return level, arrays, tosses
 
 
-def _fraction(drawn: Sequence[Tensor], known: Sequence[Tensor], seed: int) -> Interval | None:
-    """Copies by the ratio rule; None for a single training image."""
-    if len(known[0]) < 2:
+def _controls(images: ImageSet, splits: Sequence[Twins]) -> list[list[Tensor]]:
+    """Of A and of B, those of every replicate; none where the halves are each other's."""
+    return [[images[of] for of in own] for own in zip(*(s.controls for s in splits), strict=True)]
+
+
+def _fraction(
+    drawn: Sequence[Tensor], known: Sequence[Tensor], seed: int, n: int
+) -> Interval | None:
+    """Copies by the ratio rule; None for a single training image, or fewer controls than n."""
+    if len(known[0]) < max(2, n):
         return None
     return _mean(_rows(memorization.copied, drawn, known), seed)
 
@@ -128,9 +137,28 @@ def _interval(value: float, low: float, high: float, replicates: int) -> Interva
     return Interval(value=float(value), low=low, high=high, method="bootstrap", covers=covers)
 
 
-def _table(pairs: Sequence[tuple[Measures, Measures]], name: str) -> NDArray:
-    """Of PSNR, averaged over the twins, (R, K, T)."""
-    return np.stack([(a[name] + b[name]) / 2 for a, b in pairs])
+def _by_kind(
+    images: ImageSet, splits: Sequence[Twins], kinds: NDArray | None
+) -> tuple[Tensor, Tensor]:
+    """The test images of A's kind and of B's, all of them for both where there is one kind."""
+    test = np.unique(np.concatenate([split.test for split in splits]))
+    found = images[test]
+    if kinds is None:
+        return found, found
+    return found[kinds[test]], found[~kinds[test]]
+
+
+def _table(
+    pairs: Sequence[tuple[Measures, Measures]],
+    name: str,
+    splits: Sequence[Twins] = (),
+    kinds: NDArray | None = None,
+) -> NDArray:
+    """Of PSNR, averaged over the twins, or of the twin of each test image's kind, (R, K, T)."""
+    if kinds is None:
+        return np.stack([(a[name] + b[name]) / 2 for a, b in pairs])
+    both = zip(pairs, splits, strict=True)
+    return np.stack([np.where(kinds[split.test], a[name], b[name]) for (a, b), split in both])
 
 
 def _psnr(tables: dict[str, NDArray], seed: int) -> Psnr:

@@ -34,17 +34,21 @@ class Standard:
     thresholds : Thresholds
         Of the study.
     deal : callable
-        ``deal(split) -> Deal``: how the images of A and of B, in this order, were dealt.
-    untestable : str
-        Why the deal tells nothing of memory; empty if it does.
+        ``deal(split) -> Deal``: how the images of A and of B, in this order, were dealt; where
+        there are controls, those of each after its own.
+    untestable : callable
+        ``untestable(split) -> str``: why the deal tells nothing of memory; empty if it does.
     baseline : array, optional
         (R, K, T): PSNR of the Gaussian baseline on the test images, at ``SIGMAS``.
+    kinds : array, optional
+        Of every image, bool: whether it is of A's kind; None where A and B are of one.
     """
 
     thresholds: Thresholds = field(default_factory=Thresholds)
     deal: Callable[[Twins], Deal] = lambda split: halves(len(split.a))
-    untestable: str = ""
+    untestable: Callable[[Twins], str] = lambda split: ""
     baseline: NDArray | None = None
+    kinds: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,21 +57,23 @@ class Drawn:
 
     Attributes
     ----------
-    samples, training : sequence of (Tensor, Tensor)
+    samples, training, controls : sequence of (Tensor, Tensor)
         For each replicate those of A and of B: (S, C, H, W) from the same noise, black where the
-        path was lost, and (N, C, H, W).
+        path was lost; (N, C, H, W); and as many that each was not trained on: the other's half, or
+        control sets of its kind, which are smaller where the images do not suffice.
     splits : sequence of Twins
         Their indices.
-    held_out : Tensor
-        (T, C, H, W).
+    held_out : (Tensor, Tensor)
+        (T, C, H, W) for each twin, of its kind.
     psnr : array
-        (R, K, T): of the test images at ``SIGMAS``, averaged over the twins.
+        (R, K, T): of the test images at ``SIGMAS``, averaged over the twins that know their kind.
     """
 
     samples: Sequence[tuple[Tensor, Tensor]]
     training: Sequence[tuple[Tensor, Tensor]]
+    controls: Sequence[tuple[Tensor, Tensor]]
     splits: Sequence[Twins]
-    held_out: Tensor
+    held_out: tuple[Tensor, Tensor]
     psnr: NDArray
 
     @property
@@ -75,9 +81,17 @@ class Drawn:
         """Which samples of A and B were drawn to the end, (2, S), for each replicate."""
         return [np.stack([x.flatten(1).any(1).numpy() for x in pair]) for pair in self.samples]
 
+    @property
+    def controlled(self) -> bool:
+        """Whether there are as many controls as training images."""
+        both = zip(self.training, self.controls, strict=True)
+        return all(list(map(len, own)) == list(map(len, other)) for own, other in both)
+
 
 def judge(drawn: Drawn, standard: Standard, seed: int) -> tuple[dict[str, object], list[Toss]]:
     """Fields of a :class:`~twinscore.results.transition.Level`, and the votes by pixels.
+
+    Without enough controls nothing is known of memory, and nobody votes.
 
     Parameters
     ----------
@@ -89,51 +103,67 @@ def judge(drawn: Drawn, standard: Standard, seed: int) -> tuple[dict[str, object
         Of deals and bootstraps.
     """
     limits, replicates = standard.thresholds, len(drawn.samples)
-    by_similarity = [_tosses(drawn, standard, name) for name in SIMILARITIES]
-    index = coin_toss.memorisation(by_similarity[0], seed=seed)
-    dealt = None if standard.untestable else coin_toss.redealt(by_similarity, seed=seed)
-    memory = _memorisation(index, dealt, limits, replicates)
+    untestable = standard.untestable(drawn.splits[0])
     both = _agreement(drawn, seed)
     agrees = excess = alike = None
     if both is not None:
         agrees = _interval(both, (-np.inf, 1), "samples", replicates)
-        excess = _interval(difference(both, index), (-np.inf, 2), "samples and images", replicates)
         alike = _alike(drawn)
-    grouped = any(toss.deal.grouped for toss in by_similarity[0])
-    rates = _copies(drawn, grouped)
     found = _learned(drawn, standard, seed)
+    fields = {"agreement": agrees, "alike": alike, "learned": found}
+    if not drawn.controlled:
+        return fields | {"verdict": "not testable", "why": untestable}, []
+    by_similarity = [_tosses(drawn, standard, name) for name in SIMILARITIES]
+    index = coin_toss.memorisation(by_similarity[0], seed=seed)
+    dealt = None if untestable else coin_toss.redealt(by_similarity, seed=seed)
+    memory = _memorisation(index, dealt, limits, replicates)
+    if both is not None:
+        excess = _interval(difference(both, index), (-np.inf, 2), "samples and images", replicates)
+    grouped = any(toss.deal.grouped for toss in by_similarity[0])
+    rates = _copies(drawn, alone=memory.p is None, grouped=grouped)
     evidence = Evidence(
         memorisation=memory,
         p=memory.p,
         copies=(rates.a, rates.b),
         agreement=agrees or UNKNOWN,
         not_learned=found.why,
-        others=min(memory.others.values(), default=None),
-        untestable=standard.untestable,
+        others=_other_memory(memory, dealt, limits),
+        untestable=untestable,
         grouped=grouped,
     )
     word, why = verdict.verdict(evidence, limits)
-    fields = {
-        "verdict": word,
-        "why": why,
-        "memorisation": memory,
-        "agreement": agrees,
-        "alike": alike,
-        "excess": excess,
-        "copies": rates,
-        "learned": found,
-    }
+    if dealt and memory.p is None:
+        why += f"; no p, since only {dealt.deals} deals are possible"
+    fields |= {"verdict": word, "why": why}
+    fields |= {"memorisation": memory, "excess": excess, "copies": rates}
     if word == "transition" and replicates == 1 and verdict.undecided(evidence, limits):
         fields["warnings"] = [_needed(evidence, limits, len(drawn.samples[0][0]))]
     return fields, by_similarity[0]
 
 
+def _other_memory(memory: Memorisation, dealt: Redealt | None, limits: Thresholds) -> float | None:
+    """Smallest p of another similarity by which M is as large as a transition takes."""
+    found = zip(memory.others.values(), dealt.observed[1:] if dealt else (), strict=False)
+    return min((p for p, m in found if m >= limits.transition), default=None)
+
+
 def _tosses(drawn: Drawn, standard: Standard, name: str) -> list[Toss]:
-    """The votes of each replicate, by a similarity."""
-    return [
-        Toss(standard.deal(split), [votes(x, torch.cat(known), name) for x in pair])
-        for pair, known, split in zip(drawn.samples, drawn.training, drawn.splits, strict=True)
-    ]
+    """The votes of each replicate, by a similarity, of a twin with controls among its kind."""
+    tosses = []
+    parts = drawn.samples, drawn.training, drawn.controls, drawn.splits
+    for pair, known, controls, split in zip(*parts, strict=True):
+        deal, signs = standard.deal(split), (1, -1)
+        if split.controls:
+            signs, images = (1, 1), len(deal.labels)
+            of_kind = [torch.cat(kind) for kind in zip(known, controls, strict=True)]
+            cast = [
+                votes(x, kind, name).moved(by, images)
+                for x, kind, by in zip(pair, of_kind, (0, len(of_kind[0])), strict=True)
+            ]
+        else:
+            cast = [votes(x, torch.cat(known), name) for x in pair]
+        tosses.append(Toss(deal, cast, signs))
+    return tosses
 
 
 def _interval(
@@ -182,13 +212,19 @@ def _alike(drawn: Drawn) -> Interval:
     return Interval(value=value, low=low, high=high, **how)
 
 
-def _copies(drawn: Drawn, grouped: bool) -> PerTwin[Interval]:
-    """Copy rates among samples whose path was finished; unknown where there is none."""
+def _copies(drawn: Drawn, *, alone: bool, grouped: bool) -> PerTwin[Interval]:
+    """Copy rates among samples whose path was finished; unknown where there is none.
+
+    Where they stand alone, without a p of M, held-out images are controls too.
+    """
     found: tuple[list[NDArray], list[NDArray]] = ([], [])
-    for pair, known, finished in zip(drawn.samples, drawn.training, drawn.finished, strict=True):
+    each = drawn.samples, drawn.training, drawn.controls, drawn.finished
+    for pair, known, controls, finished in zip(*each, strict=True):
+        both = zip(controls, drawn.held_out, strict=True)
+        unseen = [torch.cat(parts) for parts in both] if alone else controls
         own, other = (
-            np.stack([similarity.nearest(x, half)[0] for x, half in zip(pair, order, strict=True)])
-            for order in (known, known[::-1])
+            np.stack([similarity.nearest(x, part)[0] for x, part in zip(pair, of, strict=True)])
+            for of in (known, unseen)
         )
         within = max(map(similarity.closest, known)) if grouped else -1.0
         copied = copies.copied(own, other, within)
@@ -228,9 +264,9 @@ def _learned(drawn: Drawn, standard: Standard, seed: int) -> Learned:
         counts = " and ".join(f"{count} samples of {twin}" for twin, count in few.items())
         why = f"only {counts} were drawn to the end; try another sampler, or more of its steps"
         return Learned(passed=False, gain_db=gain, samples=None, why=why)
-    of = dict(zip("AB", samples, strict=True))
-    traits = {k: learned.traits(x, drawn.held_out, seed=seed) for k, x in of.items()}
-    energies = {k: learned.energy(x, drawn.held_out, seed=seed) for k, x in of.items()}
+    of = dict(zip("AB", zip(samples, drawn.held_out, strict=True), strict=True))
+    traits = {k: learned.traits(*both, seed=seed) for k, both in of.items()}
+    energies = {k: learned.energy(*both, seed=seed) for k, both in of.items()}
     why = verdict.not_learned(gain, traits, energies, limits)
     likeness = partial(_likeness, traits, energies)
     parts = PerTwin(a=likeness("A"), b=likeness("B"))

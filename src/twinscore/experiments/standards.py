@@ -33,22 +33,36 @@ BALLOT = ("n", "replicate", "twin", "seed", "image", "name", "half", "similarity
 def standard(spec: Any, images: ImageSet, keep: NDArray) -> Standard:
     """Of a spec of a transition."""
     rule = image_sets.resolve(images, spec.split)
-    gaussian = None if np.prod(images.shape) > MOST_VALUES else _baseline(spec, images, keep)
-    reasons = {
-        "attribute": "the split is by attribute: A and B differ in kind, so that neither is the "
-        "other's control",
-        **dict.fromkeys(("random", "label", "group"), ""),
-    }
+    kinds = image_sets.having(images, spec.attribute) if rule == "attribute" else None
+    large = np.prod(images.shape) > MOST_VALUES
     return Standard(
         thresholds=spec.thresholds,
         deal=lambda split: dealt(images, rule, split),
-        untestable=reasons.get(rule, "the split is by lists, which no coin has dealt"),
-        baseline=gaussian,
+        untestable=lambda split: untestable(spec, split),
+        baseline=None if large else _baseline(spec, images, keep, kinds),
+        kinds=kinds,
+    )
+
+
+def untestable(spec: Any, split: Twins) -> str:
+    """Why a split tells nothing of memory; empty if it does."""
+    if spec.split not in image_sets.BY and not spec.dealt_at_random:
+        return "the split is by lists, which are not declared as dealt at random (dealt_at_random)"
+    n = len(split.a)
+    lacking = dict(zip(("with", "without"), (n - len(of) for of in split.controls), strict=False))
+    missing = [f"{k:,} {word} attribute {spec.attribute!r}" for word, k in lacking.items() if k]
+    if not missing:
+        return ""
+    return (
+        f"each twin needs {n:,} controls, images of its kind that are neither in a training set "
+        f"nor in the test set; {' and '.join(missing)} are missing"
     )
 
 
 def dealt(images: ImageSet, rule: str, split: Twins) -> Deal:
-    """How a rule dealt the images of A and then of B."""
+    """How a rule dealt the images of A and then of B, or of each and its controls."""
+    if rule == "attribute":
+        return coin_toss.with_controls(len(split.a))
     if rule == "label":
         both = np.concatenate([split.a, split.b])
         return coin_toss.halves(len(split.a), np.array([str(x) for x in images.labels])[both])
@@ -59,19 +73,25 @@ def dealt(images: ImageSet, rule: str, split: Twins) -> Deal:
     return coin_toss.halves(len(split.a))
 
 
-def _baseline(spec: Any, images: ImageSet, keep: NDArray) -> NDArray:
+def _baseline(spec: Any, images: ImageSet, keep: NDArray, kinds: NDArray | None) -> NDArray:
     """PSNR of the Gaussian on test images, (R, K, T): fitted to all images of the largest N.
 
-    It knows what the networks here know: they are blind, and without additive terms. The noise is
-    that of :func:`~twinscore.experiments.twins.measure`.
+    Where kinds differ there is one of each, fitted to a twin's images and its controls, for the
+    test images of its kind. It knows what the networks here know: they are blind, and without
+    additive terms. The noise is that of :func:`~twinscore.experiments.twins.measure`.
     """
     law = spec.training.noise, spec.training.sigma_max
     lists, tables = chosen_split.listed(spec, images, keep), []
     for replicate in range(spec.replicates):
         split = chosen_split.twins(spec, images, keep, lists, max(spec.sizes), replicate)
-        rows = [tuple(part.tolist()) for part in (np.concatenate([split.a, split.b]), split.test)]
-        seed = derive_seed(spec.seed, "psnr", replicate)
-        tables.append(_gaussian_psnr(spec.data, images.digest, *rows, *law, seed))
+        both = split.a, split.b
+        sets = [both] if kinds is None else zip(both, split.controls, strict=True)
+        test, seed = tuple(split.test.tolist()), derive_seed(spec.seed, "psnr", replicate)
+        found = [
+            _gaussian_psnr(spec.data, images.digest, tuple(fitted.tolist()), test, *law, seed)
+            for fitted in map(np.concatenate, sets)
+        ]
+        tables.append(found[0] if kinds is None else np.where(kinds[split.test], *found))
     return np.stack(tables)
 
 
@@ -97,15 +117,20 @@ def ballots(
 ) -> Iterator[tuple[Any, ...]]:
     """Rows of ``votes.csv`` of one N: the nearest image of each sample, and whose half it is in.
 
-    Of tied images the first is named; a sample that is as similar to all has none.
+    Of tied images the first is named; a sample that is as similar to all has none. No rows where
+    nobody voted.
     """
-    for replicate, (split, toss) in enumerate(zip(splits, tosses, strict=True)):
-        pool, n = np.concatenate([split.a, split.b]), len(split.a)
+    for replicate, (split, toss) in enumerate(zip(splits, tosses, strict=bool(tosses))):
+        n, parts = len(split.a), {"a": split.a, "b": split.b}
+        if split.controls:
+            first, second = split.controls
+            parts = {"a": split.a, "control a": first, "b": split.b, "control b": second}
+        pool, names = np.concatenate(list(parts.values())), list(parts)
         seeds = twins.noise_seeds(spec, replicate).tolist()
         for twin, votes in zip("ab", toss.votes, strict=True):
             for i, seed in enumerate(seeds):
                 found = votes.image[votes.sample == i]
-                half = " and ".join("ab"[k] for k in np.unique(found >= n).astype(int))
+                half = " and ".join(names[k] for k in np.unique(found // n))
                 image = (
                     (int(pool[found[0]]), images.names[pool[found[0]]]) if len(found) else ("", "")
                 )

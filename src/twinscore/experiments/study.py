@@ -9,7 +9,7 @@ import contextlib
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from twinscore.images import ImageSet
 from twinscore.results.base import Result
 
 Arrays = dict[str, NDArray]
+Pool = Callable[[Callable[[Any, Report], Any], Sequence[Task]], Iterator[tuple[Any, Any]]]
 
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T", bound=Task)
@@ -85,7 +86,11 @@ class Study(Generic[S, T, R]):
         gives what else belongs to the run's identity.
     record, finish : callable
         ``record(spec, tasks, folder)`` writes what is known before the work begins;
-        ``finish(spec, tasks, result)`` adds to the result of a run with all its parts.
+        ``finish(spec, tasks, result, pool)`` adds to the result of a run with all its parts;
+        ``pool(function, tasks)`` runs more tasks as the others.
+    refined : callable
+        ``refined(spec, result)``: a spec with more tasks, which a result asks for; None if it is
+        enough.
     machine : tuple of str
         Which of ``device`` and ``workers`` the command has as options; without ``device``, all
         is done by the processor; without ``workers``, tasks run in this process, one after another.
@@ -102,7 +107,8 @@ class Study(Generic[S, T, R]):
     reads: tuple[str, ...] = ()
     check: Callable[[S, str, Factory | None], Mapping[str, Any]] = lambda spec, *_: {}
     record: Callable[[S, Sequence[T], Path], None] = lambda spec, tasks, folder: None
-    finish: Callable[[S, Sequence[T], R], R] = lambda spec, tasks, result: result
+    finish: Callable[[S, Sequence[T], R, Pool], R] = lambda spec, tasks, result, pool: result
+    refined: Callable[[S, R], S | None] = lambda spec, result: None
     extendable: tuple[str, ...] = ()
     machine: tuple[str, ...] = ("device", "workers")
 
@@ -161,11 +167,11 @@ class Study(Generic[S, T, R]):
                         report("images", {"text": f"left out {name}: it cannot be read"})
                 if network is None and (left := self._left(spec, folder)):
                     report("estimate", {"text": self.estimate(spec, left, how).text()})
-                tasks = [t.placed(folder, name, device, network) for t in self.tasks(spec, report)]
-                self.record(spec, tasks, folder)
-                result = self._execute(spec, tasks, folder, how, report)
+                place = partial(Task.placed, folder=folder, run=name, device=device, custom=network)
+                spec, tasks, result = self._work(spec, place, folder, how, report)
                 report.stop()
-                if (finished := self.finish(spec, tasks, result)) is not result:
+                pool = partial(_pooled, how, report)
+                if (finished := self.finish(spec, tasks, result, pool)) is not result:
                     _write_result(folder, finished)
                 return Done(folder, finished)
 
@@ -206,30 +212,61 @@ class Study(Generic[S, T, R]):
         done = [*folder.glob(f"trials/*/{WEIGHTS}"), *folder.glob("trials/*.safetensors")]
         return max(0, self.count(spec) - len(done))
 
+    def _work(
+        self, spec: S, place: Callable[[T], T], folder: Path, how: Execution, report: Report
+    ) -> tuple[S, Sequence[T], R]:
+        """Work on all tasks, and on what the result asks for; the last spec, tasks and result."""
+        tasks = [place(task) for task in self.tasks(spec, report)]
+        self.record(spec, tasks, folder)
+        given: dict[tuple[str, str], Arrays] = {}
+        while True:
+            result = self._execute(spec, tasks, given, folder, how, report)
+            if (more := self.refined(spec, result)) is None:
+                return spec, tasks, result
+            spec, tasks = more, [place(task) for task in self.tasks(more, report)]
+
     def _execute(
-        self, spec: S, tasks: Sequence[T], folder: Path, how: Execution, report: Report
+        self,
+        spec: S,
+        tasks: Sequence[T],
+        given: dict[tuple[str, str], Arrays],
+        folder: Path,
+        how: Execution,
+        report: Report,
     ) -> R:
-        """Work on all tasks, those begun before first, and write each part that is whole."""
-        given: dict[int, Arrays] = {}
-        waiting = Counter(task.part for task in tasks)
+        """Work on what is not ``given``, begun before first, and write each part that is whole."""
+        new = [task for task in tasks if _place(task) not in given]
+        waiting = Counter(task.part for task in new)
         outcomes = run_tasks(
             partial(self.work, spec),
-            sorted(tasks, key=lambda task: not task.begun),
+            sorted(new, key=lambda task: not task.begun),
             workers=how.workers,
             threads=how.threads,
             report=report,
         )
         with contextlib.closing(outcomes):
             for task, arrays in outcomes:
-                given[id(task)] = arrays
+                given[_place(task)] = arrays
                 waiting[task.part] -= 1
                 if waiting[task.part]:
                     continue
                 missing = [part for part, count in waiting.items() if count]
-                done = [(t, given[id(t)]) for t in tasks if not waiting[t.part]]
+                done = [(t, given[_place(t)]) for t in tasks if not waiting[t.part]]
                 if summary := self.summarise(spec, done):
                     result = _written(folder, summary, missing)
         return result
+
+
+def _place(task: Task) -> tuple[str, str]:
+    return task.part, task.name
+
+
+def _pooled(
+    how: Execution, report: Report, function: Callable[[T, Report], Any], tasks: Sequence[T]
+) -> Iterator[tuple[T, Any]]:
+    """Tasks with what they give: in this process, if an earlier run left something of each."""
+    workers = 1 if all(task.begun for task in tasks) else how.workers
+    yield from run_tasks(function, tasks, workers=workers, threads=how.threads, report=report)
 
 
 def _written(folder: Path, summary: Summary[R], missing: list[str]) -> R:

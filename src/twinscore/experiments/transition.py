@@ -16,10 +16,10 @@ from twinscore.analysis import critical
 from twinscore.analysis.verdict import Thresholds
 from twinscore.denoisers import NetworkSpec
 from twinscore.execution import Report
-from twinscore.experiments import chosen_split, comparison, standards, twins
+from twinscore.experiments import chosen_split, comparison, divergence, standards, twins
 from twinscore.experiments.estimates import Needs, sampling_needs
 from twinscore.experiments.extremes import add_harmonics
-from twinscore.experiments.study import Arrays, Summary, csv_text, of_trials, write_images
+from twinscore.experiments.study import Arrays, Pool, Summary, csv_text, of_trials, write_images
 from twinscore.experiments.trials import Trial, distinct, open_images
 from twinscore.images import ImageSet, Twins
 from twinscore.limits import MOST_IMAGES, MOST_REPLICATES, MOST_SAMPLES, Listed, Seed
@@ -30,8 +30,8 @@ from twinscore.training import TrainingSpec, memory
 from twinscore.training.history import SIGMAS
 
 
-class Spec(Frozen):
-    """Twins on growing subsets, their samples, and where they stop memorising."""
+class Growing(Frozen):
+    """Twins on growing subsets, and their samples."""
 
     data: str = "digits"
     """Images: a name (digits), a path, or kind:body, then ,key=value (docs/images.md)."""
@@ -49,6 +49,8 @@ class Spec(Frozen):
     there are groups, else random), or a folder with a.txt, b.txt and test.txt."""
     attribute: str | None = None
     """For split attribute: its name, or a label."""
+    dealt_at_random: bool = False
+    """For split FOLDER: a.txt and b.txt were dealt at random, so that memory can be tested."""
     duplicate_threshold: float = Field(default=0.95, gt=0, le=1)
     """Drop an image whose correlation with an earlier one exceeds this; 1 drops none."""
     seed: Seed = 0
@@ -84,9 +86,19 @@ class Spec(Frozen):
     def _check(self) -> Self:
         if self.split == "attribute" and self.attribute is None:
             raise ValueError("split attribute needs the name of one; give --attribute NAME")
+        if self.split == "attribute" and self.test < 4:
+            raise ValueError(
+                f"test {self.test} is too few for split attribute, which holds images of two kinds "
+                "out; give 4 or more"
+            )
         if self.split != "attribute" and self.attribute is not None:
             raise ValueError(
                 f"attribute {self.attribute!r} needs split attribute, not {self.split!r}"
+            )
+        if self.split in image_sets.BY and self.dealt_at_random:
+            raise ValueError(
+                f"dealt_at_random is for lists in a folder; split {self.split!r} is a rule, which "
+                "says itself how images are dealt; leave it out"
             )
         if self.split not in image_sets.BY and self.replicates > 1:
             raise ValueError(
@@ -101,30 +113,36 @@ class Spec(Frozen):
         return self.data
 
 
-def check_split(spec: Spec, *_: Any) -> Mapping[str, Any]:
+class Spec(Growing):
+    """Twins on growing subsets, their samples, and where they stop memorising."""
+
+    refine: float | None = Field(default=None, gt=1, le=1000)
+    """Add sizes, one after another, between the ends of the critical N until the ratio of those
+    ends is at most this; each trains two more twins."""
+
+
+def check_split(spec: Growing, *_: Any) -> Mapping[str, Any]:
     """Refuse sizes that the images do not grant; lists belong to the run as their content."""
     images, keep = _images(spec)
+    _splits(spec, images, keep, max(spec.sizes))
     lists = chosen_split.listed(spec, images, keep)
-    for replicate in range(spec.replicates):
-        chosen_split.twins(spec, images, keep, lists, max(spec.sizes), replicate)
     if lists is None:
         return {}
-    return {"split_digest": runs.digest({k: v.tolist() for k, v in vars(lists).items()})}
+    parts = {part: getattr(lists, part).tolist() for part in ("a", "b", "test")}
+    return {"split_digest": runs.digest(parts)}
 
 
-def _images(spec: Spec) -> tuple[ImageSet, np.ndarray]:
+def _images(spec: Growing) -> tuple[ImageSet, np.ndarray]:
     """All images, and the indices of those that are not near-duplicates."""
     return open_images(spec.data), distinct(spec.compared, spec.duplicate_threshold)
 
 
-def trials(spec: Spec, report: Report) -> list[Trial]:
+def trials(spec: Growing, report: Report) -> list[Trial]:
     """Twins of every replicate at every size."""
     images, keep = _images(spec)
-    lists, mean = chosen_split.listed(spec, images, keep), tuple(images.take(keep).mean())
-    found = []
+    mean, found = tuple(images.take(keep).mean()), []
     for n in spec.sizes:
-        for replicate in range(spec.replicates):
-            split = chosen_split.twins(spec, images, keep, lists, n, replicate)
+        for replicate, split in enumerate(_splits(spec, images, keep, n)):
             for twin in "ab":
                 role = {"twin": twin, "replicate": replicate, "part": f"N = {n}", "mean": mean}
                 indices = getattr(split, twin)
@@ -132,35 +150,36 @@ def trials(spec: Spec, report: Report) -> list[Trial]:
     return found
 
 
-def record(spec: Spec, trials: Sequence[Trial], folder: Path) -> None:
+def record(spec: Growing, trials: Sequence[Trial], folder: Path) -> None:
     """Write order, content and role of the images, and the largest splits as lists."""
     images, keep = _images(spec)
     roles = np.full((spec.replicates, len(images)), "near-duplicate", dtype=object)
     roles[:, keep] = ""
-    largest = [trial for trial in trials if trial.n == max(spec.sizes)]
-    for trial in largest:
-        roles[trial.replicate, trial.test] = "test"
-        roles[trial.replicate, trial.indices] = [f"{trial.twin}{rank}" for rank in range(trial.n)]
-    write_images(folder, images, {f"role_{r}": role for r, role in enumerate(roles)})
-    for replicate, split in enumerate(_splits(largest)):
+    for replicate, split in enumerate(_splits(spec, images, keep, max(spec.sizes))):
+        roles[replicate, split.test] = "test"
+        for twin, own in zip("ab", (split.a, split.b), strict=True):
+            roles[replicate, own] = [f"{twin}{rank}" for rank in range(len(own))]
+        for twin, controls in zip("ab", split.controls, strict=False):
+            roles[replicate, controls] = f"control {twin}"
         lists = runs.make_within(folder, folder / "splits" / f"r{replicate}")
         image_sets.write_names(lists, images, split)
+    write_images(folder, images, {f"role_{r}": role for r, role in enumerate(roles)})
 
 
-def _splits(trials: Sequence[Trial]) -> list[Twins]:
-    """Of twins A and B in turn."""
-    pairs = zip(trials[::2], trials[1::2], strict=True)
-    return [Twins(a=a.indices, b=b.indices, test=a.test) for a, b in pairs]
+def _splits(spec: Growing, images: ImageSet, keep: np.ndarray, n: int) -> list[Twins]:
+    """Of every replicate at one size."""
+    lists = chosen_split.listed(spec, images, keep)
+    return [chosen_split.twins(spec, images, keep, lists, n, r) for r in range(spec.replicates)]
 
 
-def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Result]:
+def summarise(spec: Growing, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Result]:
     """Every size whose twins are all measured, and where the twins begin to agree."""
     images, keep = _images(spec)
     levels, arrays, ballots = [], {}, []
     standard = standards.standard(spec, images, keep)
     for n, found in groupby(done, key=lambda pair: pair[0].n):
-        trained, measured = zip(*found, strict=True)
-        pairs, splits = list(zip(measured[::2], measured[1::2], strict=True)), _splits(trained)
+        measured, splits = [own for _, own in found], _splits(spec, images, keep, n)
+        pairs = list(zip(measured[::2], measured[1::2], strict=True))
         level, kept, tosses = comparison.compare(images, pairs, splits, spec.seed, standard)
         levels.append(level)
         ballots += standards.ballots(spec, images, splits, tosses)
@@ -182,6 +201,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Resul
             test=spec.test,
             split=image_sets.resolve(images, spec.split),
             attribute=spec.attribute,
+            dealt_at_random=spec.dealt_at_random,
         ),
         levels=levels,
     )
@@ -193,10 +213,19 @@ def _critical(levels: Sequence[Level]) -> tuple[CriticalN | None, str]:
     """Where agreement overtakes memorisation, of the levels that have both."""
     known = {level.n: level.excess for level in levels if level.excess}
     if not known:
-        return None, "not known: too few samples were drawn to the end"
+        few = any(level.memorisation for level in levels)
+        why = "too few samples were drawn to the end" if few else "memory is not testable"
+        return None, f"not known: {why}"
     learned = [level.n for level in levels if level.learned.passed]
-    found, phrase = critical.critical_n(list(known), list(known.values()), learned)
-    return found and CriticalN(**vars(found)), phrase
+    return critical.critical_n(list(known), list(known.values()), learned)
+
+
+def refined(spec: Spec, result: Result) -> Spec | None:
+    """The spec with one more size, while the critical N is known less closely than asked."""
+    if spec.refine is None or result.critical_n is None:
+        return None
+    n = critical.refined(result.critical_n, [level.n for level in result.levels], spec.refine)
+    return None if n is None else spec.model_copy(update={"sizes": tuple(sorted({*spec.sizes, n}))})
 
 
 def _verdict(levels: Sequence[Level], phrase: str, source: str) -> str:
@@ -237,12 +266,13 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def needs(spec: Spec) -> Needs:
-    """To compare twins takes all training images of a size at once; pictures are stored again."""
+def needs(spec: Growing) -> Needs:
+    """To compare twins takes all their images of a size at once; pictures are stored again."""
     need = sampling_needs(spec, open_images(spec.data).shape)
     values = math.prod(need.shape)
     image, free = 4 * values, memory.available_memory("cpu")
-    held = (2 * spec.replicates + 5) * max(spec.sizes) * image
+    sets = 4 if spec.split == "attribute" else 2
+    held = (sets * spec.replicates + 5) * max(spec.sizes) * image
     demands = [memory.Demand("the comparison", free, 0, held, 2)]
     if values <= standards.MOST_VALUES:
         demands.append(memory.Demand("the Gaussian baseline", free, 0, 40 * values**2, 4))
@@ -253,6 +283,18 @@ def needs(spec: Spec) -> Needs:
     )
 
 
+def all_needs(spec: Spec) -> Needs:
+    """Those, and what it takes to compare the trained twins."""
+    need = needs(spec)
+    return replace(need, passes=need.passes + divergence.passes(spec))
+
+
+def finish(spec: Spec, trials: Sequence[Trial], result: Result, pool: Pool) -> Result:
+    """Add what takes the trained networks: the KL between twins, and the bases of both ends."""
+    result = divergence.add_divergence(spec, trials, result, pool, STUDY.work)
+    return add_harmonics(spec, trials, result)
+
+
 STUDY = of_trials(
     name="transition",
     spec=Spec,
@@ -261,11 +303,12 @@ STUDY = of_trials(
     measure=twins.measure,
     key=twins.key,
     summarise=summarise,
-    needs=needs,
+    needs=all_needs,
     reads=("data",),
     check=check_split,
     record=record,
-    finish=add_harmonics,
-    extendable=("sizes", "thresholds"),
+    finish=finish,
+    refined=refined,
+    extendable=("sizes", "samples", "refine", "thresholds", "dealt_at_random"),
 )
 run = STUDY.run

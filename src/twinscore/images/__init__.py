@@ -6,7 +6,7 @@ from twinscore.images.files import picture
 from twinscore.images.imageset import ImageSet, LazyPixels, from_pixels
 from twinscore.images.name_lists import read_names, write_names
 from twinscore.images.sources import load, parse
-from twinscore.images.split_rules import BY, By, resolve
+from twinscore.images.split_rules import BY, By, having, resolve
 from twinscore.images.twin_subsets import Twins, held_out, largest_n, twins
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "cluster",
     "extreme_pairs",
     "from_pixels",
+    "having",
     "held_out",
     "largest_n",
     "load",

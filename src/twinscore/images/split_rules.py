@@ -27,11 +27,15 @@ class Twins:
         ``(n,)`` int64, the training subsets of the two twins, in training order.
     test : numpy.ndarray
         ``(test,)`` int64, the same for every n.
+    controls : tuple of numpy.ndarray
+        Where A and B differ in kind: for each, ``(n,)`` int64 images of its kind that are in none
+        of the above; fewer where there are no more. Empty where each subset is the other's control.
     """
 
     a: np.ndarray
     b: np.ndarray
     test: np.ndarray
+    controls: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +56,13 @@ class Rule:
         suffice, and A and B as far as they grow, each in its order.
     shortage : callable
         ``shortage(n, pool, test, deal) -> str``: why A and B of size n are impossible.
+    apart : bool
+        Whether A and B differ in kind, so that each needs controls of its own.
     """
 
     deal: Callable[[np.ndarray, int, np.random.Generator], Dealt]
     shortage: Callable[[int, np.ndarray, int, Twins], str]
+    apart: bool = False
 
 
 def resolve(images: ImageSet, by: str) -> str:
@@ -85,8 +92,9 @@ def rule_of(images: ImageSet, by: By = "auto", attribute: str | None = None) -> 
     if by == "label":
         labels = np.array(_texts(images, "label"))
         return Rule(partial(_deal_labels, labels), partial(_too_few_of_label, labels))
-    has = _attribute(images, attribute)
-    return Rule(partial(_deal_attribute, has), partial(_too_few_with, has, str(attribute)))
+    has = having(images, attribute)
+    lacking = partial(_too_few_with, has, str(attribute))
+    return Rule(partial(_deal_attribute, has), lacking, apart=True)
 
 
 def _texts(images: ImageSet, what: Literal["group", "label"]) -> list[str]:
@@ -98,7 +106,11 @@ def _texts(images: ImageSet, what: Literal["group", "label"]) -> list[str]:
     return [str(label) for label in images.labels]
 
 
-def _attribute(images: ImageSet, name: str | None) -> np.ndarray:
+def having(images: ImageSet, name: str | None) -> np.ndarray:
+    """Which images have an attribute, or a label that is given as text, ``(N,)`` bool.
+
+    InputError when the images have neither attributes nor labels, or none of this name.
+    """
     labels = [] if images.labels is None else [str(label) for label in images.labels]
     known = [*images.attributes, *sorted(set(labels))]
     if not known:

@@ -40,7 +40,8 @@ def twins(
       images for the test set, and among the pairs of one label that the rest gives for A and B; at
       the largest n, at most one image of each label is left out. Groups are ignored.
     - *attribute*: all of A has it, none of B, half of the test set (of an odd one, the smaller
-      half). Groups are ignored.
+      half). Groups are ignored. For each n, both have controls, n images of their kind if there
+      are as many left, from the other end of the same permutation: nested too.
     - *auto*: by group where the images have groups, else random.
 
     Parameters
@@ -83,7 +84,9 @@ def twins(
         rest = np.sort(np.concatenate([deal.a, deal.b]))
         fresh = rule.deal(rest, 0, _generator(seed, replicate, n))
         deal = Twins(a=fresh.a, b=fresh.b, test=deal.test)
-    return Twins(a=deal.a[:n], b=deal.b[:n], test=deal.test)
+    left = (deal.a[n:], deal.b[n:]) if rule.apart else ()
+    controls = tuple(of_kind[::-1][:n] for of_kind in left)
+    return Twins(a=deal.a[:n], b=deal.b[:n], test=deal.test, controls=controls)
 
 
 def held_out(

@@ -3,24 +3,22 @@
 Figures 1 and 2 follow Kadkhodaie, Guth, Simoncelli and Mallat (ICLR 2024), section 2.2.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
-from twinscore.report import eigenvectors, plots, style, transition_content
+from twinscore.report import eigenvectors, plots, style, transition_content, transition_kl
 from twinscore.report import harmonics as bases_report
+from twinscore.report import transition_axes as draw
 from twinscore.report.content import Viewer, figure, viewer_strip
 from twinscore.report.pictures import gap, strip
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
 from twinscore.report.transition_content import bases, ends, sampled, share, size
-from twinscore.results.base import Interval
-from twinscore.results.transition import CriticalN, Level
+from twinscore.results.transition import Level
 
 SHOWN_SIGMAS = (0.1, 0.5)
 STRIPS = 3
@@ -51,7 +49,7 @@ def _sizes(run: Run) -> str:
 def denoising(run: Run, theme: Theme) -> Figure:
     """Draw output against input PSNR (dB) on training and on test images, a curve for each N."""
     drawn, panels = plots.new_row(3.1, sharex=True, sharey=True)
-    colours = _colours(run, theme)
+    colours = draw.colours(run, theme)
     for axes, part in zip(panels, ("train", "test"), strict=True):
         for level in run.result.levels:
             psnr = [getattr(level.psnr, part + end) for end in ("", "_low", "_high")]
@@ -198,18 +196,20 @@ def verdict(run: Run, theme: Theme) -> Figure | None:
         return None
     drawn, (left, right) = plots.new_row(3.1, width_ratios=(3, 2))
     limits = run.spec.get("thresholds", {})
-    _intervals(left, levels, [x.memorisation for x in levels], theme.nearest, "^", "memorisation M")
-    _intervals(left, levels, [x.agreement for x in levels], theme.twins, "o", "agreement G")
+    draw.intervals(
+        left, levels, [x.memorisation for x in levels], theme.nearest, "^", "memorisation M"
+    )
+    draw.intervals(left, levels, [x.agreement for x in levels], theme.twins, "o", "agreement G")
     for name in ("memorises", "transition"):
         if name in limits:
             left.axhline(limits[name], color=theme.muted, **HELPS)
     for twin, marker in (("a", "^"), ("b", "v")):
         rates = [getattr(level.copies, twin) for level in levels]
-        _intervals(right, levels, rates, theme.nearest, marker, f"copies, {twin.upper()}")
-    _intervals(right, levels, [x.alike for x in levels], theme.twins, "o", "seeds that agree")
+        draw.intervals(right, levels, rates, theme.nearest, marker, f"copies, {twin.upper()}")
+    draw.intervals(right, levels, [x.alike for x in levels], theme.twins, "o", "seeds that agree")
     left.set_ylabel("M, G")
     right.set_ylabel("share")
-    _finish((left, right), run, theme)
+    draw.finish((left, right), run, theme)
     return drawn
 
 
@@ -227,11 +227,13 @@ def similarity(run: Run, theme: Theme) -> Figure:
     """Draw median similarities, the fraction memorised and the diversity against N."""
     drawn, (left, right) = plots.new_row(3.3, width_ratios=(3, 2))
     levels = run.result.levels
-    _intervals(left, levels, [x.twin_similarity for x in levels], theme.twins, "o", "between twins")
+    draw.intervals(
+        left, levels, [x.twin_similarity for x in levels], theme.twins, "o", "between twins"
+    )
     for twin, marker in (("a", "^"), ("b", "v")):
         medians = [getattr(level.nearest_similarity, twin) for level in levels]
         label = f"to nearest in {twin.upper()}"
-        _intervals(left, levels, medians, theme.nearest, marker, label)
+        draw.intervals(left, levels, medians, theme.nearest, marker, label)
     for name, label, colour, line in _baselines(theme):
         baseline = getattr(run.result, name).value
         left.axhline(baseline, color=colour, linestyle=line, label=label)
@@ -241,19 +243,14 @@ def similarity(run: Run, theme: Theme) -> Figure:
             ("diversity", theme.ink, f"similarity within {twin.upper()}"),
         ):
             values = [getattr(getattr(level, field), twin) for level in levels]
-            _intervals(right, levels, values, colour, marker, label)
+            draw.intervals(right, levels, values, colour, marker, label)
     left.set_ylabel("median cosine similarity")
     right.set_ylabel("fraction, or mean similarity")
-    _finish((left, right), run, theme)
+    draw.finish((left, right), run, theme)
     return drawn
 
 
-def _finish(panels: Sequence[Axes], run: Run, theme: Theme) -> None:
-    """An axis of N, the critical one, and a legend below."""
-    for axes in panels:
-        _number_axis(axes, [level.n for level in run.result.levels])
-        _mark_critical(axes, run.result.critical_n, theme)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, columnspacing=1)
+twins_kl = transition_kl.twins_kl
 
 
 @figure(
@@ -301,7 +298,7 @@ def training(run: Run, theme: Theme) -> Figure | None:
     if not run.histories:
         return None
     drawn, panels = plots.new_row(2.7, 1 + len(SHOWN_SIGMAS))
-    colours = _colours(run, theme)
+    colours = draw.colours(run, theme)
     names = ("train_loss", *(f"test_psnr_{sigma:g}" for sigma in SHOWN_SIGMAS))
     for history in run.histories:
         line = "-" if history.twin == "a" else OF_B
@@ -324,60 +321,8 @@ def training(run: Run, theme: Theme) -> Figure | None:
     return drawn
 
 
-def _colours(run: Run, theme: Theme) -> dict[int, tuple[float, ...]]:
-    """Of every N with a result or a history."""
-    sizes = {level.n for level in run.result.levels} if run.result else set()
-    sizes |= {history.n for history in run.histories}
-    return dict(zip(sorted(sizes), theme.ordered(len(sizes)), strict=True))
-
-
 def _baselines(theme: Theme) -> tuple[tuple[str, str, str, object], ...]:
     return (
         ("closest_pairs", "closest pairs of A and B", theme.closest_pairs, ":"),
         ("held_out_nearest", "held-out to nearest", theme.held_out, (0, (5, 1.5, 1, 1.5))),
     )
-
-
-def _intervals(
-    axes: Axes,
-    levels: Sequence[Level],
-    values: Sequence[Interval | None],
-    colour: str,
-    marker: str,
-    label: str,
-) -> None:
-    """Plot values against N with their intervals, where there are any."""
-    known = [(level.n, value) for level, value in zip(levels, values, strict=True) if value]
-    n = np.array([size for size, _ in known])
-    aside = {"^": -0.012, "v": 0.012}.get(marker, 0.0)
-    x = n * (n.max() / n.min()) ** aside if n.size else n
-    line = "--" if marker == "v" else "-"
-    look = {"marker": marker, "linestyle": line, "linewidth": 1.3, "label": label}
-    plots.error_bars(axes, x, [value for _, value in known], colour, **look)
-
-
-def _number_axis(axes: Axes, sizes: list[int]) -> None:
-    """Put N on a logarithmic axis with a tick at each size, less those that would collide."""
-    axes.set_xscale("log")
-    axes.margins(x=0.08)
-    span = np.log10(max(sizes) / min(sizes)) or 1.0
-    ticks: list[int] = []
-    for n in reversed(sizes):
-        if not ticks or np.log10(ticks[-1] / n) > 0.11 * span:
-            ticks.append(n)
-    axes.xaxis.set_major_locator(FixedLocator(ticks[::-1]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: size(n)))
-    axes.set_xlabel("training images of each twin, N")
-
-
-def _mark_critical(axes: Axes, critical: CriticalN | None, theme: Theme) -> None:
-    """A band between its ends, up to the edge where one is open, and a line at the value."""
-    if critical is None:
-        return
-    start, end = axes.get_xlim()
-    low, high = critical.low or start, critical.high or end
-    axes.axvspan(low, high, color=theme.muted, alpha=0.15, linewidth=0, label="critical N")
-    if critical.value:
-        axes.axvline(critical.value, color=theme.muted, linewidth=1)
-    axes.set_xlim(min(start, low), max(end, high))

@@ -1,5 +1,6 @@
 """What the page of a transition run says: verdict, table, facts, and what is missing."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ from twinscore.report import reading
 from twinscore.report.content import Cell, Content, Part, images_text, interval_cell, percent, table
 from twinscore.report.reading import Run
 from twinscore.results.base import Interval
-from twinscore.results.transition import Data, Level, Memorisation, PsnrGap, Result
+from twinscore.results.transition import Data, Level, Memorisation, PsnrGap, Result, TwinsKL
 
 
 def content(run: Run) -> Content:
@@ -22,9 +23,9 @@ def content(run: Run) -> Content:
             "an image of their own twin's half than a coin toss explains (1: always). G: how far "
             "the twins draw the same sample from the same noise, beyond what all their samples "
             "share (1: the same). Copies: samples nearer to their own half than any sample is to "
-            "the half it has not seen. Gain: PSNR above the best that second moments can do, on "
-            "held-out images. The gap is the largest difference between train and test PSNR over "
-            "the noise levels.",
+            "the other half, or to its controls. Gain: PSNR above the best that second moments can "
+            "do, on held-out images. The gap is the largest difference between train and test PSNR "
+            "over the noise levels.",
             ("N", "verdict", "M", "G", "copies A", "copies B", "gain", "train − test gap"),
             map(_row, result.levels),
         ),
@@ -60,6 +61,11 @@ def share(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
+def nats(value: float) -> str:
+    """A divergence."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def _missing(run: Run) -> list[str]:
     """Sizes that were added since the result was written, and arrays that are gone."""
     known = {f"N = {level.n}" for level in run.result.levels} | set(run.result.missing)
@@ -90,9 +96,10 @@ def _split(data: Data) -> str:
         "group": "by group: no group is in two of A, B and the test set",
         "label": "by label: A, B and the test set hold the same share of each",
         "attribute": f"by attribute: {data.attribute} is in all of A, none of B and half the test "
-        "set",
+        "set; memory is told by controls, images of a twin's own kind that neither has seen",
     }
-    return words.get(data.split, f"as the lists in {data.split} say")
+    lists = f"as the lists in {data.split} say"
+    return words.get(data.split, f"{lists}, dealt at random" if data.dealt_at_random else lists)
 
 
 def _row(level: Level) -> tuple[Cell | str, ...]:
@@ -135,7 +142,8 @@ def _notes(run: Run) -> list[str]:
     levels: list[Level] = run.result.levels
     lines = [f"N = {size(x.n)}: {x.verdict}, since {x.why}." for x in levels if x.why]
     lines += [f"{warning}." for x in levels for warning in x.warnings]
-    if any(level.memorisation is None for level in levels):
+    lines += [_divergence(x, math.prod(run.result.data.shape)) for x in run.result.twins_kl]
+    if any(level.learned is None for level in levels):
         lines.append(
             "Judged by the rule of an earlier version: run the same command again to judge it "
             "anew, which trains nothing."
@@ -155,6 +163,15 @@ def _notes(run: Run) -> list[str]:
             "the training sets or the initialisations."
         )
     return lines
+
+
+def _divergence(found: TwinsKL, dimension: int) -> str:
+    """Bounds and variance of the twins at one N, in words."""
+    sides = (("KL(A‖B)", found.a_from_b), ("KL(B‖A)", found.b_from_a))
+    bounds = [f"{name} is at most {_ranged(bound, nats)} nats" for name, bound in sides if bound]
+    variance = f"the variance integral is {_ranged(found.variance, nats)} nats"
+    each = f"{nats(found.variance.value / dimension)} a dimension"
+    return f"N = {size(found.n)}: {', '.join([*bounds, variance])}, {each}."
 
 
 def _text(value: object) -> str:

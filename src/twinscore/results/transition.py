@@ -92,9 +92,10 @@ class Level(Frozen):
     (docs/verdict.md); all else is information. ``alike`` is the share of noise seeds on which the
     twins' samples are more similar than 0.9; ``excess`` is agreement less memorisation, from which
     the critical N follows. Each end of the copy rates holds with 95 %. ``control_fraction`` is the
-    memorised fraction, by the ratio rule, of the images that the other twin was trained on; neither
-    is defined for a single training image. ``unfinished_samples`` are those whose path was lost;
-    they are black, vote for either half, and are left out of agreement and copies.
+    memorised fraction, by the ratio rule, of the other twin's half, or of the controls; neither is
+    defined for a single training image. Where controls are missing, the split being by attribute,
+    ``memorisation``, ``excess`` and ``copies`` are None. ``unfinished_samples`` are those whose
+    path was lost; they are black, vote for either half, and are left out of agreement and copies.
     Folders of before schema 3 were judged by another rule, and lack what it did not need.
     """
 
@@ -130,7 +131,7 @@ class Level(Frozen):
 class Data(Frozen):
     """The images of the run; ``split`` is a rule (never *auto*) or the folder of the lists.
 
-    Runs of before there was a choice have no ``split``.
+    Runs of before there was a choice have no ``split``. ``dealt_at_random``: lists declared so.
     """
 
     source: str
@@ -141,6 +142,7 @@ class Data(Frozen):
     test: int
     split: str | None = None
     attribute: str | None = None
+    dealt_at_random: bool = False
 
 
 class Harmonics(Frozen):
@@ -149,6 +151,33 @@ class Harmonics(Frozen):
     sentence: str
     folder: str
     """Within the run's: a run of ``twinscore harmonics``."""
+
+
+class VarianceByLevel(Frozen):
+    """Variance of twins at each noise level, summed over pixels, and its interval."""
+
+    sigma: list[float]
+    variance: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class TwinsKL(Frozen):
+    """How far apart what the twins of one N generate can be, nats (docs/transition.md).
+
+    ``a_from_b`` bounds ``KL(p_A || p_B)``, for the densities with noise ``sigma_min`` that reverse
+    SDEs from ``sigma_max`` on, with one start, generate; None where fewer than two samples were
+    drawn to the end. ``variance`` is the share of the twins' variance in their distance from the
+    optimum, on test images; ``by_level`` is its integrand times sigma^3.
+    """
+
+    n: int
+    sigma_min: float
+    sigma_max: float
+    a_from_b: Interval | None
+    b_from_a: Interval | None
+    variance: Interval
+    by_level: VarianceByLevel
 
 
 class CriticalN(Frozen):
@@ -188,6 +217,8 @@ class Result(base.Result):
     levels: list[Level]
     harmonics: Harmonics | None = None
     """None unless one N memorises and another generalises."""
+    twins_kl: list[TwinsKL] = Field(default_factory=list)
+    """One for each N; none until all are trained."""
 
     @property
     def beyond(self) -> Literal["below", "above"] | None:
