@@ -163,11 +163,11 @@ def tallies(toss: Toss) -> NDArray[np.float64]:
 def memorisation(tosses: Sequence[Toss], *, seed: int, resamples: int = RESAMPLES) -> Estimate:
     """The memorisation index M of R replicates.
 
-    Of one replicate with bootstrap distributions over its seeds, and over its images. For images
-    neighbours are not searched again: every unit gets a Poisson weight, which its votes inherit
-    (searched again, the interval does not cover). Two more hold a seed that was not drawn, of a
-    Poisson weight and the least or the most that a seed can add: three seeds that agree by chance
-    do not make an interval of no width.
+    With bootstrap distributions over all seeds, which of one replicate come first, and over the
+    images of one replicate. For images neighbours are not searched again: every unit gets a Poisson
+    weight, which its votes inherit (searched again, the interval does not cover). Two distributions
+    hold a seed that was not drawn, of a Poisson weight and the least or the most that a seed can
+    add: three seeds, or two replicates, that agree by chance make no interval of no width.
 
     Parameters
     ----------
@@ -180,16 +180,14 @@ def memorisation(tosses: Sequence[Toss], *, seed: int, resamples: int = RESAMPLE
         Number of draws.
     """
     values = np.array([by_seed(toss).mean() for toss in tosses])
-    if len(tosses) > 1:
-        return Estimate(values)
-    [toss] = tosses
-    contributions = by_seed(toss)
+    contributions = np.concatenate([by_seed(toss) for toss in tosses])
     samples = len(contributions)
     sums = np.concatenate([c @ contributions for c in seed_counts(samples, seed, resamples)])
     unseen = np.random.default_rng([seed, 2]).poisson(1, size=resamples)
-    most = len(toss.signs) / 2
+    most = len(tosses[0].signs) / 2
     ends = [(sums + end * unseen) / (samples + unseen) for end in (-most, most)]
-    return Estimate(values, (sums / samples, _over_units(toss, seed, resamples), *ends))
+    units = [_over_units(toss, seed, resamples) for toss in tosses] if len(tosses) == 1 else []
+    return Estimate(values, (sums / samples, *units, *ends))
 
 
 def _over_units(toss: Toss, seed: int, resamples: int) -> NDArray[np.float64]:

@@ -117,8 +117,8 @@ class Estimate:
     values : array
         (R,).
     draws : tuple of array
-        Bootstrap distributions of a single replicate, (B,) each: the first over noise seeds,
-        others over something else, such as images. None for more replicates.
+        Bootstrap distributions, (B,) each. Of a single replicate the first is over noise seeds,
+        others over something else, such as images.
     """
 
     values: NDArray[np.float64]
@@ -130,15 +130,14 @@ def bounds(
 ) -> tuple[float, float, float]:
     """Value of an estimate, and the ends of its interval, cut to a range.
 
-    Of replicates Student's t interval; of a single one the union of the percentile intervals of
-    its bootstrap distributions.
+    The union of the percentile intervals of its bootstrap distributions and, of more than one
+    replicate, Student's t interval.
     """
+    value = low = high = float(np.mean(estimate.values))
     if len(estimate.values) > 1:
         value, low, high = mean_interval(estimate.values, level)
-    else:
-        value = float(estimate.values[0])
-        ends = [(value, value), *(interval(draws, level) for draws in estimate.draws)]
-        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    ends = [(low, high), *(interval(draws, level) for draws in estimate.draws)]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
     return value, max(low, within[0]), min(high, within[1])
 
 
@@ -159,7 +158,7 @@ def seed_counts(
     The same seed and S give the same draws, for whatever is measured.
     """
     if samples * resamples <= _KEPT_VALUES:
-        yield _kept_counts(samples, seed if isinstance(seed, int) else tuple(seed), resamples)
+        yield _kept_counts(samples, tuple(seed) if isinstance(seed, Sequence) else seed, resamples)
         return
     generator = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_VALUES // samples)
