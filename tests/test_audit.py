@@ -253,7 +253,12 @@ def test_intervals_of_the_copy_rate_cover(rate, n, m):
         strength = rng.normal(size=400)
         strength[:copies] += 8
         best = Ballots(np.arange(400), image, strength, *np.zeros((2, 400), int), strength)
-        found = rates.copy_rate(ballots.scaled(best), image < n, image, n, m, 400, seed)
+        rows = ballots.strongest(best, image, n + m, seed)
+        unit = np.flatnonzero(rows >= 0)
+        unit = unit[np.argsort(-strength[rows[unit]])]
+        length = ranking.listed(Ranking(unit, unit < n, np.ones(len(unit), int), n, m), 0.1)
+        cut = strength[rows[unit[length - 1]]] if length else np.inf
+        found = rates.copy_rate(best, image < n, image, n, m, 400, cut=cut, seed=seed)
         held += found[1] <= rate <= found[2]
         assert found[1] <= found[0] <= found[2]
     assert held >= 200 * (0.95 - 2 * np.sqrt(0.05 * 0.95 / 200))

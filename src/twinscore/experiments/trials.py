@@ -169,9 +169,9 @@ def factory_name(factory: Factory | None) -> str | None:
     return f"{factory.__module__}.{name}"
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def open_images(source: str) -> ImageSet:
-    """``images.load``, kept for the next trial of this process."""
+    """``images.load``, kept for the next task of this process; an audit has three sets."""
     return image_sets.load(source)
 
 

@@ -1,7 +1,7 @@
 """From the nearest images of each sample to votes of one scale, blind to whose images they are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,11 +93,6 @@ def without(near: Near, kept: NDArray[np.bool_]) -> Near:
     order = np.argsort(~kept[near.image], axis=1, kind="stable")
     similarity, image = (np.take_along_axis(x, order, 1) for x in (near.similarity, near.image))
     return Near(np.where(kept[image], similarity, -1), image)
-
-
-def scaled(votes: Ballots) -> Ballots:
-    """Votes in the scale of themselves, where :func:`ballots` has that of all votes of a kind."""
-    return replace(votes, strength=_scale(votes.strength))
 
 
 def _scale(strength: NDArray) -> NDArray[np.float64]:

@@ -6,9 +6,6 @@ from numpy.typing import NDArray
 from twinscore.analysis.audit.ballots import Ballots
 from twinscore.analysis.statistics import RESAMPLES, clopper_pearson
 
-OUTSTANDING = 5.0
-"""Strength, in the scale of the samples' strongest votes, that counts towards copies."""
-
 _TAIL = 0.025
 _CHUNK_VALUES = 2**24
 
@@ -20,14 +17,17 @@ def copy_rate(
     n: int,
     m: int,
     samples: int,
+    *,
+    cut: float,
     seed: int,
 ) -> tuple[float, float, float]:
     """Share of samples that are copies, low and high end of its 95 % interval.
 
-    The value is the share of samples with an outstanding vote for T, less ``n / m`` times that for
-    H, which chance explains. Its low end is that of a bootstrap in which units get Poisson weights
-    that their votes inherit. The high end is the larger one of that bootstrap's and Clopper and
-    Pearson's bound on the share of samples whose vote is stronger than any for H.
+    The value is the share of samples whose strongest vote is for T and as strong as any that is
+    listed, less ``n / m`` times that for H, which chance explains. Its low end is that of a
+    bootstrap in which units get Poisson weights that their votes inherit. The high end is the
+    larger one of that bootstrap's and Clopper and Pearson's bound on the share of samples whose
+    vote is stronger than any for H. It speaks of copies that can be told from chance.
 
     Parameters
     ----------
@@ -41,10 +41,12 @@ def copy_rate(
         Units in T and in H.
     samples : int
         Including those without a vote.
+    cut : float
+        Strength of the weakest vote that is listed; inf where nothing is, and the value 0.
     seed : int
         Of the bootstrap.
     """
-    counts = (best.strength > OUTSTANDING) * np.where(trained, 1.0, -n / m)
+    counts = (best.strength >= cut) * np.where(trained, 1.0, -n / m)
     value = float(np.clip(counts.sum() / samples, 0, 1))
     total = np.bincount(np.unique(unit, return_inverse=True)[1], counts, minlength=1)
     total = total[total != 0]

@@ -1,13 +1,13 @@
 """The evidence of an audit: pairs of a sample and an image, how one shows the other, pictures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from twinscore.analysis.audit.ballots import Ballots
 from twinscore.analysis.audit.search import best_pair
 from twinscore.analysis.audit.views import difference, reduced
 from twinscore.experiments.audit.pool import Sets
@@ -22,13 +22,8 @@ PICTURED = 24
 
 LARGEST_PICTURE = 128
 
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """Matches of training images that are reported, and the strongest decoys."""
-
-    matches: list[Match]
-    decoys: list[Match]
+AS_NEAR = 0.05
+"""Relative distances that differ by less say that a sample shows an image as well either way."""
 
 
 def matches(spec: Spec, sets: Sets, votes: Votes, ranks: Sequence[int]) -> list[Match]:
@@ -37,7 +32,7 @@ def matches(spec: Spec, sets: Sets, votes: Votes, ranks: Sequence[int]) -> list[
     of, found = votes.all, []
     strongest = np.bincount(of.image[votes.best], minlength=sets.images)
     for rank in ranks:
-        row = votes.order[rank]
+        row = _plainest(of, votes.order[rank])
         image, sample, place = int(of.image[row]), int(of.sample[row]), int(of.place[row])
         kind = kinds[of.kind[row]]
         pair = (reduced(x, side)[0] for x in (sets.samples[sample], sets.image(image)))
@@ -53,13 +48,20 @@ def matches(spec: Spec, sets: Sets, votes: Votes, ranks: Sequence[int]) -> list[
                 name=sets.name(image),
                 sample=sample,
                 sample_name=sets.samples.names[sample],
-                score=float(of.strength[row]),
+                score=float(of.strength[votes.order[rank]]),
                 distance=float(of.distance[row]),
                 votes=int(strongest[image]),
                 transform=Transform(kind=kind.name, place=kind.places[place], **what),
             )
         )
     return found
+
+
+def _plainest(votes: Ballots, row: int) -> int:
+    """The vote of the same sample for the same image that says the most: whole before a tile."""
+    same = (votes.sample == votes.sample[row]) & (votes.image == votes.image[row])
+    near = np.flatnonzero(same & (votes.distance <= votes.distance[row] + AS_NEAR))
+    return int(near[np.argmin(votes.kind[near])])
 
 
 def pictures(sets: Sets, trained: Sequence[Match], decoys: Sequence[Match]) -> Arrays:

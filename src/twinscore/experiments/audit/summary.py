@@ -4,26 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from twinscore.analysis.audit import legacy, ranking, rates
-from twinscore.analysis.audit.ballots import scaled
-from twinscore.experiments.audit import answers, evidence
+from twinscore.analysis.audit import legacy, rates
+from twinscore.experiments.audit import evidence
 from twinscore.experiments.audit.assumptions import check
+from twinscore.experiments.audit.judgement import failed, judge
 from twinscore.experiments.audit.pool import Sets, Units, opened, some, units
 from twinscore.experiments.audit.searching import DUPLICATES, Piece, kinds_of, side_of
 from twinscore.experiments.audit.spec import Spec
-from twinscore.experiments.audit.votes import Votes, cast, together
+from twinscore.experiments.audit.votes import Votes, together
 from twinscore.experiments.study import Arrays, Summary, csv_text
 from twinscore.results.audit import (
     Data,
-    Dependence,
-    Depth,
     Legacy,
     Match,
-    Power,
     Result,
 )
-from twinscore.results.base import Interval
-from twinscore.runs import derive_seed
 
 MATCHES = (
     *("rank", "set", "image", "name", "sample", "sample_name", "score", "distance", "votes"),
@@ -44,84 +39,41 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
     near = together(list(given.values()), [kind.name for kind in kinds_of(spec)])
     dropped = pairs["spanning"] if pairs and spec.overlap == "drop" else _NONE
     of = units(sets, pairs["within"] if pairs else _NONE, dropped)
-    votes = cast(near, of, len(sets.samples), derive_seed(spec.seed, "lots"))
     assumptions = check(spec, sets, of, pairs)
-    broken = [a for a in assumptions if a.holds is False]
-    n, m = of.counts
-    dependence = _dependence(votes, sound=not broken, control=m > 0, seed=spec.seed)
-    length = 0 if broken else ranking.listed(votes.ranking, spec.q)
-    listed = np.flatnonzero(votes.ranking.trained[:length])
-    shown = answers.shown(votes) if m else np.arange(len(votes.order))[: evidence.PICTURED]
-    copies = _copies(spec, votes, of, len(sets.samples), proven=bool(len(listed)))
-    power = None if broken else _power(spec, n, m, len(sets.samples))
-    answer, why = answers.answer(
-        broken=broken,
-        listed=len(listed),
-        shown=len(shown),
-        copies=copies,
-        p=dependence.p,
-        power=power,
-        spec=spec,
-        samples=len(sets.samples),
-    )
-    decoys = np.flatnonzero(~votes.ranking.trained)[: evidence.PICTURED // 4]
-    found = {
-        name: evidence.matches(spec, sets, votes, ranks.tolist())
+    broken = [a.found for a in assumptions if a.holds is False]
+    found = judge(spec, near, of, len(sets.samples), broken)
+    matches = {
+        name: evidence.matches(spec, sets, found.votes, ranks.tolist())
         for name, ranks in {
-            "listed": listed,
-            "shown": shown if answer != "copies" else shown[:0],
-            "decoys": decoys,
+            "listed": found.listed,
+            "shown": found.shown,
+            "decoys": found.decoys[: evidence.PICTURED // 4],
         }.items()
     }
-    more = _extractable(found["listed"], length - len(listed), len(sets.samples))
+    more = _extractable(matches["listed"], found.length - len(found.listed), len(sets.samples))
+    count, p = len(matches["listed"]), found.dependence.p
     result = Result(
-        verdict=answers.sentence(spec, answer, why),
-        answer=answer,
-        why=why,
+        verdict=f"{spec.samples}: {found.answer}: {found.why}.",
+        answer=found.answer,
+        why=found.why,
         q=spec.q,
-        dependence=dependence,
-        copies=copies,
-        **found,
+        dependence=found.dependence,
+        copies=found.copies,
+        **matches,
         extractable=more,
-        power=power,
+        power=found.power,
         assumptions=assumptions,
         legacy=_legacy(spec, sets),
         data=_data(spec, sets, of),
-        failed=answers.failed(spec, copies, dependence.p, found["listed"], more),
+        failed=failed(spec.fail_if, found.copies, p, count, more),
     )
-    arrays = evidence.pictures(sets, found["listed"] or found["shown"], found["decoys"])
+    arrays = evidence.pictures(sets, matches["listed"] or matches["shown"], matches["decoys"])
     arrays |= {
-        "ranking/trained": votes.ranking.trained,
-        "ranking/score": votes.all.strength[votes.order],
+        "ranking/trained": found.votes.ranking.trained,
+        "ranking/score": found.votes.all.strength[found.votes.order],
     }
-    return Summary(result, arrays, {"matches.csv": _table(spec, sets, votes, length)})
-
-
-def _dependence(votes: Votes, *, sound: bool, control: bool, seed: int) -> Dependence:
-    if not control:
-        return Dependence(p=None, by_depth=[])
-    found = ranking.dependence(votes.by_kind, seed=derive_seed(seed, "deals"))
-    names = ("kind", "depth", "trained", "p")
-    rows = [Depth(**dict(zip(names, row, strict=True))) for row in found.by_depth]
-    return Dependence(p=found.p if sound else None, by_depth=rows)
-
-
-def _copies(spec: Spec, votes: Votes, of: Units, samples: int, *, proven: bool) -> Interval:
-    """The share of samples; nothing is known of it without held-out images."""
-    n, m = of.counts
-    if not m:
-        return Interval(value=0, low=0, high=1)
-    best = scaled(votes.all.of(votes.best))
-    unit = of.of[best.image]
-    seed = derive_seed(spec.seed, "copies")
-    value, low, high = rates.copy_rate(best, of.trained[unit], unit, n, m, samples, seed)
-    how = {"method": "bootstrap", "covers": "samples and images"}
-    return Interval(value=value, low=low if proven else 0.0, high=high, **how)
-
-
-def _power(spec: Spec, n: int, m: int, samples: int) -> Power:
-    found = ranking.power(n, m, spec.q)
-    return Power(**vars(found), rate=found.for_list / samples)
+    table = _table(spec, sets, found.votes, found.length)
+    return Summary(result, arrays, {"matches.csv": table})
 
 
 def _extractable(listed: Sequence[Match], decoys: int, samples: int) -> float | None:

@@ -1,0 +1,156 @@
+"""The judgement of an audit: its test, its list, its rates, and the answer with its reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinscore.analysis.audit import ranking, rates
+from twinscore.analysis.audit.search import Near
+from twinscore.experiments.audit.pool import Units
+from twinscore.experiments.audit.spec import COMPARE, Spec, condition
+from twinscore.experiments.audit.votes import Votes, cast
+from twinscore.results.audit import Dependence, Depth, Power, Verdict
+from twinscore.results.base import Interval
+from twinscore.runs import derive_seed
+
+SIGNIFICANCE = 0.05
+CLOSER = 0.5
+"""A match is shown where its distance is below this part of the smallest distance of a decoy."""
+
+EVIDENCE = 24
+"""The strongest matches that are shown where there is no control."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What the votes of an audit say.
+
+    ``length`` is that of the list, decoys in it included; ``listed``, ``shown`` and ``decoys`` are
+    ranks, from 0, in ``votes.ranking``.
+    """
+
+    votes: Votes
+    dependence: Dependence
+    copies: Interval
+    power: Power | None
+    length: int
+    listed: NDArray[np.int64]
+    shown: NDArray[np.int64]
+    decoys: NDArray[np.int64]
+    answer: Verdict
+    why: str
+
+
+def judge(
+    spec: Spec, near: Mapping[str, Near], units: Units, samples: int, broken: Sequence[str]
+) -> Judged:
+    """Judge S samples by the images nearest to each, and how these were dealt.
+
+    ``broken`` says which assumptions do not hold: there is no p then, and no list.
+    """
+    votes = cast(near, units, samples, derive_seed(spec.seed, "lots"))
+    n, m = units.counts
+    dependence = _dependence(votes, sound=not broken, control=m > 0, seed=spec.seed)
+    length = 0 if broken else ranking.listed(votes.ranking, spec.q)
+    trained = votes.ranking.trained
+    listed = np.flatnonzero(trained[:length])
+    shown = _shown(votes) if m else np.arange(len(votes.order))[:EVIDENCE]
+    shown = shown[:0] if len(listed) else shown
+    cut = votes.all.strength[votes.order[length - 1]] if length else np.inf
+    copies = _copies(spec, votes, units, samples, float(cut))
+    power = None if broken else _power(spec, n, m, samples)
+    answer, why = _answer(spec, broken, len(listed), len(shown), copies, dependence.p, power)
+    decoys = np.flatnonzero(~trained)
+    return Judged(votes, dependence, copies, power, length, listed, shown, decoys, answer, why)
+
+
+def _shown(votes: Votes) -> NDArray[np.int64]:
+    """Ranks of units of T that are nearer to a sample than chance explains, from 0.
+
+    Their distance, relative to that of the other images near the sample, is less than half of the
+    smallest one of any decoy by a comparison of the same kind.
+    """
+    of = votes.all
+    nearest = np.full(of.kind.max(initial=0) + 1, np.inf)
+    np.minimum.at(nearest, of.kind[~votes.trained], of.distance[~votes.trained])
+    rows = votes.order
+    close = of.distance[rows] < CLOSER * nearest[of.kind[rows]]
+    return np.flatnonzero(votes.trained[rows] & close & np.isfinite(nearest[of.kind[rows]]))
+
+
+def _answer(
+    spec: Spec,
+    broken: Sequence[str],
+    listed: int,
+    shown: int,
+    copies: Interval,
+    p: float | None,
+    power: Power | None,
+) -> tuple[Verdict, str]:
+    """The answer and why; the first that applies (docs/audit.md#the-answer)."""
+    if power is None:
+        return "not testable", "; ".join(broken)
+    if listed:
+        return "copies", (
+            f"{listed:,} training images are listed at a false-discovery rate of {spec.q:g}"
+        )
+    if shown:
+        return "copies shown, not provable", (
+            f"{shown:,} training images are more than twice as near to a sample as any held-out "
+            f"image is; a list needs {power.for_list:,}"
+        )
+    if power.rate > 1:
+        return "inconclusive", (
+            f"a list needs {power.for_list:,} copied images, more than there are samples; give "
+            "more samples, or more held-out images"
+        )
+    if copies.high > spec.most:
+        return "inconclusive", (
+            f"up to {100 * copies.high:.1f} % of the samples may be copies, more than "
+            f"{100 * spec.most:g} %; give more samples"
+        )
+    depends = p is not None and p <= SIGNIFICANCE
+    also = f"; yet samples depend on the training set, p = {p:.2g}" if depends else ""
+    return "no copies shown", f"at most {100 * copies.high:.1f} % of the samples are copies{also}"
+
+
+def failed(
+    asked: str | None, copies: Interval, p: float | None, listed: int, more: float | None
+) -> str | None:
+    """The condition of ``--fail-if``, if it is met; what is not known meets none."""
+    if asked is None:
+        return None
+    name, sign, number = condition(asked)
+    known = {"dependence.p": p, "listed": float(listed), "extractable": more}
+    known |= {f"copies.{end}": getattr(copies, end) for end in ("low", "value", "high")}
+    value = known[name]
+    return asked if value is not None and COMPARE[sign](value, number) else None
+
+
+def _dependence(votes: Votes, *, sound: bool, control: bool, seed: int) -> Dependence:
+    if not control:
+        return Dependence(p=None, by_depth=[])
+    found = ranking.dependence(votes.by_kind, seed=derive_seed(seed, "deals"))
+    names = ("kind", "depth", "trained", "p")
+    rows = [Depth(**dict(zip(names, row, strict=True))) for row in found.by_depth]
+    return Dependence(p=found.p if sound else None, by_depth=rows)
+
+
+def _copies(spec: Spec, votes: Votes, units: Units, samples: int, cut: float) -> Interval:
+    """The share of samples; nothing is known of it without held-out images."""
+    n, m = units.counts
+    if not m:
+        return Interval(value=0, low=0, high=1)
+    best = votes.all.of(votes.best)
+    unit = units.of[best.image]
+    own = {"cut": cut, "seed": derive_seed(spec.seed, "copies")}
+    value, low, high = rates.copy_rate(best, units.trained[unit], unit, n, m, samples, **own)
+    how = {"method": "bootstrap", "covers": "samples and images"}
+    return Interval(value=value, low=low, high=high, **how)
+
+
+def _power(spec: Spec, n: int, m: int, samples: int) -> Power:
+    found = ranking.power(n, m, spec.q)
+    return Power(**vars(found), rate=found.for_list / samples)
