@@ -69,6 +69,12 @@ def test_honest_twins_generalise():
         ({"not_learned": "blur", "memorisation": between(0.01, 0.2), "p": 0.05}, "transition"),
         ({"not_learned": "blur", "copies": (MANY, NONE), "p": 0.05}, "transition"),
         ({"not_learned": "blur", "copies": (MANY, NONE), "p": None}, "transition"),
+        # of three images no bootstrap shows M above 0, but p and the copies do
+        (
+            {"not_learned": "blur", "memorisation": between(0, 0.5), "p": 0.05}
+            | {"copies": (MANY, MANY)},
+            "transition",
+        ),
         # which says nothing where M is only in doubt, or samples are alike and copies by chance
         ({"not_learned": "blur", "memorisation": between(0, 0.9), "p": 0.05}, "has not learned"),
         ({"not_learned": "blur", "memorisation": between(0.3, 0.9)}, "has not learned"),

@@ -89,7 +89,8 @@ def verdict(e: Evidence, limits: Thresholds) -> tuple[Verdict, str]:
         return "memorises", f"M {m.text()} with p = {e.p:.2g}"
     copying = max(e.copies, key=lambda rate: rate.low)
     copies = copying.low > limits.copies
-    if e.not_learned and not ((shown and m.low > 0) or (e.p is None and copies)):
+    remembers = (shown and m.low > 0) or (copies and (shown or e.p is None))
+    if e.not_learned and not remembers:
         return "has not learned", e.not_learned
     if m.high >= limits.transition:
         return "transition", f"M {m.text()} may reach {limits.transition:g}"
