@@ -33,11 +33,13 @@ def check(spec: Spec, sets: Sets, units: Units, pairs: Arrays | None) -> list[As
     ]
 
 
-def _declared(name: str, said: bool | None, what: str, flag: str) -> Assumption:
+def _declared(name: str, said: str | None, what: str, flag: str) -> Assumption:
     if said is None:
-        return Assumption(name=name, holds=None, found=f"not said whether {what} ({flag})")
-    found = what if said else f"not so that {what}"
-    return Assumption(name=name, holds=not said, found=found)
+        return Assumption(
+            name=name, holds=None, found=f"not said whether {what} ({flag} yes or no)"
+        )
+    found = what if said == "yes" else f"not so that {what}"
+    return Assumption(name=name, holds=said == "no", found=found)
 
 
 def _overlap(spec: Spec, sets: Sets, pairs: Arrays) -> Assumption:

@@ -70,14 +70,14 @@ def _shown(votes: Votes) -> NDArray[np.int64]:
     """Ranks of units of T that are nearer to a sample than chance explains, from 0.
 
     Their distance, relative to that of the other images near the sample, is less than half of the
-    smallest one of any decoy by a comparison of the same kind.
+    smallest one of any decoy by a comparison of the same kind (of 1, where no decoy has a vote).
     """
     of = votes.all
-    nearest = np.full(of.kind.max(initial=0) + 1, np.inf)
+    nearest = np.ones(of.kind.max(initial=0) + 1)
     np.minimum.at(nearest, of.kind[~votes.trained], of.distance[~votes.trained])
     rows = votes.order
     close = of.distance[rows] < CLOSER * nearest[of.kind[rows]]
-    return np.flatnonzero(votes.trained[rows] & close & np.isfinite(nearest[of.kind[rows]]))
+    return np.flatnonzero(votes.trained[rows] & close)
 
 
 def _answer(

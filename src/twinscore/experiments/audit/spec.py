@@ -37,9 +37,9 @@ class Spec(Frozen):
     overlap: Literal["refuse", "drop"] = "refuse"
     """Near-duplicates of which one was trained on and one held out: name them and give no p, or
     drop both."""
-    steered: bool | None = None
+    steered: Literal["yes", "no"] | None = None
     """Whether held-out images steered the training (early stopping, choice of a model)."""
-    chosen: bool | None = None
+    chosen: Literal["yes", "no"] | None = None
     """Whether prompts or classes of the samples were chosen knowing what is in the training set."""
     q: float = Field(default=0.1, gt=0, lt=1)
     """False-discovery rate of the list of copied images."""

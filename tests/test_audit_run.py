@@ -1,0 +1,267 @@
+"""Audits from the command line: every answer, what breaks the test, bad input, exit codes."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from twinscore import cli, environment, images
+from twinscore.experiments import audit
+from twinscore.images import packed
+from twinscore.images.imageset import from_pixels
+from twinscore.report import style
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap():
+    """One worker with one thread, and figures that are drawn but not encoded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "available_cores", lambda: 1)
+        patch.setattr(style, "settle", lambda figure: figure)
+        for kind in ("svg", "png", "pdf"):
+            patch.setattr(style, kind, lambda *_: b"drawn")
+        yield
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """Patches with contrast, no two of them alike, in random order."""
+    photos = images.load("photos,size=16")
+    pixels = photos[np.arange(len(photos))]
+    rows = np.flatnonzero(pixels.flatten(1).std(1).numpy() > 0.08)
+    photos = photos.take(rows)
+    rows = np.flatnonzero(~images.near_duplicates(photos, 0.9).drop)
+    return np.random.default_rng(0).permutation(photos[rows].numpy()[:, 0])
+
+
+@pytest.fixture
+def sets(photographs, tmp_path):
+    """150 training images, 150 held-out ones, 120 others, as arrays in files."""
+    split = np.split(photographs[:420], [150, 300])
+    parts = dict(zip(("train", "held", "fresh"), split, strict=True))
+
+    def save(**more):
+        for name, part in (parts | more).items():
+            np.save(tmp_path / f"{name}.npy", part)
+        return tmp_path
+
+    return parts, save
+
+
+@pytest.fixture
+def audited(capfd):
+    """Audit by the command line: exit code, result, what it printed, its errors."""
+
+    def call(folder, *more, samples="samples", train="train", held="held"):
+        words = [
+            "audit",
+            "--samples",
+            f"{folder / samples}.npy",
+            "--train",
+            f"{folder / train}.npy",
+        ]
+        words += ["--held-out", f"{folder / held}.npy"] if held else []
+        code = cli.main([*words, *more, "--device", "cpu", "--out", str(folder / "run")])
+        said, path = capfd.readouterr(), folder / "run" / "result.json"
+        found = json.loads(path.read_text()) if path.exists() else None
+        return code, found, said.out, said.err
+
+    return call
+
+
+def with_copies(parts, count, change=lambda x: x):
+    samples = parts["fresh"].copy()
+    samples[:count] = change(parts["train"][:count])
+    return samples
+
+
+def test_copies_are_listed_with_how_they_are_shown(sets, audited):
+    parts, save = sets
+    samples = with_copies(parts, 24)
+    samples[8:16] = samples[8:16, :, ::-1]
+    samples[16:24] = 0.2 + 0.7 * samples[16:24]
+    code, found, said, _ = audited(save(samples=samples))
+    assert (code, found["answer"]) == (0, "copies")
+    listed = {match["image"]: match for match in found["listed"]}
+    assert set(range(24)) <= set(listed)
+    for i in range(24):
+        assert listed[i]["sample"] == i
+        assert listed[i]["transform"]["kind"] == "whole"
+        assert listed[i]["transform"]["mirrored"] == (8 <= i < 16)
+        assert listed[i]["distance"] < 0.05
+    assert found["copies"]["low"] <= 0.2 <= found["copies"]["high"]
+    assert found["copies"]["low"] > 0.05
+    assert found["dependence"]["p"] < 0.01
+    assert said.splitlines()[0].endswith(f"copies: {found['why']}.")
+
+
+def test_the_table_of_matches_has_every_unit_and_marks_the_listed(sets, audited, tmp_path):
+    parts, save = sets
+    _, found, _, _ = audited(save(samples=with_copies(parts, 24)))
+    with (tmp_path / "run" / "matches.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["rank"]) for row in rows] == list(range(1, len(rows) + 1))
+    marked = [int(row["image"]) for row in rows if row["listed"] == "1"]
+    assert marked == [match["image"] for match in found["listed"]]
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert {row["set"] for row in rows} == {"train", "held_out"}
+
+
+def test_fresh_images_are_no_copies(sets, audited):
+    parts, save = sets
+    _, found, _, _ = audited(save(samples=parts["fresh"]))
+    assert found["answer"] in ("no copies shown", "inconclusive")
+    assert found["listed"] == []
+    assert (found["copies"]["value"], found["copies"]["low"]) == (0, 0)
+
+
+def test_few_copies_are_shown_and_not_claimed(sets, audited):
+    parts, save = sets
+    code, found, _, _ = audited(save(samples=with_copies(parts, 3)))
+    assert (code, found["answer"]) == (0, "copies shown, not provable")
+    assert {match["image"] for match in found["shown"]} == {0, 1, 2}
+    assert "a list needs 10" in found["why"]
+    assert found["copies"]["low"] == 0
+
+
+def test_one_image_again_and_again_is_one(sets, audited):
+    parts, save = sets
+    samples = np.repeat(parts["train"][:1], 120, 0)
+    _, found, _, _ = audited(save(samples=samples))
+    assert found["answer"] == "copies shown, not provable"
+    assert len(found["shown"]) == 1
+    assert found["dependence"]["p"] > 0.4  # one unit: a coin
+
+
+def test_samples_of_the_training_set_are_all_listed(sets, audited):
+    parts, save = sets
+    _, found, _, _ = audited(save(samples=parts["train"][:120]))
+    assert {match["image"] for match in found["listed"]} == set(range(120))
+    assert found["copies"]["value"] == 1
+
+
+def test_without_held_out_images_there_is_evidence_only(sets, audited):
+    parts, save = sets
+    code, found, said, _ = audited(save(samples=with_copies(parts, 24)), held=None)
+    assert (code, found["answer"]) == (0, "not testable")
+    assert found["dependence"]["p"] is None
+    assert set(range(20)) <= {match["image"] for match in found["shown"]}
+    assert "no p: there are no held-out images" in said
+
+
+def test_images_of_both_sets_are_named_and_p_withdrawn_until_they_are_dropped(sets, audited):
+    parts, save = sets
+    held = parts["held"].copy()
+    held[:5] = parts["train"][40:45]
+    folder = save(samples=with_copies(parts, 24), held=held)
+    _, found, _, _ = audited(folder)
+    assert (found["answer"], found["dependence"]["p"]) == ("not testable", None)
+    assert (
+        "5 near-duplicates across training and held-out images: 000000 and 000040" in found["why"]
+    )
+    times = {p: p.stat().st_mtime_ns for p in (folder / "run" / "trials").iterdir()}
+    _, found, _, _ = audited(folder, "--overlap", "drop")
+    assert found["answer"] == "copies"
+    assert found["data"]["images"] == [145, 145]
+    assert {p: p.stat().st_mtime_ns for p in (folder / "run" / "trials").iterdir()} == times
+
+
+@pytest.mark.parametrize("flag", ["--steered", "--chosen"])
+def test_what_was_not_blind_withdraws_p(sets, audited, flag):
+    parts, save = sets
+    folder = save(samples=with_copies(parts, 24))
+    _, found, _, _ = audited(folder, flag, "yes")
+    assert (found["answer"], found["listed"]) == ("not testable", [])
+    _, found, _, _ = audited(folder, flag, "no")
+    assert found["answer"] == "copies"
+
+
+def test_a_copy_with_near_duplicates_in_the_training_set_is_found_once(sets, audited):
+    parts, save = sets
+    train = parts["train"].copy()
+    train[100:112] = np.clip(train[:12] + 0.01, 0, 1)
+    _, found, _, _ = audited(save(samples=with_copies(parts, 12), train=train))
+    assert found["answer"] == "copies"
+    assert found["data"]["units"] == [138, 150]
+    assert len({match["image"] % 100 for match in found["listed"]}) == len(found["listed"])
+
+
+def test_groups_are_ranked_dealt_and_counted(sets, tmp_path):
+    """Three pictures of each person; of 45 copied ones, 15 persons are listed."""
+    parts, save = sets
+    for name in ("train", "held"):
+        pixels = np.rint(255 * parts[name][:, None]).astype(np.uint8)
+        people = [f"{name} {i // 3}" for i in range(len(pixels))]
+        packed.write(tmp_path / f"{name}.safetensors", from_pixels(pixels, groups=people))
+    save(samples=with_copies(parts, 45))
+    sources = {"train": f"{tmp_path}/train.safetensors", "held_out": f"{tmp_path}/held.safetensors"}
+    spec = audit.Spec(samples=f"{tmp_path}/samples.npy", **sources)
+    found = audit.run(spec, tmp_path / "run", device="cpu").result
+    assert (found.data.unit, found.data.units) == ("group", (50, 50))
+    assert found.answer == "copies"
+    assert len({match.image // 3 for match in found.listed}) == len(found.listed)
+    assert set(range(15)) <= {match.image // 3 for match in found.listed}
+
+
+def test_groups_in_both_sets_withdraw_p(sets, tmp_path):
+    parts, save = sets
+    for name in ("train", "held"):
+        pixels = np.rint(255 * parts[name][:, None]).astype(np.uint8)
+        people = [f"person {i // 3}" for i in range(len(pixels))]
+        packed.write(tmp_path / f"{name}.safetensors", from_pixels(pixels, groups=people))
+    save(samples=with_copies(parts, 45))
+    sources = {"train": f"{tmp_path}/train.safetensors", "held_out": f"{tmp_path}/held.safetensors"}
+    spec = audit.Spec(samples=f"{tmp_path}/samples.npy", **sources)
+    found = audit.run(spec, tmp_path / "run", device="cpu").result
+    assert found.answer == "not testable"
+    assert "50 groups are in both sets" in found.why
+
+
+BAD = [
+    ({"samples": np.zeros((40, 20, 16))}, (), r"samples: 1 x 20 x 16 .*; add ,size=16 or"),
+    ({"samples": np.zeros((40, 3, 16, 16))}, (), r"samples: 3 x 16 x 16 .*add ,gray to both"),
+    ({"samples": np.zeros((4, 16, 16))}, (), r"samples: 4 are too few for any claim: .*give 5"),
+    ({"held": np.zeros((1, 16, 16))}, (), r"samples: 120 are too few|held_out: 1 held-out and 150"),
+    ({}, ("--fail-if", "copies.lov>0.01"), r"'copies.lov>0.01' is not a condition; give one of"),
+    ({}, ("--fail-if", "copies.low"), r"'copies.low' is not a condition"),
+    ({}, ("--q", "0"), r"--q: "),
+]
+
+
+@pytest.mark.parametrize(("changed", "words", "message"), BAD)
+def test_bad_input_is_one_line_before_work_starts(sets, audited, changed, words, message):
+    parts, save = sets
+    code, found, said, errors = audited(save(**({"samples": parts["fresh"]} | changed)), *words)
+    assert (code, found, said) == (2, None, "")
+    assert len(errors.splitlines()) == 1
+    assert re.search(message, errors), errors
+
+
+def test_missing_samples_are_named(capfd, tmp_path):
+    assert cli.main(["audit", "--out", str(tmp_path / "run")]) == 2
+    assert capfd.readouterr().err == (
+        "twinscore: --samples: not given; give the images that the model made\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_exit_codes_say_what_was_found(sets, audited):
+    parts, save = sets
+    folder = save(samples=with_copies(parts, 24))
+    assert audited(folder, "--fail-if", "copies.low>0.01")[0] == 1
+    assert audited(folder, "--fail-if", "copies.low > 0.9")[0] == 0
+    code, found, said, _ = audited(folder, "--fail-if", "listed>=20")
+    assert (code, found["failed"]) == (1, "listed>=20")
+    assert "--fail-if listed>=20: met" in said
+    code, _, _, errors = audited(save(samples=parts["fresh"]))
+    assert (code, len(errors.splitlines())) == (2, 1)  # other samples in the same folder
+
+
+def test_an_audit_that_cannot_tell_ends_with_3(sets, audited):
+    parts, save = sets
+    code, found, _, _ = audited(save(samples=parts["fresh"]), "--most", "0.001")
+    assert (code, found["answer"]) == (3, "inconclusive")
+    assert "give more samples" in found["why"]
