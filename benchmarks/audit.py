@@ -188,8 +188,8 @@ def audited(source: str, name: str, seed: int) -> tuple[float, ...]:
     listed = set(found.votes.ranking.unit[found.listed].tolist())
     copies = found.copies
     return (
-        found.answer == "copies",
-        found.answer == "copies shown, not provable",
+        found.verdict == "copies",
+        found.verdict == "copies shown, not provable",
         found.dependence.p,
         copies.low <= row.rate <= copies.high,
         len(listed & copied) / len(copied) if copied else np.nan,

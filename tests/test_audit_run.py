@@ -83,7 +83,7 @@ def test_copies_are_listed_with_how_they_are_shown(sets, audited):
     samples[8:16] = samples[8:16, :, ::-1]
     samples[16:24] = 0.2 + 0.7 * samples[16:24]
     code, found, said, _ = audited(save(samples=samples))
-    assert (code, found["answer"]) == (0, "copies")
+    assert (code, found["verdict"]) == (0, "copies")
     listed = {match["image"]: match for match in found["listed"]}
     assert set(range(24)) <= set(listed)
     for i in range(24):
@@ -94,7 +94,8 @@ def test_copies_are_listed_with_how_they_are_shown(sets, audited):
     assert found["copies"]["low"] <= 0.2 <= found["copies"]["high"]
     assert found["copies"]["low"] > 0.05
     assert found["dependence"]["p"] < 0.01
-    assert said.splitlines()[0].endswith(f"copies: {found['why']}.")
+    assert said.splitlines()[0] == "copies"
+    assert said.splitlines()[1].endswith(f": {found['why']}")
 
 
 def test_the_table_of_matches_has_every_unit_and_marks_the_listed(sets, audited, tmp_path):
@@ -113,7 +114,7 @@ def test_the_table_of_matches_has_every_unit_and_marks_the_listed(sets, audited,
 def test_fresh_images_are_no_copies(sets, audited):
     parts, save = sets
     _, found, _, _ = audited(save(samples=parts["fresh"]))
-    assert found["answer"] in ("no copies shown", "inconclusive")
+    assert found["verdict"] in ("no copies shown", "inconclusive")
     assert found["listed"] == []
     assert (found["copies"]["value"], found["copies"]["low"]) == (0, 0)
 
@@ -121,7 +122,7 @@ def test_fresh_images_are_no_copies(sets, audited):
 def test_few_copies_are_shown_and_not_claimed(sets, audited):
     parts, save = sets
     code, found, _, _ = audited(save(samples=with_copies(parts, 3)))
-    assert (code, found["answer"]) == (0, "copies shown, not provable")
+    assert (code, found["verdict"]) == (0, "copies shown, not provable")
     assert {match["image"] for match in found["shown"]} == {0, 1, 2}
     assert "a list needs 10" in found["why"]
     assert found["copies"]["low"] == 0
@@ -131,7 +132,7 @@ def test_one_image_again_and_again_is_one(sets, audited):
     parts, save = sets
     samples = np.repeat(parts["train"][:1], 120, 0)
     _, found, _, _ = audited(save(samples=samples))
-    assert found["answer"] == "copies shown, not provable"
+    assert found["verdict"] == "copies shown, not provable"
     assert len(found["shown"]) == 1
     assert found["dependence"]["p"] > 0.4  # one unit: a coin
 
@@ -146,7 +147,7 @@ def test_samples_of_the_training_set_are_all_listed(sets, audited):
 def test_without_held_out_images_there_is_evidence_only(sets, audited):
     parts, save = sets
     code, found, said, _ = audited(save(samples=with_copies(parts, 24)), held=None)
-    assert (code, found["answer"]) == (0, "not testable")
+    assert (code, found["verdict"]) == (0, "not testable")
     assert found["dependence"]["p"] is None
     assert set(range(20)) <= {match["image"] for match in found["shown"]}
     assert "no p: there are no held-out images" in said
@@ -158,13 +159,13 @@ def test_images_of_both_sets_are_named_and_p_withdrawn_until_they_are_dropped(se
     held[:5] = parts["train"][40:45]
     folder = save(samples=with_copies(parts, 24), held=held)
     _, found, _, _ = audited(folder)
-    assert (found["answer"], found["dependence"]["p"]) == ("not testable", None)
+    assert (found["verdict"], found["dependence"]["p"]) == ("not testable", None)
     assert (
         "5 near-duplicates across training and held-out images: 000000 and 000040" in found["why"]
     )
     times = {p: p.stat().st_mtime_ns for p in (folder / "run" / "trials").iterdir()}
     _, found, _, _ = audited(folder, "--overlap", "drop")
-    assert found["answer"] == "copies"
+    assert found["verdict"] == "copies"
     assert found["data"]["images"] == [145, 145]
     assert {p: p.stat().st_mtime_ns for p in (folder / "run" / "trials").iterdir()} == times
 
@@ -174,9 +175,9 @@ def test_what_was_not_blind_withdraws_p(sets, audited, flag):
     parts, save = sets
     folder = save(samples=with_copies(parts, 24))
     _, found, _, _ = audited(folder, flag, "yes")
-    assert (found["answer"], found["listed"]) == ("not testable", [])
+    assert (found["verdict"], found["listed"]) == ("not testable", [])
     _, found, _, _ = audited(folder, flag, "no")
-    assert found["answer"] == "copies"
+    assert found["verdict"] == "copies"
 
 
 def test_a_copy_with_near_duplicates_in_the_training_set_is_found_once(sets, audited):
@@ -184,7 +185,7 @@ def test_a_copy_with_near_duplicates_in_the_training_set_is_found_once(sets, aud
     train = parts["train"].copy()
     train[100:112] = np.clip(train[:12] + 0.01, 0, 1)
     _, found, _, _ = audited(save(samples=with_copies(parts, 12), train=train))
-    assert found["answer"] == "copies"
+    assert found["verdict"] == "copies"
     assert found["data"]["units"] == [138, 150]
     assert len({match["image"] % 100 for match in found["listed"]}) == len(found["listed"])
 
@@ -201,7 +202,7 @@ def test_groups_are_ranked_dealt_and_counted(sets, tmp_path):
     spec = audit.Spec(samples=f"{tmp_path}/samples.npy", **sources)
     found = audit.run(spec, tmp_path / "run", device="cpu").result
     assert (found.data.unit, found.data.units) == ("group", (50, 50))
-    assert found.answer == "copies"
+    assert found.verdict == "copies"
     assert len({match.image // 3 for match in found.listed}) == len(found.listed)
     assert set(range(15)) <= {match.image // 3 for match in found.listed}
 
@@ -216,7 +217,7 @@ def test_groups_in_both_sets_withdraw_p(sets, tmp_path):
     sources = {"train": f"{tmp_path}/train.safetensors", "held_out": f"{tmp_path}/held.safetensors"}
     spec = audit.Spec(samples=f"{tmp_path}/samples.npy", **sources)
     found = audit.run(spec, tmp_path / "run", device="cpu").result
-    assert found.answer == "not testable"
+    assert found.verdict == "not testable"
     assert "50 groups are in both sets" in found.why
 
 
@@ -263,5 +264,5 @@ def test_exit_codes_say_what_was_found(sets, audited):
 def test_an_audit_that_cannot_tell_ends_with_3(sets, audited):
     parts, save = sets
     code, found, _, _ = audited(save(samples=parts["fresh"]), "--most", "0.001")
-    assert (code, found["answer"]) == (3, "inconclusive")
+    assert (code, found["verdict"]) == (3, "inconclusive")
     assert "give more samples" in found["why"]

@@ -23,7 +23,7 @@ def content(run: Run) -> Content:
     found = result.listed or result.shown
     return Content(
         title="twinscore: audit for copied training images",
-        verdict=result.verdict,
+        verdict=f"{result.data.samples}: {result.verdict}: {result.why}.",
         facts=tuple(_facts(result)),
         table=_matches(result, found) if found else None,
         notes=(
@@ -44,7 +44,6 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     held_out = f"{data.held_out}: {data.images[1]:,} in {data.units[1]:,}" if data.held_out else "–"
     compared = f"{size_text(data.shape)}, compared at {data.side} pixels"
     return [
-        ("Answer", result.answer),
         ("Copies among the samples", f"{result.copies.times(100).text(1)} %"),
         ("Dependence on the training set", "no p" if p is None else f"p = {p:.2g}"),
         *([("Power", result.power.text().partition(": ")[2])] if result.power else []),

@@ -139,7 +139,7 @@ class Result(base.Result):
     """
 
     study: Literal["audit"] = "audit"
-    answer: Verdict
+    verdict: Verdict
     why: str
     q: float
     dependence: Dependence
@@ -159,12 +159,13 @@ class Result(base.Result):
         """1 where ``--fail-if`` is met, 3 where the audit is inconclusive."""
         if self.failed:
             return 1
-        return 3 if self.answer == "inconclusive" else 0
+        return 3 if self.verdict == "inconclusive" else 0
 
     def table(self) -> str:
         """The numbers, then the images that were found, at most ten."""
         p = self.dependence.p
         lines = [
+            f"{self.data.samples}: {self.why}",
             f"dependence on the training set: p = {p:.2g}"
             if p is not None
             else "no p: " + "; ".join(a.found for a in self.assumptions if a.holds is False),

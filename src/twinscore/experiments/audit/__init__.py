@@ -1,7 +1,7 @@
 """Audit samples for copies of training images, by a coin toss against held-out ones.
 
 ``spec`` is what is asked, ``pool`` the images and how they were dealt, ``searching`` the long work,
-``votes`` and ``summary`` what follows from it: the ``answers`` with their ``assumptions`` and
+``votes`` and ``summary`` what follows from it: the ``judgement``, its ``assumptions`` and
 ``evidence``.
 """
 

@@ -1,4 +1,4 @@
-"""The judgement of an audit: its test, its list, its rates, and the answer with its reason."""
+"""The judgement of an audit: its test, its list, its rates, and the verdict with its reason."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Judged:
     listed: NDArray[np.int64]
     shown: NDArray[np.int64]
     decoys: NDArray[np.int64]
-    answer: Verdict
+    verdict: Verdict
     why: str
 
 
@@ -61,9 +61,9 @@ def judge(
     cut = votes.all.strength[votes.order[length - 1]] if length else np.inf
     copies = _copies(spec, votes, units, samples, float(cut))
     power = None if broken else _power(spec, n, m, samples)
-    answer, why = _answer(spec, broken, len(listed), len(shown), copies, dependence.p, power)
+    verdict, why = _verdict(spec, broken, len(listed), len(shown), copies, dependence.p, power)
     decoys = np.flatnonzero(~trained)
-    return Judged(votes, dependence, copies, power, length, listed, shown, decoys, answer, why)
+    return Judged(votes, dependence, copies, power, length, listed, shown, decoys, verdict, why)
 
 
 def _shown(votes: Votes) -> NDArray[np.int64]:
@@ -80,7 +80,7 @@ def _shown(votes: Votes) -> NDArray[np.int64]:
     return np.flatnonzero(votes.trained[rows] & close)
 
 
-def _answer(
+def _verdict(
     spec: Spec,
     broken: Sequence[str],
     listed: int,
@@ -89,7 +89,7 @@ def _answer(
     p: float | None,
     power: Power | None,
 ) -> tuple[Verdict, str]:
-    """The answer and why; the first that applies (docs/audit.md#the-answer)."""
+    """The verdict and why; the first that applies (docs/audit.md#the-verdict)."""
     if power is None:
         return "not testable", "; ".join(broken)
     if listed:

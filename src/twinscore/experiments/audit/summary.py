@@ -1,4 +1,4 @@
-"""From the nearest images of every sample to the answer of an audit."""
+"""From the nearest images of every sample to the verdict of an audit."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ _NONE = np.empty((0, 2), dtype=np.int64)
 
 
 def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Result]:
-    """The answer, its numbers, pictures of the evidence, and ``matches.csv`` of all units."""
+    """The verdict, its numbers, pictures of the evidence, and ``matches.csv`` of all units."""
     sets, given = opened(spec), {piece.name: arrays for piece, arrays in done}
     pairs = given.pop(DUPLICATES, None)
     near = together(list(given.values()), [kind.name for kind in kinds_of(spec)])
@@ -53,8 +53,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
     more = _extractable(matches["listed"], found.length - len(found.listed), len(sets.samples))
     count, p = len(matches["listed"]), found.dependence.p
     result = Result(
-        verdict=f"{spec.samples}: {found.answer}: {found.why}.",
-        answer=found.answer,
+        verdict=found.verdict,
         why=found.why,
         q=spec.q,
         dependence=found.dependence,
