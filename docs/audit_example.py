@@ -15,7 +15,7 @@ from PIL import Image
 
 from twinscore import images
 
-TRAIN, HELD_OUT, SAMPLES, COPIES = 370, 370, 250, 15
+TRAIN, HELD_OUT, SAMPLES, COPIES = 300, 300, 250, 15
 
 
 def copied(image: np.ndarray, other: np.ndarray, way: int) -> np.ndarray:
@@ -23,7 +23,7 @@ def copied(image: np.ndarray, other: np.ndarray, way: int) -> np.ndarray:
     mosaic = other.copy()
     mosaic[:16, 16:] = image[:16, 16:]
     moved = other.copy()
-    moved[4:, :-3] = image[:-4, 3:]
+    moved[4:, :-4] = image[:-4, 4:]
     return (image, image[:, ::-1], moved, np.clip(0.2 + 0.8 * image, 0, 1), mosaic)[way % 5]
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     photos = images.load("photos,size=32")
     pixels = photos[np.flatnonzero(~images.near_duplicates(photos, 0.9).drop)].numpy()[:, 0]
-    pixels = pixels[pixels.std((1, 2)) > 0.03]
+    pixels = pixels[pixels.std((1, 2)) > 0.05]
     pixels = np.random.default_rng(0).permutation(pixels)
     train, held_out, samples = np.split(pixels, [TRAIN, TRAIN + HELD_OUT])
     samples = samples[:SAMPLES]

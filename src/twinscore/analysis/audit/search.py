@@ -8,13 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twinscore.analysis.audit.views import Kind, Pair
+from twinscore.analysis.audit.views import Kind, Pair, reduced
 
 NEAREST = 50
 """Images that a sample's distances are measured against."""
 
 _ENTRIES = 2**26
 """Similarities held at once, twice (256 MiB of float32 each)."""
+
+_CACHED = 2**22
+"""Similarities that a processor may still have at hand when it looks for the largest."""
 
 _GROUP = 32
 """Images whose largest similarity is looked at first."""
@@ -60,8 +63,9 @@ def search(
         samples, a block, and ``_ENTRIES`` similarities, twice.
     """
     found: Near | None = None
+    samples = reduced(samples, kind.side)
     for first, block in blocks:
-        for part in block.split(max(1, _ENTRIES // len(samples))):
+        for part in reduced(block, kind.side).split(max(1, _ENTRIES // len(samples))):
             here = _of_block(samples, part, kind, count)
             here = Near(here.similarity, here.image + first)
             found = here if found is None else merged([found, here], count)
@@ -85,16 +89,20 @@ def merged(parts: Iterable[Near], count: int = NEAREST) -> Near:
 
 
 def _of_block(samples: Tensor, block: Tensor, kind: Kind, count: int) -> Near:
-    values, images = [], []
+    found = []
     for pairs in kind.pairs:
-        best: Tensor | None = None
+        best: dict[int, Tensor] = {}
         for pair in pairs:
-            cosine = pair.of_sample(samples) @ pair.of_image(block).T
-            best = cosine if best is None else torch.maximum(best, cosine, out=best)
-        value, index = _largest(best, min(count, len(block)))
-        values.append(value.cpu().numpy())
-        images.append(index.cpu().numpy())
-    return merged([Near(np.concatenate(values), np.concatenate(images))], count)
+            image = pair.of_image(block).T
+            vectors = pair.of_sample(samples).split(max(1, _CACHED // len(block)))
+            for part, rows in enumerate(vectors):
+                cosine = rows @ image
+                known = best.get(part)
+                best[part] = cosine if known is None else torch.maximum(known, cosine, out=known)
+                if pair is pairs[-1]:
+                    found.append(_largest(best.pop(part), min(count, len(block))))
+    values, index = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+    return merged([Near(values, index)], count)
 
 
 def _largest(table: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -117,6 +125,7 @@ def _largest(table: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def best_pair(sample: Tensor, image: Tensor, kind: Kind, place: int) -> tuple[Pair, float]:
     """The views of a sample and an image, (C, H, W), that are the most alike, and their cosine."""
+    sample, image = (reduced(x[None], kind.side)[0] for x in (sample, image))
     cosines = [
         float(pair.of_sample(sample[None])[0] @ pair.of_image(image[None])[0])
         for pair in kind.pairs[place]

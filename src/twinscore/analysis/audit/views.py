@@ -21,8 +21,9 @@ from twinscore.analysis.similarity import unit
 ZOOM = 0.9
 """Share of the side that a zoomed view keeps: its middle, brought back to the full size."""
 
-STEPS = 16
-"""Shifts are tried in steps of this part of the side, one pixel at least."""
+COARSE = 16
+"""Side in pixels, at most, at which moved images are compared: a shift by less than one of these
+pixels changes little."""
 
 View = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) to vectors of unit norm, or zeros, (N, k)."""
@@ -45,11 +46,12 @@ class Pair:
 class Kind:
     """One way in which samples are compared with images.
 
-    ``places`` are the parts of a sample that vote by themselves, one if it is compared as a whole;
-    ``pairs``, for each of them, what is tried.
+    Both are reduced to ``side`` pixels. ``places`` are the parts of a sample that vote by
+    themselves, one if it is compared as a whole; ``pairs``, for each of them, what is tried.
     """
 
     name: str
+    side: int
     places: tuple[str, ...]
     pairs: tuple[tuple[Pair, ...], ...]
 
@@ -64,14 +66,14 @@ def kinds(side: int, shift: float) -> tuple[Kind, ...]:
     shift : float
         By how much of the side a sample may show an image moved, below 1/2.
     """
-    step = max(1, side // STEPS)
-    reach = int(shift * side) // step * step
+    coarse = min(side, COARSE)
+    reach = int(shift * coarse)
     whole = [*_pairs(0, 0), *_smaller()]
-    moves = range(-reach, reach + 1, step)
+    moves = range(-reach, reach + 1)
     moved = [pair for down, right in product(moves, moves) for pair in _pairs(down, right)]
     return (
-        Kind("whole", ("whole",), (tuple(whole),)),
-        *([Kind("moved", ("whole",), (tuple(moved),))] if reach else []),
+        Kind("whole", side, ("whole",), (tuple(whole),)),
+        *([Kind("moved", coarse, ("whole",), (tuple(moved),))] if reach else []),
         _tiles(side),
     )
 
@@ -125,7 +127,7 @@ def _tiles(side: int) -> Kind:
         cut = partial(_cut, top=top, left=left, size=size)
         mirror = partial(_cut, top=top, left=left, size=size, mirrored=True)
         pairs.append((Pair(cut, cut, {"mirrored": False}), Pair(mirror, cut, {"mirrored": True})))
-    return Kind("tiles", tuple(map(" ".join, names)), tuple(pairs))
+    return Kind("tiles", side, tuple(map(" ".join, names)), tuple(pairs))
 
 
 def _cut(x: Tensor, *, top: int, left: int, size: int, mirrored: bool = False) -> Tensor:

@@ -37,10 +37,7 @@ def matches(spec: Spec, sets: Sets, votes: Votes, ranks: Sequence[int]) -> list[
         kind = kinds[of.kind[row]]
         pair = (reduced(x, side)[0] for x in (sets.samples[sample], sets.image(image)))
         best, _ = best_pair(*pair, kind, place)
-        what = {
-            name: value / side if name in ("down", "right") else value
-            for name, value in best.what.items()
-        }
+        pixels = {name: best.what.get(name, 0) / kind.side for name in ("down", "right")}
         found.append(
             Match(
                 rank=rank + 1,
@@ -51,7 +48,7 @@ def matches(spec: Spec, sets: Sets, votes: Votes, ranks: Sequence[int]) -> list[
                 score=float(of.strength[votes.order[rank]]),
                 distance=float(of.distance[row]),
                 votes=int(strongest[image]),
-                transform=Transform(kind=kind.name, place=kind.places[place], **what),
+                transform=Transform(kind=kind.name, place=kind.places[place], **best.what | pixels),
             )
         )
     return found

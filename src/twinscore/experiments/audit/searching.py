@@ -53,9 +53,10 @@ def kinds_of(spec: Spec) -> tuple[Kind, ...]:
 def products(spec: Spec) -> float:
     """Multiplications of the whole search."""
     sets = opened(spec)
-    one = torch.zeros(1, sets.train.shape[0], side_of(spec), side_of(spec))
-    pairs = [pair for kind in kinds_of(spec) for place in kind.pairs for pair in place]
-    values = sum(pair.of_image(one).shape[1] for pair in pairs)
+    values = 0
+    for kind in kinds_of(spec):
+        one = torch.zeros(1, sets.train.shape[0], kind.side, kind.side)
+        values += sum(pair.of_image(one).shape[1] for place in kind.pairs for pair in place)
     return float(len(sets.samples)) * sets.images * values
 
 
