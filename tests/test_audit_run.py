@@ -221,6 +221,52 @@ def test_groups_in_both_sets_withdraw_p(sets, tmp_path):
     assert "50 groups are in both sets" in found.why
 
 
+EMBEDDING = """
+import torch
+
+def edges():
+    return lambda x: (x[..., 1:, :] - x[..., :-1, :]).abs().flatten(1)
+
+def number():
+    return 3
+
+def matrix():
+    return lambda x: x[0]
+"""
+
+
+def test_an_embedding_is_one_more_way_to_compare(sets, audited):
+    """Negatives of training images: nothing else finds them."""
+    parts, save = sets
+    folder = save(samples=with_copies(parts, 24, lambda x: 1 - x))
+    _, found, _, _ = audited(folder)
+    assert found["verdict"] != "copies"
+    (folder / "mine.py").write_text(EMBEDDING)
+    folder.joinpath("run").rename(folder / "first")
+    _, found, _, _ = audited(folder, "--embedding", f"{folder}/mine.py:edges")
+    assert found["verdict"] == "copies"
+    listed = {match["image"]: match["transform"]["kind"] for match in found["listed"]}
+    assert dict.fromkeys(range(24), "embedding").items() <= listed.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mine.py:number", r"returned int; return a function of images"),
+        ("mine.py:matrix", r"gives Tensor of shape .* for 64 images; give \(64, k\)"),
+        ("mine.py:none", r"mine.py:none: cannot be called"),
+        ("mine", r"is not FILE.py:FUNCTION"),
+    ],
+)
+def test_a_wrong_embedding_is_one_line(sets, audited, name, message):
+    parts, save = sets
+    folder = save(samples=parts["fresh"])
+    (folder / "mine.py").write_text(EMBEDDING)
+    code, found, said, errors = audited(folder, "--embedding", f"{folder}/{name}")
+    assert (code, found, said) == (2, None, "")
+    assert re.search(message, errors.splitlines()[-1]), errors
+
+
 BAD = [
     ({"samples": np.zeros((40, 20, 16))}, (), r"samples: 1 x 20 x 16 .*; add ,size=16 or"),
     ({"samples": np.zeros((40, 3, 16, 16))}, (), r"samples: 3 x 16 x 16 .*add ,gray to both"),

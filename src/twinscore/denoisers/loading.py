@@ -63,7 +63,7 @@ def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None
         return _KINDS[kind](body)
     function = re.fullmatch(r"(.+\.py):(\w+)", model)
     if function:
-        return _called(Path(function[1]), function[2])
+        return _returned(Path(function[1]), function[2])
     return checkpoint.read(Path(model))
 
 
@@ -80,11 +80,15 @@ _KINDS: dict[str, Callable[[str], Checkpoint]] = {
 }
 
 
-def _called(file: Path, name: str) -> Checkpoint:
-    """Run the user's file and call its function.
+def called(file: Path, name: str) -> tuple[Any, str]:
+    """Run the user's file and call its function: what it returns, and the digest of the file.
 
-    The file's folder is importable meanwhile. Any denoiser is called with the noise level as a (B,)
-    tensor.
+    The file's folder is importable meanwhile.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or what it does raises an exception.
     """
     try:
         content = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -93,12 +97,17 @@ def _called(file: Path, name: str) -> Checkpoint:
     before = list(sys.path)
     sys.path.insert(0, str(file.parent.resolve()))
     try:
-        found = _function(file, name, content)()
+        return _function(file, name, content)(), content
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{file}:{name}: cannot be called: {reason}") from error
     finally:
         sys.path[:] = before
+
+
+def _returned(file: Path, name: str) -> Checkpoint:
+    """The denoiser of a function; any is called with the noise level as a (B,) tensor."""
+    found, content = called(file, name)
     nothing_known = (None, None, None), (published.UNKNOWN_MEAN,)
     known = found if isinstance(found, Checkpoint) else Checkpoint(found, *nothing_known)
     if not callable(known.denoiser):

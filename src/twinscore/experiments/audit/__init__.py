@@ -10,6 +10,7 @@ from typing import Any
 
 from twinscore.analysis.audit.ranking import power
 from twinscore.errors import InputError
+from twinscore.experiments.audit import embedding
 from twinscore.experiments.audit.pool import opened
 from twinscore.experiments.audit.searching import estimate, pieces, refuse, work
 from twinscore.experiments.audit.spec import Spec
@@ -22,8 +23,9 @@ __all__ = ["STUDY", "Spec", "run"]
 def check_sets(spec: Spec, *_: Any) -> Mapping[str, Any]:
     """Refuse sets that do not go together, and fewer images than any claim needs."""
     sets = opened(spec)
+    own = {"embedding_digest": embedding.opened(spec.embedding)[1]} if spec.embedding else {}
     if sets.held_out is None:
-        return {}
+        return own
     n, m, samples = len(sets.train), len(sets.held_out), len(sets.samples)
     least = power(n, m, spec.q).for_p
     if least > n:
@@ -36,7 +38,7 @@ def check_sets(spec: Spec, *_: Any) -> Mapping[str, Any]:
             f"samples: {samples:,} are too few for any claim: with {n:,} training and {m:,} "
             f"held-out images it takes {least:,} copied ones; give {least:,} or more"
         )
-    return {}
+    return own
 
 
 STUDY = Study(

@@ -1,6 +1,7 @@
 """The evidence of an audit: pairs of a sample and an image, how one shows the other, pictures."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from twinscore.analysis.audit.ballots import Ballots
 from twinscore.analysis.audit.search import best_pair
 from twinscore.analysis.audit.views import difference, reduced
+from twinscore.experiments.audit import embedding
 from twinscore.experiments.audit.pool import Sets
 from twinscore.experiments.audit.searching import kinds_of, side_of
 from twinscore.experiments.audit.spec import Spec
@@ -35,9 +37,11 @@ def matches(spec: Spec, sets: Sets, votes: Votes, ranks: Sequence[int]) -> list[
         row = _plainest(of, votes.order[rank])
         image, sample, place = int(of.image[row]), int(of.sample[row]), int(of.place[row])
         kind = kinds[of.kind[row]]
-        pair = (reduced(x, side)[0] for x in (sets.samples[sample], sets.image(image)))
-        best, _ = best_pair(*pair, kind, place)
-        pixels = {name: best.what.get(name, 0) / kind.side for name in ("down", "right")}
+        what: dict[str, Any] = {}
+        if kind is not embedding.KIND:
+            pair = (reduced(x, side)[0] for x in (sets.samples[sample], sets.image(image)))
+            what = best_pair(*pair, kind, place)[0].what
+        pixels = {name: what.get(name, 0) / kind.side for name in ("down", "right")}
         found.append(
             Match(
                 rank=rank + 1,
@@ -48,7 +52,7 @@ def matches(spec: Spec, sets: Sets, votes: Votes, ranks: Sequence[int]) -> list[
                 score=float(of.strength[votes.order[rank]]),
                 distance=float(of.distance[row]),
                 votes=int(strongest[image]),
-                transform=Transform(kind=kind.name, place=kind.places[place], **best.what | pixels),
+                transform=Transform(kind=kind.name, place=kind.places[place], **what | pixels),
             )
         )
     return found

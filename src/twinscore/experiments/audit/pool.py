@@ -1,6 +1,6 @@
 """The pool of an audit: training images first, then held-out ones, and the units they form."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,13 +79,17 @@ def _another_shape(name: str, shape: tuple, train: str, wanted: tuple) -> str:
     return text + f"add ,size={size[0]} or give them at one size"
 
 
-def blocks(sets: Sets, start: int, stop: int, side: int) -> Iterator[tuple[int, Tensor]]:
-    """Images ``start`` to ``stop`` of the pool, reduced, with the index of the first of a block."""
+Take = Callable[[ImageSet, int, int], Tensor]
+"""``take(images, start, stop)``: these images, as they are compared."""
+
+
+def blocks(sets: Sets, start: int, stop: int, take: Take) -> Iterator[tuple[int, Tensor]]:
+    """Images ``start`` to ``stop`` of the pool, with the index of the first of a block."""
     offset = 0
     for images in sets.pool:
         low, high = max(start - offset, 0), min(stop - offset, len(images))
         for first in range(low, high, BLOCK):
-            yield offset + first, small(images, first, min(first + BLOCK, high), side)
+            yield offset + first, take(images, first, min(first + BLOCK, high))
         offset += len(images)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from twinscore.analysis.audit.search import NEAREST, search
 from twinscore.analysis.audit.views import Kind, kinds
 from twinscore.environment import Execution
 from twinscore.execution import Report
+from twinscore.experiments.audit import embedding
 from twinscore.experiments.audit.pool import BLOCK, blocks, opened, small
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
@@ -47,7 +49,8 @@ def side_of(spec: Spec) -> int:
 
 def kinds_of(spec: Spec) -> tuple[Kind, ...]:
     """The ways in which they are."""
-    return kinds(side_of(spec), spec.shift)
+    own = (embedding.KIND,) if spec.embedding else ()
+    return (*kinds(side_of(spec), spec.shift), *own)
 
 
 def products(spec: Spec) -> float:
@@ -85,13 +88,15 @@ def work(spec: Spec, piece: Piece, report: Report) -> Arrays:
 
 def _near(spec: Spec, piece: Piece, report: Report) -> Arrays:
     """For each kind the nearest images to each voter: ``<kind>/similarity``, ``<kind>/image``."""
-    sets, side = opened(spec), side_of(spec)
-    device = single_device(piece.device).device
-    samples = small(sets.samples, 0, len(sets.samples), side).to(device)
+    sets, device = opened(spec), single_device(piece.device).device
     found, of = {}, kinds_of(spec)
     for number, kind in enumerate(of):
         report(piece.name, {"step": number, "steps": len(of), "note": f"{kind.name} images"})
-        pool = ((first, x.to(device)) for first, x in blocks(sets, piece.start, piece.stop, side))
+        take = partial(small, side=kind.side)
+        if kind is embedding.KIND:
+            take = partial(embedding.features, source=spec.embedding)
+        samples = take(sets.samples, 0, len(sets.samples)).to(device)
+        pool = ((first, x.to(device)) for first, x in blocks(sets, piece.start, piece.stop, take))
         near = search(samples, pool, kind, NEAREST)
         found |= {f"{kind.name}/{name}": values for name, values in vars(near).items()}
     report(piece.name, {"step": len(of), "steps": len(of)})

@@ -27,6 +27,9 @@ class Spec(Frozen):
     held_out: str | None = None
     """Images that it was not trained on; a coin dealt both from one pool. Without them there is
     evidence only."""
+    embedding: str | None = None
+    """FILE.py:FUNCTION, which returns an embedding of images (B, C, H, W) as vectors (B, k): one
+    more way in which they are compared."""
     side: int = Field(default=32, ge=4, le=LARGEST_SIDE)
     """Side in pixels at which images are compared, at most their own."""
     shift: float = Field(default=0.2, ge=0, le=0.4)
