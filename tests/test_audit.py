@@ -289,8 +289,8 @@ def test_the_published_numbers_of_copies_and_of_others():
     assert (honest.ratio, honest.carlini) == (0, 0)
     assert honest.authentic > 0.2
     held_out = noise(60, 1, 8, 8, seed=3)
-    assert legacy.data_copying(near, held_out, training, cells=2) < -3
-    assert abs(legacy.data_copying(fresh, held_out, training, cells=2)) < 3
+    assert legacy.data_copying(near, held_out, training, cells=1) < -3
+    assert abs(legacy.data_copying(fresh, held_out, training, cells=1)) < 3
 
 
 @given(st.lists(st.integers(0, 9), min_size=3), st.lists(st.integers(0, 9), min_size=3))
@@ -298,5 +298,5 @@ def test_u_is_that_of_mann_and_whitney(first, second):
     a, b = np.array(first, float), np.array(second, float)
     u = mannwhitneyu(a, b).statistic
     m, n = len(a), len(b)
-    expected = (u - m * n / 2) / np.sqrt(m * n * (m + n + 1) / 12)
+    expected = (u - m * n / 2 + 0.5) / np.sqrt(m * n * (m + n + 1) / 12)
     assert legacy.standard_u(a, b) == pytest.approx(expected)

@@ -13,7 +13,11 @@ from twinscore.analysis import memorization
 
 NEAREST = 50
 ALPHA = 0.5
-CELLS = 10
+CELLS = 3
+
+LEAST = 20
+"""A cell counts for C_T with more images than this."""
+
 _ENTRIES = 2**24
 
 
@@ -68,16 +72,16 @@ def data_copying(
 
     In each cell of a k-means of T, the Mann-Whitney U of the distances to the nearest training
     image in the cell, of images against held-out ones, standardised; averaged by the share of
-    held-out images in the cell. Cells with less than a share of ``1 / len(held_out)`` of either are
+    held-out images in the cell. Cells with no more than ``LEAST`` images, or no held-out one, are
     left out. NaN if none is left.
     """
     x, h, t = (part.flatten(1).double().cpu() for part in (images, held_out, training))
-    means = KMeans(min(cells, len(t)), n_init=1, random_state=seed).fit(t.numpy())
+    means = KMeans(min(cells, len(t)), n_init=10, random_state=seed).fit(t.numpy())
     of = [means.predict(part.numpy()) for part in (x, h, t)]
     total, weight = 0.0, 0.0
     for cell in range(means.n_clusters):
         own = [part[torch.from_numpy(c == cell)] for part, c in zip((x, h, t), of, strict=True)]
-        if min(map(len, own)) < 2:
+        if len(own[0]) <= LEAST or not len(own[1]):
             continue
         near = [nearest(part, own[2], 1)[0][:, 0].numpy() for part in own[:2]]
         total += len(own[1]) * standard_u(near[0], near[1])
@@ -86,8 +90,8 @@ def data_copying(
 
 
 def standard_u(first: NDArray, second: NDArray) -> float:
-    """Standardised Mann-Whitney U: above 0 where the first values are the larger ones."""
+    """Mann-Whitney U, standardised with a correction for continuity, above 0 for larger firsts."""
     m, n = len(first), len(second)
     ranks = rankdata(np.concatenate([first, second]))[:m]
     u = ranks.sum() - m * (m + 1) / 2
-    return float((u - m * n / 2) / np.sqrt(m * n * (m + n + 1) / 12))
+    return float((u - m * n / 2 + 0.5) / np.sqrt(m * n * (m + n + 1) / 12))
