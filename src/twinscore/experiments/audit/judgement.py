@@ -60,6 +60,8 @@ def judge(
     shown = shown[:0] if len(listed) else shown
     cut = votes.all.strength[votes.order[length - 1]] if length else np.inf
     copies = _copies(spec, votes, units, samples, float(cut))
+    if dependence.p is None or dependence.p > SIGNIFICANCE:
+        copies = copies.model_copy(update={"low": 0.0})
     power = None if broken else _power(spec, n, m, samples)
     verdict, why = _verdict(spec, broken, len(listed), len(shown), copies, dependence.p, power)
     decoys = np.flatnonzero(~trained)
