@@ -348,3 +348,29 @@ def test_any_header_raises_only_input_errors(tmp_path_factory, text, suffix):
     length = len(text).to_bytes(8 if suffix == "safetensors" else 2, "little")
     path.write_bytes((b"" if suffix == "safetensors" else b"\x93NUMPY\x01\x00") + length + text)
     assert str(path) in complaint(path)
+
+
+def test_samples_of_a_model_are_read_clipped_and_counted(tmp_path):
+    samples = np.linspace(-0.6, 1.4, 3 * 16, dtype=np.float32).reshape(3, 1, 4, 4)
+    np.savez(tmp_path / "s.npz", samples=samples, seeds=np.arange(3))
+    found = images.load(str(tmp_path / "s.npz"))
+    np.testing.assert_array_equal(found[:].numpy(), samples.clip(0, 1))
+    beyond = int(((samples < 0) | (samples > 1)).sum())
+    assert f"{beyond} pixels" in found.notes[0]
+    np.savez(tmp_path / "other.npz", samples=samples)
+    with pytest.raises(InputError, match=r"floats from -0.6\d* to 1.4\d* are outside"):
+        images.load(str(tmp_path / "other.npz"))
+
+
+@pytest.mark.parametrize(("value", "read"), [(1.0000001, 1), (-1e-7, 0), (1 + 1e-5, 1)])
+def test_rounding_beyond_the_ends_is_clipped(tmp_path, value, read):
+    pixels = np.full((2, 4, 4), 0.5)
+    pixels[1, 2, 3] = value
+    np.save(tmp_path / "a.npy", pixels)
+    found = images.load(str(tmp_path / "a.npy"))
+    assert found[1][0, 0, 2, 3] == read
+    assert found.notes == ()
+    pixels[1, 2, 3] = value + 1e-4 * np.sign(value)
+    np.save(tmp_path / "a.npy", pixels)
+    with pytest.raises(InputError, match=r"are outside \[0, 1\]"):
+        images.load(str(tmp_path / "a.npy"))

@@ -166,8 +166,7 @@ class Study(Generic[S, T, R]):
             )
             with environment.timed(folder):
                 for source in self._sources(spec).values():
-                    for name in open_images(source).skipped:
-                        report("images", {"text": f"left out {name}: it cannot be read"})
+                    _tell(open_images(source), report)
                 if network is None and (left := self._left(spec, folder)):
                     report("estimate", {"text": self.estimate(spec, left, how).text()})
                 place = partial(Task.placed, folder=folder, run=name, device=device, custom=network)
@@ -258,6 +257,14 @@ class Study(Generic[S, T, R]):
                 if summary := self.summarise(spec, done):
                     result = _written(folder, summary, missing)
         return result
+
+
+def _tell(images: ImageSet, report: Report) -> None:
+    """What the user should know of how images were read."""
+    for name in images.skipped:
+        report("images", {"text": f"left out {name}: it cannot be read"})
+    for note in images.notes:
+        report("images", {"text": note})
 
 
 def _place(task: Task) -> tuple[str, str]:

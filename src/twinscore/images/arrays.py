@@ -19,13 +19,25 @@ from twinscore.images.mapping import MappedPixels
 from twinscore.images.stored import Stored, open_arrays
 from twinscore.images.transforms import MAX_PIXELS, Options, transform_all
 
+ROUNDING = 1e-5
+"""By how much an intensity may be outside [0, 1], as sums and resized images in float32 are."""
+
+SAMPLES = {"samples", "seeds"}
+"""Arrays of a file that ``twinscore sample`` wrote."""
+
 
 def load_array(path: Path, options: Options) -> ImageSet:
     """Load images from a ``.npy``, ``.npz``, ``.safetensors``, ``.pt`` or ``.pth`` file.
 
     It holds one array; or several, of which one is called ``images`` or is the only one of three or
-    four axes, and optionally ``labels``. InputError when the file cannot be read or does not say
-    which array holds the images, and as :func:`from_stored`.
+    four axes, and optionally ``labels``. Samples that ``twinscore sample`` wrote lie where the
+    model put them; they are clipped to [0, 1], which ``notes`` tells.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read or does not say which array holds the images, and as
+        :func:`from_stored`.
     """
     arrays = open_arrays(path)
     candidates = [name for name in arrays if name != "labels"]
@@ -38,10 +50,13 @@ def load_array(path: Path, options: Options) -> ImageSet:
             f"{str(path)!r}: holds {', '.join(map(repr, arrays)) or 'no array'}; "
             "call the one with the images 'images'"
         )
-    return from_stored(arrays[candidates[0]], arrays.get("labels"), options)
+    drawn = set(arrays) == SAMPLES
+    return from_stored(arrays[candidates[0]], arrays.get("labels"), options, clip=drawn)
 
 
-def from_stored(images: Stored, labels: Stored | None, options: Options) -> ImageSet:
+def from_stored(
+    images: Stored, labels: Stored | None, options: Options, *, clip: bool = False
+) -> ImageSet:
     """Make an image set of an array in a file; names are the images' numbers.
 
     What needs no conversion stays memory-mapped; other byte orders and float widths are converted
@@ -57,6 +72,8 @@ def from_stored(images: Stored, labels: Stored | None, options: Options) -> Imag
         ``(N,)`` integers or booleans; they become int64.
     options : Options
         Applied to every image.
+    clip : bool
+        Take floats of any size, and clip them to [0, 1].
 
     Raises
     ------
@@ -69,11 +86,15 @@ def from_stored(images: Stored, labels: Stored | None, options: Options) -> Imag
     if labels is not None:
         _require_labels(labels, images.shape[0])
     array = channels_first(images.read())
-    pixels = packed(array if images.file is None else MappedPixels(array, images.file), name)
+    stored = array if images.file is None else MappedPixels(array, images.file)
+    pixels, beyond = packed(stored, name, slack=np.inf if clip else ROUNDING)
+    share = beyond / math.prod(pixels.shape)
+    note = f"{name}: {beyond:,} pixels ({share:.2g} of all) beyond [0, 1] are clipped"
     peak = PEAKS[str(pixels.dtype)]
     return from_pixels(
         transform_all(pixels, peak, options, name),
         labels=None if labels is None else np.array(labels.read(), dtype=np.int64, subok=False),
+        notes=(note,) if clip and beyond else (),
     )
 
 
@@ -123,33 +144,38 @@ def channels_first(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.shape[1] in (1, 3) else pixels.transpose(0, 3, 1, 2)
 
 
-def packed(pixels: Pixels, name: str) -> Pixels:
+def packed(pixels: Pixels, name: str, *, slack: float = ROUNDING) -> tuple[Pixels, int]:
     """Check ``(N, C, H, W)`` images; return them as uint8, uint16 or float32.
 
     In any byte order; they are converted, if needed, when indexed. Floats are read in chunks:
-    InputError, which calls the array ``name``, where they are outside [0, 1], NaN or infinite.
+    InputError, which calls the array ``name``, where they are more than ``slack`` outside [0, 1],
+    NaN or infinite. Those that are outside are clipped; how many comes with them.
     """
-    if pixels.dtype.kind == "f":
-        for chunk in chunks(pixels):
-            require_unit_interval(pixels[chunk], name)
-    target = np.dtype(np.float32) if pixels.dtype.kind == "f" else pixels.dtype.newbyteorder("=")
-    if pixels.dtype == target:
-        return pixels
-    return LazyPixels(pixels.shape, target, lambda rows: pixels[rows].astype(target))
+    if pixels.dtype.kind != "f":
+        target = pixels.dtype.newbyteorder("=")
+        same = pixels.dtype == target
+        made = LazyPixels(pixels.shape, target, lambda rows: pixels[rows].astype(target))
+        return (pixels if same else made), 0
+    beyond = sum(_beyond(pixels[chunk], name, slack) for chunk in chunks(pixels))
+    if not beyond and pixels.dtype == np.dtype(np.float32):
+        return pixels, 0
+    clipped = lambda rows: pixels[rows].astype(np.float32).clip(0, 1)  # noqa: E731
+    return LazyPixels(pixels.shape, np.dtype(np.float32), clipped), beyond
 
 
-def require_unit_interval(values: np.ndarray, name: str) -> None:
-    """Refuse floats that are not intensities.
+def _beyond(values: np.ndarray, name: str, slack: float) -> int:
+    """How many floats are outside [0, 1].
 
     Raises
     ------
     InputError
-        When one is below 0, above 1, NaN or infinite.
+        When one is so by more than ``slack``, NaN or infinite.
     """
     low, high = values.min(), values.max()  # NaN if any is
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError(f"{name}: holds NaN or infinity; give floats in [0, 1]")
-    if low < 0 or high > 1:
+    if low < -slack or high > 1 + slack:
         raise InputError(
-            f"{name}: floats from {low:g} to {high:g} are outside [0, 1]; rescale them"
+            f"{name}: floats from {low:.7g} to {high:.7g} are outside [0, 1]; rescale them"
         )
+    return int(((values < 0) | (values > 1)).sum()) if low < 0 or high > 1 else 0

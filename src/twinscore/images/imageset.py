@@ -94,6 +94,8 @@ class ImageSet:
         ``(N,)`` bool for each yes-or-no property the source records (for example *smiling*).
     skipped : tuple of str
         Names of the corrupt files that ``skip_corrupt`` left out.
+    notes : tuple of str
+        What the user should know of how the images were read.
     """
 
     pixels: Pixels = field(repr=False)
@@ -104,6 +106,7 @@ class ImageSet:
     groups: tuple[str, ...] | None = field(default=None, repr=False)
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -182,6 +185,7 @@ def from_pixels(
     groups: Sequence[str] | None = None,
     attributes: Mapping[str, np.ndarray] | None = None,
     skipped: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> ImageSet:
     """Make an image set of packed pixels, computing the digests.
 
@@ -192,7 +196,7 @@ def from_pixels(
         once from first to last, in chunks.
     peak : float, optional
         The value that means intensity 1; by default 255, 65535 or 1, after the dtype.
-    names, labels, groups, attributes, skipped
+    names, labels, groups, attributes, skipped, notes
         As in :class:`ImageSet`, of N images; names are by default their numbers.
 
     Raises
@@ -222,6 +226,7 @@ def from_pixels(
         groups=None if groups is None else tuple(groups),
         attributes=attributes,
         skipped=tuple(skipped),
+        notes=tuple(notes),
     )
 
 

@@ -354,7 +354,7 @@ def _from_lists(column: "pa.Array", name: str) -> np.ndarray:
             )
         numbers = numbers.astype(np.uint8)
     require_images(numbers.shape, numbers.dtype, name)
-    return np.asarray(packed(channels_first(numbers), name)[:])
+    return np.asarray(packed(channels_first(numbers), name)[0][:])
 
 
 def _numbered(labels: list[Any], name: str, column: str) -> np.ndarray:
