@@ -93,7 +93,8 @@ def verdict(e: Evidence, limits: Thresholds) -> tuple[Verdict, str]:
     if e.not_learned and not remembers:
         return "has not learned", e.not_learned
     if m.high >= limits.transition:
-        return "transition", f"M {m.text()} may reach {limits.transition:g}"
+        is_so = "is above" if m.low > limits.transition else "may reach"
+        return "transition", f"M {m.text()} {is_so} {limits.transition:g}"
     if copies:
         return "transition", f"copies {_share(copying)} are more than {limits.copies:.0%}"
     if e.not_learned:
