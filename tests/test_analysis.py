@@ -302,7 +302,8 @@ def copies_of(side):
 def test_copies_of_training_images_are_memorised():
     (level, arrays, _), pool, splits = compared(copies_of("a"), copies_of("b"))
     assert level.verdict == "memorises"
-    assert (level.memorisation.value, level.memorisation.low) == (1, 1)
+    assert level.memorisation.value == 1
+    assert level.memorisation.low > 0.7  # 20 samples or so
     assert level.memorisation.p == pytest.approx(1 / 252)
     assert level.copies.a.value == level.copies.b.value == 1
     assert level.agreement.high < 0.2
