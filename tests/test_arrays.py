@@ -374,3 +374,10 @@ def test_rounding_beyond_the_ends_is_clipped(tmp_path, value, read):
     np.save(tmp_path / "a.npy", pixels)
     with pytest.raises(InputError, match=r"are outside \[0, 1\]"):
         images.load(str(tmp_path / "a.npy"))
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (16, 16, 1), (3, 1, 9), (40, 3, 8)])
+def test_one_picture_is_not_taken_for_many(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.full(shape, 0.5))
+    with pytest.raises(InputError, match=r"is either .* gray images of .*, or one picture of"):
+        images.load(str(tmp_path / "a.npy"))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps, PngImagePlugin
 
 from twinscore import images
 from twinscore.errors import InputError
@@ -402,3 +402,52 @@ def test_a_header_that_lies_about_the_size_costs_no_memory(tmp_path):
             files.decode(tmp_path / name)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 100_000  # kilobytes; decoding any of them takes over a gigabyte
+
+
+def test_what_is_passed_over_is_one_line_with_counts(tmp_path):
+    for name in ("a.png", "b.jfif.png"):
+        save(tmp_path / name, gray(3))
+    save(tmp_path / "@eaDir" / "a.png", gray(4))
+    for name in ("c.gif", "d.GIF", "notes"):
+        (tmp_path / name).write_bytes(b"x")
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    save(elsewhere / "e.png", gray(5))
+    (tmp_path / "dog").symlink_to(elsewhere)
+    found = images.load(str(tmp_path))
+    assert found.names == ("a.png", "b.jfif.png")
+    [note] = found.notes
+    assert note.startswith(f"{str(tmp_path)!r}: passed over 2 .gif")
+    assert "1 without a suffix" in note
+    assert "1 link to a folder (dog)" in note
+    only = tmp_path.parent / f"{tmp_path.name}-only"
+    only.mkdir()
+    (only / "x.gif").write_bytes(b"x")
+    assert "no image in this folder (passed over 1 .gif); it should hold" in complaint(only)
+
+
+def test_jpegs_have_several_suffixes(tmp_path):
+    for suffix in ("jfif", "jpe", "JPG"):
+        Image.fromarray(gray(9, 8, 8)[0]).save(tmp_path / f"a.{suffix}", "JPEG")
+    assert len(images.load(str(tmp_path))) == 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_that_of_the_library(tmp_path, orientation):
+    picture = Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5))
+    exif = Image.Exif()
+    exif[274] = orientation
+    picture.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened))
+    np.testing.assert_array_equal(files.decode(tmp_path / "a.png")[0], expected)
+
+
+def test_odd_metadata_does_not_make_a_picture_corrupt(tmp_path):
+    """Text of more than Pillow takes, and an EXIF record that cannot be read."""
+    pixels = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "x" * 2_000_000, zip=True)
+    Image.fromarray(pixels).save(tmp_path / "text.png", pnginfo=text)
+    Image.fromarray(pixels).save(tmp_path / "exif.png", exif=b"Exif\x00\x00II*\x00\xff\xff")
+    for name in ("text.png", "exif.png"):
+        np.testing.assert_array_equal(files.decode(tmp_path / name)[0], pixels)

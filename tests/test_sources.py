@@ -197,3 +197,12 @@ def test_a_folder_and_its_array_have_the_same_digests(tmp_path):
     for options in ("", ",gray,crop=6", ",size=4"):
         folder = images.load(f"{tmp_path}/folder{options}")
         assert folder.digests == images.load(f"{tmp_path}/a.npy{options}").digests
+
+
+def test_a_name_that_hides_a_folder_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert images.load("digits").notes == ()
+    (tmp_path / "digits").mkdir()
+    assert images.load("digits").notes == (
+        "digits is the built-in source; what lies here is ./digits",
+    )

@@ -74,6 +74,8 @@ def _packed(spec: Spec, whole: Path, report: Report) -> dict[str, Any]:
         return lambda done, steps: report(what, {"step": done, "steps": steps})
 
     source = images.load(spec.data, progress=progress("read"))
+    for note in source.notes:
+        report("images", {"text": note})
     rounded = packed.to_uint8(source)
     packed.write(whole, rounded, source=spec.data, progress=progress("written"))
     return {

@@ -35,6 +35,7 @@ from twinscore.experiments.trials import (
     forget_images,
     open_images,
     require_content,
+    tell,
     train,
 )
 from twinscore.images import ImageSet
@@ -166,7 +167,7 @@ class Study(Generic[S, T, R]):
             )
             with environment.timed(folder):
                 for source in self._sources(spec).values():
-                    _tell(open_images(source), report)
+                    tell(open_images(source), report)
                 if network is None and (left := self._left(spec, folder)):
                     report("estimate", {"text": self.estimate(spec, left, how).text()})
                 place = partial(Task.placed, folder=folder, run=name, device=device, custom=network)
@@ -257,14 +258,6 @@ class Study(Generic[S, T, R]):
                 if summary := self.summarise(spec, done):
                     result = _written(folder, summary, missing)
         return result
-
-
-def _tell(images: ImageSet, report: Report) -> None:
-    """What the user should know of how images were read."""
-    for name in images.skipped:
-        report("images", {"text": f"left out {name}: it cannot be read"})
-    for note in images.notes:
-        report("images", {"text": note})
 
 
 def _place(task: Task) -> tuple[str, str]:

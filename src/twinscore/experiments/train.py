@@ -17,6 +17,7 @@ from twinscore.experiments.trials import (
     held_out,
     open_images,
     require_content,
+    tell,
 )
 from twinscore.experiments.trials import train as train_trial
 from twinscore.limits import MOST_IMAGES, Seed
@@ -86,6 +87,7 @@ def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> R
         with environment.timed(folder), settled_torch(how.threads):
             if not trial.trained:
                 report("estimate", {"text": of_trainings(_needs, spec, 1, how).text()})
+            tell(open_images(spec.data), report)
             train_trial(trial, report)
     return Result(folder=folder, row=trial.history[-1])
 

@@ -175,6 +175,14 @@ def open_images(source: str) -> ImageSet:
     return image_sets.load(source)
 
 
+def tell(images: ImageSet, report: Report) -> None:
+    """Say what the user should know of how images were read."""
+    for name in images.skipped:
+        report("images", {"text": f"left out {name}: it cannot be read"})
+    for note in images.notes:
+        report("images", {"text": note})
+
+
 def require_content(source: str) -> None:
     """Refuse images that hold nothing to learn; InputError.
 

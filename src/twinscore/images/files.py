@@ -3,12 +3,13 @@
 import io
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from twinscore.errors import InputError, one_line
 from twinscore.images.imageset import PEAKS, ImageSet, from_pixels
@@ -20,7 +21,13 @@ from twinscore.images.transforms import MAX_PIXELS, Options, transform
 MAX_BYTES = 2**29
 """Size of the largest picture file that is read."""
 
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_SUFFIXES = (
+    *(".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm"),
+    *(".tif", ".tiff", ".webp"),
+)
+_HIDDEN = (".", "@eaDir")
+"""How names begin that are nobody's pictures: hidden ones, and thumbnails of network drives."""
+
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "PPM", "BMP")
 
 
@@ -54,10 +61,13 @@ def load_folder(folder: Path, options: Options) -> ImageSet:
         limits of :func:`decode`, or they differ in size, depth or number of channels after the
         options were applied. Of several such files the first is named.
     """
-    names = picture_names(folder)
+    names, passed = _listed(folder)
+    notes = _passed_over(folder, passed)
     if not names:
+        besides = f" ({notes[0].partition(': ')[2]})" if notes else ""
         raise InputError(
-            f"{str(folder)!r}: no image in this folder; it should hold {', '.join(_SUFFIXES)} files"
+            f"{str(folder)!r}: no image in this folder{besides}; it should hold "
+            f"{', '.join(_SUFFIXES)} files"
         )
     with quiet():
         before, first = _first_readable(folder, names, options)
@@ -84,6 +94,7 @@ def load_folder(folder: Path, options: Options) -> ImageSet:
         pixels[: len(kept)],
         names=[rest[row] for row in kept],
         skipped=names[:before] + [rest[row] for row in corrupt],
+        notes=notes,
     )
 
 
@@ -118,19 +129,29 @@ def picture_names(folder: Path) -> list[str]:
     InputError
         When a folder cannot be read or a name is not UTF-8.
     """
+    return _listed(folder)[0]
+
+
+def _listed(folder: Path) -> tuple[list[str], Counter[str]]:
+    """Names of the pictures under a folder, and how many files of each other kind there are."""
     names: list[str] = []
+    passed: Counter[str] = Counter()
     folders = [""]
     while folders:
         inside = folders.pop()
         try:
             with os.scandir(folder / inside) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
+                    if entry.name.startswith(_HIDDEN):
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(f"{inside}{entry.name}/")
-                    elif entry.name.lower().endswith(_SUFFIXES) and not Path(entry).is_dir():
+                    elif Path(entry).is_dir():
+                        passed[f"link to a folder ({inside}{entry.name})"] += 1
+                    elif entry.name.lower().endswith(_SUFFIXES):
                         names.append(inside + entry.name)
+                    else:
+                        passed[Path(entry.name).suffix.lower() or "without a suffix"] += 1
         except OSError as error:
             raise InputError(
                 f"{str(folder / inside)!r}: cannot be read: {error.strerror}"
@@ -138,7 +159,16 @@ def picture_names(folder: Path) -> list[str]:
     for name in names:
         if not name.isascii() and name != name.encode(errors="replace").decode():
             raise InputError(f"{str(folder / name)!r}: its name is not UTF-8; rename it")
-    return sorted(names)
+    return sorted(names), passed
+
+
+def _passed_over(folder: Path, passed: Counter[str]) -> list[str]:
+    """One line on files that were not taken, by suffix; none if there are none."""
+    if not passed:
+        return []
+    shown = [f"{count:,} {kind}" for kind, count in passed.most_common(5)]
+    more = [f"{len(passed) - 5} more kinds"] if len(passed) > 5 else []
+    return [f"{str(folder)!r}: passed over {', '.join([*shown, *more])}"]
 
 
 def _first_readable(folder: Path, names: list[str], options: Options) -> tuple[int, np.ndarray]:
@@ -229,8 +259,11 @@ def decode_bytes(content: bytes, name: str) -> np.ndarray:
 
 def _decode_stream(file: BinaryIO, name: str) -> np.ndarray:
     try:
-        with Image.open(file, formats=_FORMATS) as opened:
-            pixels = None if opened.width * opened.height > MAX_PIXELS else _to_array(opened)
+        try:
+            pixels = _opened(file)
+        except ValueError:
+            file.seek(0)
+            pixels = _opened(io.BytesIO(_without_text(file.read())))
     except Image.DecompressionBombError:
         pixels = None
     except MemoryError:  # the picture may be sound
@@ -252,9 +285,54 @@ def _decode_stream(file: BinaryIO, name: str) -> np.ndarray:
     return pixels
 
 
+def _opened(file: BinaryIO) -> np.ndarray | None:
+    """The pixels of a picture; None if it announces too many."""
+    with Image.open(file, formats=_FORMATS) as opened:
+        return None if opened.width * opened.height > MAX_PIXELS else _to_array(opened)
+
+
+def _without_text(content: bytes) -> bytes:
+    """A PNG file without its text, of which Pillow takes only so much; any other file as it is."""
+    if not content.startswith(_PNG):
+        return content
+    kept, at = [_PNG], len(_PNG)
+    while at < len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if content[at + 4 : at + 8] not in (b"tEXt", b"zTXt", b"iTXt"):
+            kept.append(content[at:end])
+        at = end
+    return b"".join(kept)
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_ORIENTATION = 274
+_UPRIGHT = {
+    2: (Image.Transpose.FLIP_LEFT_RIGHT,),
+    3: (Image.Transpose.ROTATE_180,),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM,),
+    5: (Image.Transpose.TRANSPOSE,),
+    6: (Image.Transpose.ROTATE_270,),
+    7: (Image.Transpose.TRANSVERSE,),
+    8: (Image.Transpose.ROTATE_90,),
+}
+"""What turns a picture upright, by the orientation of its EXIF record."""
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF record says; pixels do not depend on anything else in it."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # Pillow raises nearly anything on odd records
+        return image
+    turns = _UPRIGHT.get(orientation, ()) if isinstance(orientation, int) else ()
+    for turn in turns:
+        image = image.transpose(turn)
+    return image
+
+
 def _to_array(image: Image.Image) -> np.ndarray:
     image.load()
-    ImageOps.exif_transpose(image, in_place=True)
+    image = _upright(image)
     if image.mode == "F" or image.mode.startswith("I"):
         deep = np.asarray(image)[None]
         fits = deep.dtype.kind in "iu" and deep.min() >= 0 and deep.max() <= 65535

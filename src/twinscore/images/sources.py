@@ -97,6 +97,10 @@ def load(
     """
     kind, body, options = parse(source)
     images = kind.load(body, replace(options, progress=progress))
+    name = source.partition(",")[0] if isinstance(source, str) else ""
+    if name in KINDS and _exists(name):
+        note = f"{name} is the built-in source; what lies here is ./{name}"
+        images = replace(images, notes=(*images.notes, note))
     return images if options.shuffle is None else shuffle_pixels(images, options.shuffle)
 
 
