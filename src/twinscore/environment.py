@@ -1,5 +1,6 @@
 """The machine side of a run: settings fixed at its start, versions, wall time."""
 
+import math
 import os
 import platform
 import time
@@ -31,8 +32,50 @@ class Execution:
 
 
 def available_cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors that this process may use: by its affinity, and by the quota of its container."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(own, quota())))
+
+
+def quota(root: Path = Path("/")) -> float:
+    """Processors that the control groups of this process grant it; infinite where none limits it.
+
+    Of Linux, below ``root``: ``cpu.max`` of the unified hierarchy, or ``cpu.cfs_quota_us`` of the
+    earlier one, of the process's group and of those around it.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    found = [math.inf]
+    for line in lines:
+        _, controllers, own = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        group = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        found.append(_granted(group))
+        for part in Path(own).parts[1:]:
+            group /= part
+            found.append(_granted(group))
+    return min(found)
+
+
+def _granted(group: Path) -> float:
+    """Processors that one control group grants."""
+    files = [group / f"cpu.cfs_{what}_us" for what in ("quota", "period")]
+    unified = group / "cpu.max"
+    try:
+        words = unified.read_text().split() if unified.exists() else [f.read_text() for f in files]
+        most, period = map(int, words)
+    except (OSError, ValueError):  # there is no limit, or it is "max"
+        return math.inf
+    return most / period if most > 0 and period > 0 else math.inf
+
+
+def asked_threads() -> int | None:
+    """What ``OMP_NUM_THREADS`` says, if it is a number."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def check(device: str, workers: int | None = None) -> None:
@@ -60,10 +103,11 @@ def settings(folder: Path, *, device: str, workers: int | None, trials: int) -> 
 
     On a CPU the default is one trial per core with one thread each: two twins side by side on two
     cores finish sooner than one after the other with both (benchmarks/training.py). On other
-    devices trials run one at a time.
+    devices trials run one at a time. ``OMP_NUM_THREADS`` lowers the threads of each.
     """
     side_by_side = workers or default_workers(device, trials)
-    threads = _known(folder)["threads"] or max(1, available_cores() // side_by_side)
+    shared = max(1, available_cores() // side_by_side)
+    threads = _known(folder)["threads"] or min(asked_threads() or shared, shared)
     return Execution(device, side_by_side, threads)
 
 
