@@ -251,3 +251,31 @@ def test_the_recipe_runs_on_a_thousand_images(tmp_path):
     words += ["--network.width", "4", "--sampling.method", "flow", "--sampling.steps", "2"]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_the_table_of_kaggle_is_that_of_celeba(tmp_path):
+    root = celeba(tmp_path / "one", pictures="img_align_celeba/img_align_celeba")
+    lines = (root / "list_attr_celeba.txt").read_text().split("\n")
+    rows = [",".join(line.split()) for line in lines[2:]]
+    table = "\n".join([",".join(["image_id", *NAMES]), *rows])
+    expected = images.load(f"celeba:{root},size=16").attributes
+    (root / "list_attr_celeba.txt").unlink()
+    (root / "list_attr_celeba.csv").write_text(table)
+    found = images.load(f"celeba:{root},size=16").attributes
+    assert {name: list(x) for name, x in found.items()} == {k: list(x) for k, x in expected.items()}
+    (root / "list_attr_celeba.csv").write_text(table.replace(",1,", ",2,", 1))
+    assert "list_attr_celeba.csv, line " in complaint(f"celeba:{root},size=16")
+
+
+def test_png_files_have_the_rows_of_the_jpegs(tmp_path):
+    root = celeba(tmp_path / "one")
+    expected = images.load(f"celeba:{root},size=16")
+    folder = root / "img_align_celeba"
+    for path in folder.iterdir():
+        with Image.open(path) as opened:
+            opened.save(path.with_suffix(".png"))
+        path.unlink()
+    folder.rename(root / "img_align_celeba_png")
+    found = images.load(f"celeba:{root},size=16")
+    assert found.groups == expected.groups
+    assert list(found.attributes["Male"]) == list(expected.attributes["Male"])

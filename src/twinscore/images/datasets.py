@@ -23,8 +23,9 @@ def load_celeba(body: str, options: Options) -> ImageSet:
     Parameters
     ----------
     body : str
-        The folder that holds ``img_align_celeba/`` (or ``Img/img_align_celeba/``) and, where they
-        are there, ``list_attr_celeba.txt`` and ``identity_CelebA.txt`` (or these in ``Anno/``).
+        The folder that holds ``img_align_celeba/`` or ``img_align_celeba_png/`` (or these in
+        ``Img/``) and, where they are there, ``list_attr_celeba.txt`` (or ``.csv``, as Kaggle has
+        it) and ``identity_CelebA.txt`` (or these in ``Anno/``).
     options : Options
         By default the central 160x160 pixels are kept, reduced to ``size=80``. ``skip_corrupt``
         also leaves out the images without a usable row in these two files.
@@ -46,7 +47,8 @@ def load_celeba(body: str, options: Options) -> ImageSet:
     Kadkhodaie, Guth, Simoncelli and Mallat, ICLR 2024 (arXiv 2310.02557).
     """
     root = _folder("celeba", body)
-    pictures = _first_there(root, ("img_align_celeba", "Img/img_align_celeba"), Path.is_dir)
+    inside = ("img_align_celeba", "img_align_celeba_png")
+    pictures = _first_there(root, (*inside, *(f"Img/{name}" for name in inside)), Path.is_dir)
     if pictures is None:
         raise InputError(
             f"celeba: {body!r} holds neither img_align_celeba/ nor Img/img_align_celeba/; "
@@ -57,8 +59,8 @@ def load_celeba(body: str, options: Options) -> ImageSet:
     )
     files = [PurePosixPath(name).name for name in images.names]
     attributes, identities = (
-        _first_there(root, (name, f"Anno/{name}"), Path.is_file)
-        for name in ("list_attr_celeba.txt", "identity_CelebA.txt")
+        _first_there(root, [f"{at}{name}" for name in names for at in ("", "Anno/")], Path.is_file)
+        for names in (("list_attr_celeba.txt", "list_attr_celeba.csv"), ("identity_CelebA.txt",))
     )
     wrong: dict[int, str] = {}
     if attributes:
@@ -102,8 +104,9 @@ def read_attributes(
 ) -> tuple[tuple[str, ...], Rows[tuple[bool, ...]]]:
     """Read CelebA's attribute file: a count, the names, then a row ``000001.jpg -1 1 ...`` each.
 
-    Spaces may be doubled, missing before a minus, or trailing, and lines end as on Windows; the
-    count and the rows of other files are ignored.
+    A ``.csv`` has no count, commas, and ``image_id`` before the names. Spaces may be doubled,
+    missing before a minus, or trailing, and lines end as on Windows; the count and the rows of
+    other files are ignored.
 
     Returns
     -------
@@ -118,13 +121,17 @@ def read_attributes(
     InputError
         When the file cannot be read or does not begin with the count and the names.
     """
-    lines = _lines(path)
-    count = next(lines, "").strip()
-    if not (count.isascii() and count.isdigit()):
-        raise InputError(f"{path}, line 1: {count[:40]!r} is not the number of images")
-    names = tuple(next(lines, "").split())
+    lines, table = _lines(path), path.suffix == ".csv"
+    if table:
+        lines = (line.replace(",", " ") for line in lines)
+    else:
+        count = next(lines, "").strip()
+        if not (count.isascii() and count.isdigit()):
+            raise InputError(f"{path}, line 1: {count[:40]!r} is not the number of images")
+    names = tuple(next(lines, "").split()[table:])
     if not names or len(set(names)) < len(names) or names[-1] in _VALUES:
-        raise InputError(f"{path}, line 2: not a list of attributes, each named once")
+        line = 1 if table else 2
+        raise InputError(f"{path}, line {line}: not a list of attributes, each named once")
 
     def values(text: str) -> tuple[bool, ...]:
         words = text.replace("-", " -").split()
@@ -135,7 +142,7 @@ def read_attributes(
             raise ValueError(f"{wrong[:40]!r} is neither 1 nor -1")
         return tuple(_VALUES[word] for word in words)
 
-    return names, _rows(path, files, lines, 3, values)
+    return names, _rows(path, files, lines, 2 if table else 3, values)
 
 
 def read_identities(path: Path, files: Sequence[str]) -> Rows[str]:
@@ -161,12 +168,15 @@ def _rows(
     first: int,
     read: Callable[[str], T],
 ) -> Rows[T]:
-    """Read the rows of these files; ``read`` raises ValueError to say what is wrong with one."""
-    places = {name: k for k, name in enumerate(files)}
+    """Read the rows of these files, by their names without suffix (CelebA has PNG files too).
+
+    ``read`` raises ValueError to say what is wrong with a row.
+    """
+    places = {PurePosixPath(name).stem: k for k, name in enumerate(files)}
     rows: Rows[T] = Rows()
     for number, line in enumerate(lines, start=first):
         name, _, rest = line.strip().partition(" ")
-        place = places.get(name)
+        place = places.get(PurePosixPath(name).stem)
         if place is None:
             continue
         try:
