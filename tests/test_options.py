@@ -17,7 +17,6 @@ from twinscore.errors import InputError
 from twinscore.options import parse
 
 HELP = "--help lists the options"
-WHOLE = "Input should be a valid integer, unable to parse string as an integer"
 SPELT = {
     "list of a part": (
         ["mixture", "--shift.weights", "0"],
@@ -77,11 +76,15 @@ SPELT = {
     ),
     "text for a number": (
         ["transition", "--sizes", "2", "a  b\nc"],
-        f"--sizes: {WHOLE}, got 'a b c'",
+        "--sizes: 'a b c' is not a whole number",
+    ),
+    "commas between numbers": (
+        ["transition", "--sizes", "10,100"],
+        "--sizes: 10,100 is not a whole number; give several as 10 100",
     ),
     "fraction": (
         ["mixture", "--workers", "1.5"],
-        f"--workers: {WHOLE}, got 1.5",
+        "--workers: 1.5 is not a whole number",
     ),
     "choice in a list": (
         ["regularity", "--generators", "published", "mine"],
@@ -171,15 +174,15 @@ BOMB = "a0: &a0 [x]\n" + "".join(
 )
 WRONG = {
     "seed: " + "9" * 6000: "seed: Unable to parse input string as an integer, exceeded maximum",
-    "seed: 0x" + "f" * 6000: "seed: Input should be a valid integer, unable to parse string",
+    "seed: 0x" + "f" * 6000: f"seed: 0x{'f' * 75}... is not a whole number",
     "1: 2": "not a spec: line 1: the name of a field must be text, got 1 (int)",
     "shift:\n  null: 2": "not a spec: line 2: the name of a field must be text, got null (null)",
     "[a]: 2": "not a spec: line 1: the name of a field must be text, got (seq)",
     "seed: 1\nseed: 2": "not a spec: line 2: seed is given twice",
     "shift: {width: 1, width: 2}": "not a spec: line 1: width is given twice",
-    "mu: [1,\n  2]": "mu: Input should be a valid number, got [1, 2]",
+    "mu: [1,\n  2]": "mu: [1, 2] is not a number",
     "mu: .nan": "mu: Input should be a finite number, got nan",
-    "mu: 2020-01-01": "mu: Input should be a valid number, unable to parse string",
+    "mu: 2020-01-01": "mu: 2020-01-01 is not a number",
     "mu: !!binary aGVsbG8=": "not a spec: line 1: tags (!) are not taken; write the value alone",
     "mu: !!python/object/apply:os.system [ls]": "not a spec: line 1: tags (!) are not taken",
     "mu: &a 1": "not a spec: line 1: anchors (&) and aliases (*) are not taken",

@@ -72,7 +72,7 @@ def test_rounding_and_corrupt_files_are_said(folder, out, tmp_path):
     ("data", "name", "says"),
     [
         ("", "a.safetensors", "--data: not given"),
-        ("digits", None, "--out: None is not a packed file; give one that ends in .safetensors"),
+        ("digits", None, "--out: not given; give one that ends in .safetensors"),
         ("digits", "a.npz", "is not a packed file"),
         ("digits", "there.safetensors", "exists; give a new name"),
         ("digits,size=x", "a.safetensors", "size='x'"),

@@ -231,9 +231,24 @@ def _first_error(error: Any, spelt: Callable[[Sequence[str | int]], str]) -> str
         text = str(first["ctx"]["error"])
     elif first["type"] == "extra_forbidden":
         text = "no such field; --print-spec shows all of them"
+    elif first["type"] in _NOT:
+        text = f"{_shown(first['input'])} is not {_NOT[first['type']]}{_apart(first['input'])}"
     else:
         text = f"{first['msg']}, got {_shown(first['input'])}"
     return f"{field}: {text}" if field else text
+
+
+_NOT = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "True or False"),
+}
+
+
+def _apart(value: Any) -> str:
+    """What to do where several numbers were given with commas between."""
+    words = value.split(",") if isinstance(value, str) else []
+    return f"; give several as {' '.join(words)}" if len(words) > 1 and all(words) else ""
 
 
 def _shown(value: Any) -> str:

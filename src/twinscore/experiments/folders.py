@@ -31,9 +31,10 @@ def require(spec: Any, field: str, what: str) -> None:
 
 
 def require_end(out: Path | str | None, ends: Sequence[str], what: str) -> Path:
-    """Refuse a file whose name has another end; InputError."""
+    """Refuse a file whose name has another end, or none at all; InputError."""
     if out is None or Path(out).suffix[1:] not in ends:
-        raise InputError(f"--out: {out} is not {what}; give one that ends in .{' or .'.join(ends)}")
+        found = "not given" if out is None else f"{out} is not {what}"
+        raise InputError(f"--out: {found}; give one that ends in .{' or .'.join(ends)}")
     return Path(out)
 
 
