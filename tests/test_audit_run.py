@@ -207,6 +207,18 @@ def test_groups_are_ranked_dealt_and_counted(sets, tmp_path):
     assert set(range(15)) <= {match.image // 3 for match in found.listed}
 
 
+def test_groups_of_one_set_alone_withdraw_p(sets, tmp_path):
+    parts, save = sets
+    pixels = np.rint(255 * parts["train"][:, None]).astype(np.uint8)
+    packed.write(tmp_path / "train.safetensors", from_pixels(pixels, groups=["a"] * len(pixels)))
+    save(samples=with_copies(parts, 45))
+    sources = {"train": f"{tmp_path}/train.safetensors", "held_out": f"{tmp_path}/held.npy"}
+    spec = audit.Spec(samples=f"{tmp_path}/samples.npy", **sources)
+    found = audit.run(spec, tmp_path / "run", device="cpu").result
+    assert found.verdict == "not testable"
+    assert "only one of the two sets has groups" in found.why
+
+
 def test_groups_in_both_sets_withdraw_p(sets, tmp_path):
     parts, save = sets
     for name in ("train", "held"):

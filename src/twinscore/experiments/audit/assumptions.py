@@ -59,6 +59,9 @@ def _groups(sets: Sets, units: Units) -> Assumption:
     if shared := shared_groups(sets):
         found = f"{len(shared):,} groups are in both sets: {', '.join(shared[:_SHOWN])}"
         return Assumption(name="groups", holds=False, found=found)
+    if len({images.groups is None for images in sets.pool}) > 1:
+        found = "only one of the two sets has groups, so that it is not known who was dealt apart"
+        return Assumption(name="groups", holds=False, found=found)
     n, m = units.counts
     what = "by group" if units.by == "group" else "image by image"
     return Assumption(name="groups", holds=True, found=f"dealt {what}: {n:,} and {m:,}")
