@@ -190,47 +190,42 @@ def test_a_copy_with_near_duplicates_in_the_training_set_is_found_once(sets, aud
     assert len({match["image"] % 100 for match in found["listed"]}) == len(found["listed"])
 
 
-def test_groups_are_ranked_dealt_and_counted(sets, tmp_path):
-    """Three pictures of each person; of 45 copied ones, 15 persons are listed."""
+def of_people(sets, folder, person):
+    """Audit pictures of persons, three of each; ``person(set, number)`` names them, or is None."""
     parts, save = sets
+    save(samples=with_copies(parts, 45))
+    sources = {}
     for name in ("train", "held"):
         pixels = np.rint(255 * parts[name][:, None]).astype(np.uint8)
-        people = [f"{name} {i // 3}" for i in range(len(pixels))]
-        packed.write(tmp_path / f"{name}.safetensors", from_pixels(pixels, groups=people))
-    save(samples=with_copies(parts, 45))
-    sources = {"train": f"{tmp_path}/train.safetensors", "held_out": f"{tmp_path}/held.safetensors"}
-    spec = audit.Spec(samples=f"{tmp_path}/samples.npy", **sources)
-    found = audit.run(spec, tmp_path / "run", device="cpu").result
+        people = [person(name, i // 3) for i in range(len(pixels))]
+        own = {"groups": people} if people[0] else {}
+        packed.write(folder / f"{name}.safetensors", from_pixels(pixels, **own))
+        sources[name] = f"{folder}/{name}.safetensors"
+    samples = f"{folder}/samples.npy"
+    spec = audit.Spec(samples=samples, train=sources["train"], held_out=sources["held"])
+    return audit.run(spec, folder / "run", device="cpu").result
+
+
+def test_groups_are_ranked_dealt_and_counted(sets, tmp_path):
+    """Of 45 copied pictures, 15 persons are listed."""
+    found = of_people(sets, tmp_path, lambda name, i: f"{name} {i}")
     assert (found.data.unit, found.data.units) == ("group", (50, 50))
     assert found.verdict == "copies"
     assert len({match.image // 3 for match in found.listed}) == len(found.listed)
     assert set(range(15)) <= {match.image // 3 for match in found.listed}
 
 
-def test_groups_of_one_set_alone_withdraw_p(sets, tmp_path):
-    parts, save = sets
-    pixels = np.rint(255 * parts["train"][:, None]).astype(np.uint8)
-    packed.write(tmp_path / "train.safetensors", from_pixels(pixels, groups=["a"] * len(pixels)))
-    save(samples=with_copies(parts, 45))
-    sources = {"train": f"{tmp_path}/train.safetensors", "held_out": f"{tmp_path}/held.npy"}
-    spec = audit.Spec(samples=f"{tmp_path}/samples.npy", **sources)
-    found = audit.run(spec, tmp_path / "run", device="cpu").result
+@pytest.mark.parametrize(
+    ("person", "why"),
+    [
+        (lambda name, i: f"person {i}", "50 groups are in both sets"),
+        (lambda name, i: "a" if name == "train" else None, "only one of the two sets has groups"),
+    ],
+)
+def test_groups_that_no_coin_dealt_withdraw_p(sets, tmp_path, person, why):
+    found = of_people(sets, tmp_path, person)
     assert found.verdict == "not testable"
-    assert "only one of the two sets has groups" in found.why
-
-
-def test_groups_in_both_sets_withdraw_p(sets, tmp_path):
-    parts, save = sets
-    for name in ("train", "held"):
-        pixels = np.rint(255 * parts[name][:, None]).astype(np.uint8)
-        people = [f"person {i // 3}" for i in range(len(pixels))]
-        packed.write(tmp_path / f"{name}.safetensors", from_pixels(pixels, groups=people))
-    save(samples=with_copies(parts, 45))
-    sources = {"train": f"{tmp_path}/train.safetensors", "held_out": f"{tmp_path}/held.safetensors"}
-    spec = audit.Spec(samples=f"{tmp_path}/samples.npy", **sources)
-    found = audit.run(spec, tmp_path / "run", device="cpu").result
-    assert found.verdict == "not testable"
-    assert "50 groups are in both sets" in found.why
+    assert why in found.why
 
 
 EMBEDDING = """
