@@ -451,3 +451,52 @@ def test_odd_metadata_does_not_make_a_picture_corrupt(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "exif.png", exif=b"Exif\x00\x00II*\x00\xff\xff")
     for name in ("text.png", "exif.png"):
         np.testing.assert_array_equal(files.decode(tmp_path / name)[0], pixels)
+
+
+def tiff(path, pixels, form, zero=1):
+    """An uncompressed TIFF with one strip, whose samples have this format, and what 0 means."""
+    entries = {256: pixels.shape[1], 257: pixels.shape[0], 258: 8 * pixels.itemsize, 259: 1}
+    entries |= {262: zero, 273: 0, 277: 1, 278: pixels.shape[0], 279: pixels.nbytes, 339: form}
+    start = 8 + 2 + 12 * len(entries) + 4
+    entries[273] = start
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + struct.pack("<I", 0)
+    path.write_bytes(head + pixels.astype(pixels.dtype.newbyteorder("<")).tobytes())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_negative_is_turned_whatever_its_depth(tmp_path, dtype):
+    """Photometric interpretation 0 of a TIFF: white is zero."""
+    pixels = (np.arange(20).reshape(4, 5) * 3000 // (257 if dtype == np.uint8 else 1)).astype(dtype)
+    tiff(tmp_path / "a.tif", pixels, 1, zero=0)
+    np.testing.assert_array_equal(files.decode(tmp_path / "a.tif")[0], np.iinfo(dtype).max - pixels)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "form", "named"), [(np.int16, 2, "int16"), (np.int32, 2, "int32")]
+)
+@pytest.mark.parametrize("lowest", [0, -5])
+def test_signed_and_deeper_pixels_are_refused_by_what_the_file_says(
+    tmp_path, dtype, form, named, lowest
+):
+    tiff(tmp_path / "a.tif", np.arange(lowest, lowest + 20, dtype=dtype).reshape(4, 5), form)
+    assert f"pixels are {named}; give 8 or 16 bits without a sign" in complaint(tmp_path)
+
+
+def test_sixteen_bits_without_a_sign_are_read(tmp_path):
+    pixels = np.arange(20, dtype=np.uint16).reshape(4, 5) * 3000
+    tiff(tmp_path / "a.tif", pixels, 1)
+    np.testing.assert_array_equal(files.decode(tmp_path / "a.tif")[0], pixels)
+
+
+@pytest.mark.parametrize(("largest", "bits"), [(4095, 12), (1000, 10), (16383, 14)])
+def test_images_that_use_little_of_their_range_are_told(tmp_path, largest, bits):
+    pixels = np.linspace(0, largest, 20).astype(np.uint16).reshape(1, 4, 5)
+    np.save(tmp_path / "a.npy", pixels)
+    (tmp_path / "pictures").mkdir()
+    save(tmp_path / "pictures" / "a.png", pixels[0])
+    for source in ("a.npy", "pictures"):
+        [note] = images.load(str(tmp_path / source)).notes
+        assert f"the largest value is {largest:,} of 65,535 ({bits} bits?)" in note
+    np.save(tmp_path / "a.npy", pixels + 16384)
+    assert images.load(str(tmp_path / "a.npy")).notes == ()

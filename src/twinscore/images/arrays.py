@@ -13,6 +13,7 @@ from twinscore.images.imageset import (
     LazyPixels,
     Pixels,
     chunks,
+    dark_notes,
     from_pixels,
 )
 from twinscore.images.mapping import MappedPixels
@@ -94,7 +95,7 @@ def from_stored(
     return from_pixels(
         transform_all(pixels, peak, options, name),
         labels=None if labels is None else np.array(labels.read(), dtype=np.int64, subok=False),
-        notes=(note,) if clip and beyond else (),
+        notes=[*([note] if clip and beyond else []), *dark_notes(pixels, name)],
     )
 
 

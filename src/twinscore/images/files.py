@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from twinscore.errors import InputError, one_line
-from twinscore.images.imageset import PEAKS, ImageSet, from_pixels
+from twinscore.images.imageset import PEAKS, ImageSet, dark_notes, from_pixels
 from twinscore.images.parallel import for_each
 from twinscore.images.quiet import quiet
 from twinscore.images.scratch import scratch
@@ -90,6 +90,7 @@ def load_folder(folder: Path, options: Options) -> ImageSet:
     corrupt = [row for row, good in enumerate(readable) if not good]
     for target, row in enumerate(kept if corrupt else []):
         pixels[target] = pixels[row]
+    notes += dark_notes(pixels[: len(kept)], repr(str(folder)))
     return from_pixels(
         pixels[: len(kept)],
         names=[rest[row] for row in kept],
@@ -280,7 +281,8 @@ def _decode_stream(file: BinaryIO, name: str) -> np.ndarray:
         )
     if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
         raise InputError(
-            f"{name!r}: pixels are {pixels.dtype}; give 8 or 16 bits, or a .npy of floats"
+            f"{name!r}: pixels are {pixels.dtype}; give 8 or 16 bits without a sign (apply a "
+            "window first), or a .npy of floats in [0, 1]"
         )
     return pixels
 
@@ -330,13 +332,31 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
+_BITS, _WHITE_IS_ZERO, _SAMPLE_FORMAT = 258, 262, 339
+"""Fields of a TIFF file: bits of a sample, what 0 means, and whether samples have a sign."""
+
+
+def _deep(image: Image.Image) -> np.ndarray:
+    """Gray of more than 8 bits, by what the file says of itself rather than by its content.
+
+    uint16; or what :func:`decode` refuses: a type with a sign, of 32 bits, or floats.
+    """
+    deep, fields = np.asarray(image)[None], getattr(image, "tag_v2", {})
+    bits, form = (fields.get(name, (0,)) for name in (_BITS, _SAMPLE_FORMAT))
+    bits, form = (value[0] if isinstance(value, tuple) else value for value in (bits, form))
+    if deep.dtype.kind not in "iu" or bits > 16:
+        return deep
+    if form == 2:
+        return deep.astype(np.int16)
+    deep = deep.astype(np.uint16)
+    return 65535 - deep if fields.get(_WHITE_IS_ZERO) == 0 else deep
+
+
 def _to_array(image: Image.Image) -> np.ndarray:
     image.load()
     image = _upright(image)
     if image.mode == "F" or image.mode.startswith("I"):
-        deep = np.asarray(image)[None]
-        fits = deep.dtype.kind in "iu" and deep.min() >= 0 and deep.max() <= 65535
-        return deep.astype(np.uint16) if fits else deep
+        return _deep(image)
     gray = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
         image = image.convert("RGBA")
