@@ -51,8 +51,19 @@ def load_array(path: Path, options: Options) -> ImageSet:
             f"{str(path)!r}: holds {', '.join(map(repr, arrays)) or 'no array'}; "
             "call the one with the images 'images'"
         )
+    _require_many(arrays[candidates[0]].shape, repr(str(path)))
     drawn = set(arrays) == SAMPLES
     return from_stored(arrays[candidates[0]], arrays.get("labels"), options, clip=drawn)
+
+
+def _require_many(shape: tuple[int, ...], name: str) -> None:
+    """Refuse three axes that may be those of one picture."""
+    if len(shape) == 3 and min(shape[1:]) in (1, 3) and max(shape) > 3:
+        channels = shape[-1] if shape[-1] in (1, 3) else shape[1]
+        raise InputError(
+            f"{name}: an array of shape {shape} is either {shape[0]} gray images of "
+            f"{shape[1]}x{shape[2]}, or one picture of {channels} channels; give it a fourth axis"
+        )
 
 
 def from_stored(
@@ -113,12 +124,6 @@ def require_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
         raise InputError(
             f"{name}: an array of shape {shape} holds no images; "
             "give (N, H, W), (N, H, W, 1 or 3) or (N, 1 or 3, H, W)"
-        )
-    if len(shape) == 3 and min(shape[1:]) in (1, 3) and max(shape) > 3:
-        channels = shape[-1] if shape[-1] in (1, 3) else shape[1]
-        raise InputError(
-            f"{name}: an array of shape {shape} is either {shape[0]} gray images of "
-            f"{shape[1]}x{shape[2]}, or one picture of {channels} channels; give it a fourth axis"
         )
     if 0 in shape:
         raise InputError(f"{name}: the array is empty, shape {shape}; give N >= 1")
