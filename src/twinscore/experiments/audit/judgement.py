@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinscore.analysis.audit import ranking, rates
+from twinscore.analysis.audit.ballots import Ballots, strongest
 from twinscore.analysis.audit.search import Near
 from twinscore.experiments.audit.pool import Units
 from twinscore.experiments.audit.spec import COMPARE, Spec, condition
@@ -62,6 +63,9 @@ def judge(
     copies = _copies(spec, votes, units, samples, float(cut))
     if dependence.p is None or dependence.p > SIGNIFICANCE:
         copies = copies.model_copy(update={"low": 0.0})
+    else:
+        high = max(copies.high, _possible(spec, votes, units, samples))
+        copies = copies.model_copy(update={"high": high})
     power = None if broken else _power(spec, n, m, samples)
     verdict, why = _verdict(spec, broken, len(listed), len(shown), copies, dependence.p, power)
     decoys = np.flatnonzero(~trained)
@@ -142,15 +146,31 @@ def _dependence(votes: Votes, *, sound: bool, control: bool, seed: int) -> Depen
 
 def _copies(spec: Spec, votes: Votes, units: Units, samples: int, cut: float) -> Interval:
     """The share of samples; nothing is known of it without held-out images."""
-    n, m = units.counts
-    if not m:
+    if not units.counts[1]:
         return Interval(value=0, low=0, high=1)
-    best = votes.all.of(votes.best)
-    unit = units.of[best.image]
-    own = {"cut": cut, "seed": derive_seed(spec.seed, "copies")}
-    value, low, high = rates.copy_rate(best, units.trained[unit], unit, n, m, samples, **own)
+    value, low, high = _rate(spec, votes.all.of(votes.best), units, samples, cut)
     how = {"method": "bootstrap", "covers": "samples and images"}
     return Interval(value=value, low=low, high=high, **how)
+
+
+def _possible(spec: Spec, votes: Votes, units: Units, samples: int) -> float:
+    """Where samples depend on T: how many may be copies that are no nearer than chance.
+
+    The high end of all votes of whole images, weak ones too: noise, blur and compression leave
+    the whole.
+    """
+    whole = votes.all.of(votes.all.kind == 0)
+    best = strongest(whole, whole.sample, samples, spec.seed)
+    found = _rate(spec, whole.of(best[best >= 0]), units, samples, -np.inf)
+    return found[2]
+
+
+def _rate(
+    spec: Spec, best: Ballots, units: Units, samples: int, cut: float
+) -> tuple[float, float, float]:
+    unit, seed = units.of[best.image], derive_seed(spec.seed, "copies")
+    own = {"cut": cut, "seed": seed}
+    return rates.copy_rate(best, units.trained[unit], unit, *units.counts, samples, **own)
 
 
 def _power(spec: Spec, n: int, m: int, samples: int) -> Power:
