@@ -3,7 +3,7 @@
     python docs/audit_example.py FOLDER
 
 Writes FOLDER/train, FOLDER/held-out and FOLDER/samples: patches of 32x32 of the photographs that
-come with the package. Of 250 samples, 15 repeat a training image: as it is, mirrored, moved,
+come with the package. Of some 230 samples, 15 repeat a training image: as it is, mirrored, moved,
 brighter, or one tile of it in another picture. The others are patches of neither set.
 """
 
