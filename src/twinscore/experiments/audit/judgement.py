@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from twinscore.analysis.audit import ranking, rates
 from twinscore.analysis.audit.ballots import Ballots, strongest
 from twinscore.analysis.audit.search import Near
+from twinscore.experiments.audit.evidence import PICTURED
 from twinscore.experiments.audit.pool import Units
 from twinscore.experiments.audit.spec import COMPARE, Spec, condition
 from twinscore.experiments.audit.votes import Votes, cast
@@ -19,9 +20,6 @@ from twinscore.runs import derive_seed
 SIGNIFICANCE = 0.05
 CLOSER = 0.5
 """A match is shown where its distance is below this part of the smallest distance of a decoy."""
-
-EVIDENCE = 24
-"""The strongest matches that are shown where there is no control."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ def judge(
     length = 0 if broken else ranking.listed(votes.ranking, spec.q)
     trained = votes.ranking.trained
     listed = np.flatnonzero(trained[:length])
-    shown = _shown(votes) if m else np.arange(len(votes.order))[:EVIDENCE]
+    shown = _shown(votes) if m else np.arange(len(votes.order))[:PICTURED]
     shown = shown[:0] if len(listed) else shown
     cut = votes.all.strength[votes.order[length - 1]] if length else np.inf
     copies = _copies(spec, votes, units, samples, float(cut))
