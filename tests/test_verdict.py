@@ -307,8 +307,16 @@ def test_refinement_of_what_only_samples_can_decide_ends():
         if size is None:
             break
         sizes = sorted([*sizes, size])
-    assert len(sizes) < 15
+    assert len(sizes) < 25  # gaps of more than the root of 1.3 are halved
     assert all(b / a <= 1.3 for a, b in itertools.pairwise(sizes) if a > 15 and b < 60)
     open_end = critical.bracket([10, 100], [around(0.5), around(0.6)])
     assert critical.refined(open_end, [10, 100], 1.3) is None
     assert critical.refined(critical.bracket([4, 5], [around(-1), around(1)]), [4, 5], 1.01) is None
+
+
+def test_refinement_goes_on_beside_a_size_that_does_not_decide():
+    """Between 30 and 150, with 100 undecided, 55 may narrow it, although no gap exceeds 3.4."""
+    sizes = [10, 30, 100, 150]
+    found = critical.bracket(sizes, [around(g, 0.05) for g in (-1, -0.5, 0.02, 0.4)])
+    assert (found.low, found.high) == (30, 150)
+    assert critical.refined(found, sizes, 3.4) == 55

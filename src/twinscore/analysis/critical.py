@@ -70,12 +70,12 @@ def refined(found: CriticalN, sizes: Sequence[int], ratio: float) -> int | None:
     """The size to try next, or None where the bracket is narrow enough or cannot be narrowed.
 
     The geometric middle of the two neighbouring sizes in the bracket that are the farthest apart in
-    ratio. Not where an end is open, where no two are more than ``ratio`` apart (then more samples
-    or replicates are needed), or nothing lies between them.
+    ratio. Not where an end is open or nothing lies between them; nor where no two are more than
+    the root of ``ratio`` apart, since then more samples or replicates are needed.
     """
     if found.low is None or found.high is None or found.high <= ratio * found.low:
         return None
     inside = [n for n in sizes if found.low <= n <= found.high]
     low, high = max(pairwise(inside), key=lambda pair: pair[1] / pair[0])
     middle = round(math.sqrt(low * high))
-    return middle if high > ratio * low and low < middle < high else None
+    return middle if high**2 > ratio * low**2 and low < middle < high else None
