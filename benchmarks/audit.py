@@ -181,7 +181,10 @@ def audited(source: str, name: str, seed: int) -> tuple[float, ...]:
     parts = list(images[order[: row.n + row.m + SAMPLES]].split([row.n, row.m, SAMPLES]))
     samples, copied = samples_of(row, parts, g)
     pool = torch.cat(parts[:2])
-    near = {k.name: search.search(samples, [(0, pool)], k) for k in views.kinds(SIDE, 0.2)}
+    near = {
+        kind.name: search.search(kind.look(samples), [(0, kind.look(pool))], kind)
+        for kind in views.kinds(SIDE, 0.2, views.Evened.of([pool]))
+    }
     trained = np.arange(len(pool)) < row.n
     units = Units(np.arange(len(pool)), trained, np.ones(len(pool), bool), "image")
     found = judge(Spec(seed=seed), near, units, SAMPLES, [])

@@ -11,6 +11,7 @@ import argparse
 import resource
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from twinscore import images as image_sets
 from twinscore.analysis.audit import search, views
 from twinscore.analysis.audit.views import Kind
 from twinscore.analysis.similarity import unit
-from twinscore.experiments.audit.pool import BLOCK, small
+from twinscore.experiments.audit.pool import BLOCK, seen
 
 SIDE = 32
 
@@ -39,21 +40,22 @@ def product_rate(samples: int) -> float:
 def timed(samples: torch.Tensor, images: image_sets.ImageSet, kind: Kind) -> float:
     """Seconds of a search."""
     blocks = (
-        (first, small(images, first, min(first + BLOCK, len(images)), SIDE))
+        (first, seen(images, first, min(first + BLOCK, len(images)), kind.look))
         for first in range(0, len(images), BLOCK)
     )
     started = time.perf_counter()
-    search.search(samples, blocks, kind)
+    search.search(kind.look(samples), blocks, kind)
     return time.perf_counter() - started
 
 
 def kinds() -> dict[str, Kind]:
     """One distance; and the first 50 views of moved images, at full size."""
     plain = views.Pair(unit, unit, {})
-    moved = next(kind for kind in views.kinds(SIDE, 0.2) if kind.name == "moved")
+    look = partial(views.reduced, side=SIDE)
+    moved = next(kind for kind in views.kinds(SIDE, 0.2, look) if kind.name == "moved")
     return {
-        "one distance": Kind("plain", SIDE, ("whole",), ((plain,),)),
-        "50 views": Kind("moved", SIDE, ("whole",), (moved.pairs[0][:50],)),
+        "one distance": Kind("plain", SIDE, ("whole",), ((plain,),), look),
+        "50 views": Kind("moved", SIDE, ("whole",), (moved.pairs[0][:50],), look),
     }
 
 

@@ -25,6 +25,12 @@ def noise(*shape, seed=0):
 # Views and search
 
 
+def kinds(side, pool=None):
+    """By name; details of a pool."""
+    evened = views.Evened.of([noise(20, 1, side, side) if pool is None else pool])
+    return {kind.name: kind for kind in views.kinds(side, 0.2, evened)}
+
+
 def by_definition(samples, pool, kind):
     """Largest cosine over all pairs of views, (V, P), in float64 and one image at a time."""
     rows = []
@@ -44,7 +50,8 @@ def by_definition(samples, pool, kind):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_search_is_exact_and_parts_of_a_pool_join(channels):
     samples, pool = noise(3, channels, 8, 8), noise(11, channels, 8, 8, seed=1)
-    for kind in views.kinds(8, 0.2):
+    for kind in kinds(8, pool).values():
+        samples, pool = (kind.look(noise(n, channels, 8, 8, seed=n)) for n in (3, 11))
         expected = by_definition(samples, pool, kind)
         found = search.search(samples, [(0, pool)], kind, 4)
         order = np.argsort(-expected, 1)[:, :4]
@@ -60,7 +67,7 @@ def test_the_search_is_exact_and_parts_of_a_pool_join(channels):
 
 def test_blocks_change_nothing(monkeypatch):
     samples, pool = noise(6, 1, 8, 8), noise(40, 1, 8, 8, seed=1)
-    kind = views.kinds(8, 0.2)[1]
+    kind = kinds(8)["moved"]
     whole = search.search(samples, [(0, pool)], kind, 5)
     monkeypatch.setattr(search, "_ENTRIES", 42)
     small = search.search(samples, [(0, pool[:13]), (13, pool[13:])], kind, 5)
@@ -87,7 +94,7 @@ def test_a_moved_image_is_found_exactly_whatever_fills_its_edges(down, right, mi
     target = slice(max(down, 0), 16 + min(down, 0)), slice(max(right, 0), 16 + min(right, 0))
     moved[:, target[0], target[1]] = image[:, source[0], source[1]]
     moved = moved.flip(-1) if mirrored else moved
-    kind = views.kinds(16, 0.2)[1]
+    kind = kinds(16)["moved"]
     pair, cosine = search.best_pair(0.3 + 0.5 * moved, image, kind, 0)
     assert cosine == pytest.approx(1, abs=1e-5)
     assert (pair.what["down"], pair.what["right"], pair.what["mirrored"]) == (down, right, mirrored)
@@ -96,7 +103,7 @@ def test_a_moved_image_is_found_exactly_whatever_fills_its_edges(down, right, mi
 def test_a_tile_is_found_at_its_place_and_mirrored():
     image, sample = noise(1, 16, 16), noise(1, 16, 16, seed=1)
     sample[:, 8:, 8:] = image[:, 8:, 8:]
-    kind = views.kinds(16, 0.2)[2]
+    kind = kinds(16)["tiles"]
     at = kind.places.index("bottom right")
     assert search.best_pair(sample, image, kind, at)[1] == pytest.approx(1, abs=1e-5)
     at = kind.places.index("bottom left")
@@ -143,6 +150,55 @@ def test_a_copy_stands_out_and_a_flat_sample_has_no_vote():
     row = int(np.argmax(votes.strength))
     assert (votes.sample[row], votes.image[row], votes.distance[row]) == (3, near.image[3, 0], 0)
     assert votes.strength[row] > 2 * np.delete(votes.strength, row).max()
+
+
+def spaced(dimension, added, rng, count=50, pool=1000, voters=2000):
+    """Near images of voters in a density of some dimension; ``added`` to all squared distances."""
+    uniform = np.sort(rng.uniform(size=(voters, pool)), 1)[:, :count]
+    squared = 1.2 * uniform ** (2 / dimension) + added
+    return Near((1 - squared / 2).astype(np.float32), np.zeros((voters, count), dtype=np.int64))
+
+
+@pytest.mark.parametrize("dimension", [2, 10, 100])
+def test_votes_of_chance_have_one_scale_in_any_dimension(dimension):
+    """The sum of four exponentials of means 1, 1/2, 1/3 and 1/4; 3 standard errors of 2,000."""
+    found = ballots.strength(spaced(dimension, 0, np.random.default_rng(dimension)))
+    rng = np.random.default_rng(0)
+    expected = (rng.exponential(size=(10**6, 4)) / [1, 2, 3, 4]).sum(1)
+    for level in (2, 4):
+        share = (expected > level).mean()
+        # the local dimension is known from 45 spacings only, which widens the tail a little
+        assert abs((found > level).mean() - share) < 3 * np.sqrt(share / 2000) + 0.02
+
+
+def test_a_copy_under_noise_stands_out_where_its_distance_is_not_small():
+    rng = np.random.default_rng(1)
+    near = spaced(50, 0.3, rng, voters=500)
+    clean = spaced(50, 0, rng, voters=500)
+    near.similarity[0, 0] = 1 - 0.3 / 2
+    votes = np.append(ballots.strength(clean), ballots.strength(near)[0])
+    distances = np.append(ballots.relative_distance(clean), ballots.relative_distance(near)[0])
+    assert np.argmax(votes) == 500
+    assert distances[500] > 0.4  # a copy without noise has 0
+    assert votes[500] > 1.5 * votes[:500].max()
+
+
+@given(st.integers(1, 9), st.integers(0, 99))
+def test_few_near_images_give_a_finite_strength(count, seed):
+    assert np.isfinite(ballots.strength(random_near(5, 40, seed, count))).all()
+
+
+def test_details_have_even_patterns_and_no_mean():
+    """The variance v of every pattern becomes v / (v + mean v), and flips stay flips."""
+    pool = noise(50, 2, 8, 6) ** 3 + noise(50, 2, 8, 1, seed=1)
+    evened = views.Evened.of(pool.split(7))
+    found = evened(pool)
+    variance = views._waves(pool).var(0, unbiased=False)
+    expected = variance / (variance + variance.mean())
+    torch.testing.assert_close(views._waves(found).var(0, unbiased=False), expected)
+    centre = found.mean(0)
+    torch.testing.assert_close(centre, -centre.flip(-1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(evened(pool.flip(-1)), found.flip(-1), atol=1e-5, rtol=1e-5)
 
 
 def test_images_that_do_not_take_part_get_no_vote():

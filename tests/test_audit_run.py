@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
+from pyarrow import parquet
 
 from twinscore import cli, environment, images
 from twinscore.experiments import audit
@@ -109,6 +111,8 @@ def test_the_table_of_matches_has_every_unit_and_marks_the_listed(sets, audited,
     scores = [float(row["score"]) for row in rows]
     assert scores == sorted(scores, reverse=True)
     assert {row["set"] for row in rows} == {"train", "held_out"}
+    table = parquet.read_table(tmp_path / "run" / "matches.parquet").to_pylist()
+    assert [{name: str(value) for name, value in row.items()} for row in table] == rows
 
 
 def test_fresh_images_are_no_copies(sets, audited):
@@ -239,7 +243,28 @@ def number():
 
 def matrix():
     return lambda x: x[0]
+
+
+def failing():
+    return lambda x: x[0, 9]
 """
+
+
+def write_onnx(file, shape):
+    """A network whose vectors are the squares of what differs from the middle of the range."""
+    values = [
+        helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *shape]),
+        helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", None]),
+    ]
+    half = helper.make_tensor("half", TensorProto.FLOAT, [], [0.5])
+    nodes = [
+        helper.make_node("Sub", ["images", "half"], ["left"]),
+        helper.make_node("Mul", ["left", "left"], ["squares"]),
+        helper.make_node("Flatten", ["squares"], ["vectors"]),
+    ]
+    graph = helper.make_graph(nodes, "squares", values[:1], values[1:], [half])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    file.write_bytes(model.SerializeToString())
 
 
 def test_an_embedding_is_one_more_way_to_compare(sets, audited):
@@ -249,11 +274,13 @@ def test_an_embedding_is_one_more_way_to_compare(sets, audited):
     _, found, _, _ = audited(folder)
     assert found["verdict"] != "copies"
     (folder / "mine.py").write_text(EMBEDDING)
-    folder.joinpath("run").rename(folder / "first")
-    _, found, _, _ = audited(folder, "--embedding", f"{folder}/mine.py:edges")
-    assert found["verdict"] == "copies"
-    listed = {match["image"]: match["transform"]["kind"] for match in found["listed"]}
-    assert dict.fromkeys(range(24), "embedding").items() <= listed.items()
+    write_onnx(folder / "mine.onnx", (1, 16, 16))
+    for embedding in ("mine.py:edges", "mine.onnx"):
+        folder.joinpath("run").rename(folder / f"before {embedding}")
+        _, found, _, _ = audited(folder, "--embedding", f"{folder}/{embedding}")
+        assert found["verdict"] == "copies"
+        listed = {match["image"]: match["transform"]["kind"] for match in found["listed"]}
+        assert dict.fromkeys(range(24), "embedding").items() <= listed.items()
 
 
 @pytest.mark.parametrize(
@@ -262,13 +289,19 @@ def test_an_embedding_is_one_more_way_to_compare(sets, audited):
         ("mine.py:number", r"returned int; return a function of images"),
         ("mine.py:matrix", r"gives Tensor of shape .* for 64 images; give \(64, k\)"),
         ("mine.py:none", r"mine.py:none: cannot be called"),
-        ("mine", r"is not FILE.py:FUNCTION"),
+        ("mine.py:failing", r"fails on images \(64, 1, 16, 16\): IndexError"),
+        ("mine", r"is not FILE.onnx or FILE.py:FUNCTION"),
+        ("text.onnx", r"text.onnx is not an ONNX network: "),
+        ("missing.onnx", r"missing.onnx: No such file"),
+        ("wide.onnx", r"wide.onnx fails on images \(64, 1, 16, 16\): "),
     ],
 )
 def test_a_wrong_embedding_is_one_line(sets, audited, name, message):
     parts, save = sets
     folder = save(samples=parts["fresh"])
     (folder / "mine.py").write_text(EMBEDDING)
+    (folder / "text.onnx").write_text("not a network")
+    write_onnx(folder / "wide.onnx", (1, 32, 32))
     code, found, said, errors = audited(folder, "--embedding", f"{folder}/{name}")
     assert (code, found, said) == (2, None, "")
     assert re.search(message, errors.splitlines()[-1]), errors

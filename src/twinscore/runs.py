@@ -86,6 +86,11 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically; errors as :func:`write_atomic`."""
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write an object as indented JSON (no NaN) with its checksum; errors as ``write_atomic``."""
     own = {name: item for name, item in value.items() if name != SHA256}

@@ -51,11 +51,11 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True)
 class Summary(Generic[R]):
-    """What a study makes of its measures: numbers, arrays, and texts of files by their names."""
+    """What a study makes of its measures: numbers, arrays, and contents of files by their names."""
 
     result: R
     arrays: Mapping[str, NDArray]
-    tables: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, str | bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -277,8 +277,9 @@ def _written(folder: Path, summary: Summary[R], missing: list[str]) -> R:
     arrays = sealed.write_arrays(folder / "arrays.safetensors", summary.arrays)
     state = {"complete": not missing, "missing": missing, "arrays": arrays}
     result = summary.result.model_copy(update=state)
-    for name, text in summary.tables.items():
-        runs.write_text(folder / name, text)
+    for name, content in summary.tables.items():
+        write = runs.write_bytes if isinstance(content, bytes) else runs.write_text
+        write(folder / name, content)
     _write_result(folder, result)
     return result
 
@@ -344,6 +345,19 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def parquet(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes | None:
+    """A table as Parquet; None where pyarrow (extra ``hub``) is not installed."""
+    try:
+        from pyarrow import BufferOutputStream, table
+        from pyarrow.parquet import write_table
+    except ImportError:
+        return None
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in header]
+    stream = BufferOutputStream()
+    write_table(table(dict(zip(header, columns, strict=True))), stream)
+    return stream.getvalue().to_pybytes()
 
 
 def write_images(folder: Path, images: ImageSet, columns: Mapping[str, Iterable[Any]]) -> None:

@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from twinscore.analysis.audit.search import Near
 
-TYPICAL = (0.05, 0.25)
-"""Quantiles of the votes of one kind whose distance is their spread, and the upper one the zero."""
+AMONG = 5
+"""The near image whose distance is compared with that of the nearest: a copied image may have a few
+that are all but equal to it."""
 
-LEAST_SPREAD = 0.01
-"""Of the votes of a kind, in parts of the distance to the nearest images."""
+_LEAST = 1e-3
+"""Distance of unit vectors below which they are equal, in float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class Ballots:
     sample, image : array
         (V,) int64: who votes, and for which image.
     strength : array
-        (V,): how much nearer the image is than the sample's other near ones, in units of its kind.
+        (V,): how much nearer the image is than the sample's other near ones: :func:`strength`.
     kind, place : array
         (V,) int64: numbers of the kind and of the place within it.
     distance : array
@@ -49,19 +50,41 @@ def relative_distance(near: Near) -> NDArray[np.float64]:
     So plain images, to which everything is near, do not attract. Distances are those of unit
     vectors, ``sqrt(2 - 2 cosine)``. NaN for a voter without contrast, which has no vote.
     """
-    distances = np.sqrt(np.maximum(2 - 2 * near.similarity.astype(np.float64), 0))
+    distances = _distances(near)
     mean = distances.mean(1)
     blank = ~near.similarity.any(1)
     ratio = np.divide(distances[:, 0], mean, out=np.ones_like(mean), where=mean > 0)
     return np.where(blank, np.nan, ratio)
 
 
-def ballots(found: Mapping[str, Near], samples: int) -> Ballots:
-    """Every voter votes for its nearest image.
+def strength(near: Near) -> NDArray[np.float64]:
+    """How far the nearest image stands out among the near ones, (V,): with distances d_1 ... d_k,
 
-    The strength of a vote is ``1 - relative distance``, less its upper ``TYPICAL`` quantile over
-    the votes of its kind, over the distance of both quantiles: a number that can be compared
-    between kinds, and that most votes of copies exceed by far as long as a quarter are none.
+    ``D log(d_a / d_1)``, a = ``AMONG``, with the local dimension D of the others (Levina & Bickel
+    2004, eq. 8): ``1 / D`` is the mean of ``log(d_k / d_j)``, j = a ... k - 1, over
+    ``mean (j - a + 1) / j``.
+
+    Where images have a smooth density around a voter and none was copied, D times the spacing of
+    two log distances is exponential, with mean 1 over its rank, whatever the dimension, the metric
+    and the voter: so votes of all kinds and of plain and rich samples have one scale. A copy leaves
+    it, also one under noise, which adds the same to all squared distances.
+    """
+    distances = np.maximum(_distances(near), _LEAST)
+    among = max(1, min(AMONG - 1, (distances.shape[1] - 1) // 2))
+    if distances.shape[1] <= among + 1:
+        return 1 - relative_distance(near)
+    rank = np.arange(among + 1, distances.shape[1])
+    expected = ((rank - among) / rank).mean()
+    inverse = np.log(distances[:, -1:] / distances[:, among:-1]).mean(1) / expected
+    return np.log(distances[:, among] / distances[:, 0]) / np.maximum(inverse, _LEAST)
+
+
+def _distances(near: Near) -> NDArray[np.float64]:
+    return np.sqrt(np.maximum(2 - 2 * near.similarity.astype(np.float64), 0))
+
+
+def ballots(found: Mapping[str, Near], samples: int) -> Ballots:
+    """Every voter that has contrast votes for its nearest image.
 
     Parameters
     ----------
@@ -78,7 +101,7 @@ def ballots(found: Mapping[str, Near], samples: int) -> Ballots:
             Ballots(
                 sample=votes % samples,
                 image=near.image[votes, 0],
-                strength=_scale(1 - distance[votes]),
+                strength=strength(near)[votes],
                 kind=np.full(len(votes), number),
                 place=votes // samples,
                 distance=distance[votes],
@@ -93,13 +116,6 @@ def without(near: Near, kept: NDArray[np.bool_]) -> Near:
     order = np.argsort(~kept[near.image], axis=1, kind="stable")
     similarity, image = (np.take_along_axis(x, order, 1) for x in (near.similarity, near.image))
     return Near(np.where(kept[image], similarity, -1), image)
-
-
-def _scale(strength: NDArray) -> NDArray[np.float64]:
-    if not len(strength):
-        return strength
-    low, zero = np.quantile(strength, TYPICAL)
-    return (strength - zero) / max(zero - low, LEAST_SPREAD)
 
 
 def strongest(votes: Ballots, of: NDArray, count: int, seed: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twinscore.analysis.audit.views import Kind, Pair, reduced
+from twinscore.analysis.audit.views import Kind, Pair
 
 NEAREST = 50
 """Images that a sample's distances are measured against."""
@@ -47,10 +47,10 @@ def search(
     Parameters
     ----------
     samples : Tensor
-        (S, C, H, W); voter ``p * S + i`` is sample i at place p of the kind.
+        (S, c, side, side), as the kind looks at them; voter ``p * S + i`` is sample i at place p.
     blocks : iterable of (int, Tensor)
-        Parts of the pool: the index of their first image, and images (B, C, H, W) of the samples'
-        shape and on their device.
+        Parts of the pool: the index of their first image, and images (B, c, side, side), as the
+        kind looks at them, on the device of the samples.
     kind : Kind
         What is compared.
     count : int
@@ -63,9 +63,8 @@ def search(
         samples, a block, and ``_ENTRIES`` similarities, twice.
     """
     found: Near | None = None
-    samples = reduced(samples, kind.side)
     for first, block in blocks:
-        for part in reduced(block, kind.side).split(max(1, _ENTRIES // len(samples))):
+        for part in block.split(max(1, _ENTRIES // len(samples))):
             here = _of_block(samples, part, kind, count)
             here = Near(here.similarity, here.image + first)
             found = here if found is None else merged([found, here], count)
@@ -125,10 +124,9 @@ def _largest(table: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def best_pair(sample: Tensor, image: Tensor, kind: Kind, place: int) -> tuple[Pair, float]:
     """The views of a sample and an image, (C, H, W), that are the most alike, and their cosine."""
-    sample, image = (reduced(x[None], kind.side)[0] for x in (sample, image))
+    sample, image = (kind.look(x[None]) for x in (sample, image))
     cosines = [
-        float(pair.of_sample(sample[None])[0] @ pair.of_image(image[None])[0])
-        for pair in kind.pairs[place]
+        float(pair.of_sample(sample)[0] @ pair.of_image(image)[0]) for pair in kind.pairs[place]
     ]
     best = max(range(len(cosines)), key=cosines.__getitem__)
     return kind.pairs[place][best], cosines[best]

@@ -1,18 +1,20 @@
 """How a sample may repeat an image: as a whole, moved, or in part; mirrored and zoomed too.
 
-A *kind* compares views of a sample with views of an image. Every view is a vector of unit norm
-with its mean removed, so that brightness and contrast do not count; what is left of both is the
-largest cosine over all pairs of views.
+A *kind* looks at images in some way, and compares views of a sample with views of an image. Every
+view is a vector of unit norm with its mean removed, so that brightness and contrast do not count;
+what is left of both is the largest cosine over all pairs of views.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.fft import dct
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,36 +48,90 @@ class Pair:
 class Kind:
     """One way in which samples are compared with images.
 
-    Both are reduced to ``side`` pixels. ``places`` are the parts of a sample that vote by
-    themselves, one if it is compared as a whole; ``pairs``, for each of them, what is tried.
+    ``look`` gives what is compared of images (N, C, H, W) of any size: (N, c, side, side).
+    ``places`` are the parts of a sample that vote by themselves, one if it is compared as a whole;
+    ``pairs``, for each of them, what is tried.
     """
 
     name: str
     side: int
     places: tuple[str, ...]
     pairs: tuple[tuple[Pair, ...], ...]
+    look: Callable[[Tensor], Tensor]
 
 
-def kinds(side: int, shift: float) -> tuple[Kind, ...]:
-    """*whole*, *moved* (unless ``shift`` is 0) and *tiles*, of square images.
+def kinds(side: int, shift: float, details: Callable[[Tensor], Tensor]) -> tuple[Kind, ...]:
+    """*whole*, *details*, *moved* (unless ``shift`` is 0) and *tiles*.
 
     Parameters
     ----------
     side : int
-        Of the images, pixels.
+        Pixels, to which images are reduced.
     shift : float
         By how much of the side a sample may show an image moved, below 1/2.
+    details : callable
+        What *details* makes of reduced images: :class:`Evened` of the pool.
     """
     coarse = min(side, COARSE)
     reach = int(shift * coarse)
-    whole = [*_pairs(0, 0), *_smaller()]
+    whole = (*_pairs(0, 0), *_smaller())
     moves = range(-reach, reach + 1)
-    moved = [pair for down, right in product(moves, moves) for pair in _pairs(down, right)]
+    moved = tuple(pair for down, right in product(moves, moves) for pair in _pairs(down, right))
+    once, look = ("whole",), partial(reduced, side=side)
     return (
-        Kind("whole", side, ("whole",), (tuple(whole),)),
-        *([Kind("moved", coarse, ("whole",), (tuple(moved),))] if reach else []),
-        _tiles(side),
+        Kind("whole", side, once, (whole,), look),
+        Kind("details", side, once, (whole,), lambda images: details(look(images))),
+        *([Kind("moved", coarse, once, (moved,), partial(reduced, side=coarse))] if reach else []),
+        _tiles(side, look),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Evened:
+    """Images less the mean of a pool, with its strong patterns as weak as its average one.
+
+    Photographs differ mostly in a few smooth patterns, in which chance finds what is alike. A copy
+    shares the details too, and most of them survive noise, blur and compression.
+
+    Attributes
+    ----------
+    mean : Tensor
+        (C, h, w), of the pool and its mirror image.
+    weight : Tensor
+        (C, h, w), of each pattern of the discrete cosine transform: ``(v + mean v)^(-1/2)``, v its
+        variance in the pool.
+    """
+
+    mean: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, parts: Iterable[Tensor]) -> "Evened":
+        """Of a pool, given in parts (B, C, h, w)."""
+        count, total, squares = 0, 0.0, 0.0
+        for part in parts:
+            waves = _waves(part.double())
+            count, total = count + len(part), total + waves.sum(0)
+            squares = squares + waves.square().sum(0)
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp_min(0)
+        floor = variance.mean().clamp_min(torch.finfo(variance.dtype).tiny)
+        centre = _waves(mean, back=True)
+        centre = (centre + centre.flip(-1)) / 2
+        return cls(centre.float(), (variance + floor).rsqrt().float())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Of images (N, C, h, w)."""
+        mean, weight = (x.to(images) for x in (self.mean, self.weight))
+        return _waves(weight * _waves(images - mean), back=True)
+
+
+def _waves(x: Tensor, back: bool = False) -> Tensor:
+    """Orthonormal discrete cosine transform of images, (..., h, w), or its inverse."""
+    rows, columns = (
+        torch.from_numpy(dct(np.eye(n), axis=0, norm="ortho")).to(x) for n in x.shape[-2:]
+    )
+    return rows.T @ x @ columns if back else rows @ x @ columns.T
 
 
 def _pairs(down: int, right: int) -> list[Pair]:
@@ -117,7 +173,7 @@ def _kept(cut: int) -> slice:
     return slice(cut, None) if cut >= 0 else slice(None, cut)
 
 
-def _tiles(side: int) -> Kind:
+def _tiles(side: int, look: Callable[[Tensor], Tensor]) -> Kind:
     """Nine tiles of half the side, each with the one at its place in the image, or mirrored."""
     size = math.ceil(side / 2)
     names = product(("top", "middle", "bottom"), ("left", "centre", "right"))
@@ -127,7 +183,7 @@ def _tiles(side: int) -> Kind:
         cut = partial(_cut, top=top, left=left, size=size)
         mirror = partial(_cut, top=top, left=left, size=size, mirrored=True)
         pairs.append((Pair(cut, cut, {"mirrored": False}), Pair(mirror, cut, {"mirrored": True})))
-    return Kind("tiles", side, tuple(map(" ".join, names)), tuple(pairs))
+    return Kind("tiles", side, tuple(map(" ".join, names)), tuple(pairs), look)
 
 
 def _cut(x: Tensor, *, top: int, left: int, size: int, mirrored: bool = False) -> Tensor:

@@ -1,8 +1,9 @@
 """Images as vectors of the user's own embedding: one more way in which they are compared."""
 
+import hashlib
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -11,10 +12,12 @@ from torch.nn import functional as F
 
 from twinscore.analysis.audit.views import Kind, Pair
 from twinscore.denoisers.loading import called
-from twinscore.errors import InputError
-from twinscore.images import ImageSet
+from twinscore.errors import InputError, one_line
 
 BATCH = 64
+
+_FATAL = 4
+"""Severity from which onnxruntime says something; its errors are raised anyway."""
 
 Embedding = Callable[[Tensor], Tensor]
 """(B, C, H, W) to (B, k)."""
@@ -24,24 +27,29 @@ def _direction(vectors: Tensor) -> Tensor:
     return F.normalize(vectors.flatten(1), dim=1)
 
 
-KIND = Kind("embedding", 1, ("whole",), ((Pair(_direction, _direction, {}),),))
-"""Cosine similarity of :func:`features`."""
+def kind_of(source: str) -> Kind:
+    """Cosine similarity of :func:`features`."""
+    pair = Pair(_direction, _direction, {})
+    return Kind("embedding", 1, ("whole",), ((pair,),), partial(features, source=source))
 
 
 @lru_cache(maxsize=1)
 def opened(source: str) -> tuple[Embedding, str]:
-    """The embedding that ``FILE.py:FUNCTION`` returns, and the digest of the file.
+    """The embedding that ``FILE.py:FUNCTION`` returns, or that of ``FILE.onnx``; and a digest.
 
     Raises
     ------
     InputError
-        If there is no such function, or it returns nothing that can be called.
+        If there is no such function, it returns nothing that can be called, or the file cannot be
+        read.
     """
+    if source.endswith(".onnx"):
+        return _onnx(Path(source))
     found = re.fullmatch(r"(.+\.py):(\w+)", source)
     if not found:
         raise InputError(
-            f"embedding: {source!r} is not FILE.py:FUNCTION, a function that takes nothing and "
-            "returns an embedding, (B, C, H, W) to (B, k)"
+            f"embedding: {source!r} is not FILE.onnx or FILE.py:FUNCTION, a function that takes "
+            "nothing and returns an embedding, (B, C, H, W) to (B, k)"
         )
     embedding, content = called(Path(found[1]), found[2])
     if not callable(embedding):
@@ -51,9 +59,36 @@ def opened(source: str) -> tuple[Embedding, str]:
     return embedding, content
 
 
+def _onnx(file: Path) -> tuple[Embedding, str]:
+    """The first output of a network, of images as its first input."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(
+            f"embedding: {file} needs onnxruntime, which is not installed; "
+            "pip install 'twinscore[onnx]'"
+        ) from None
+    try:
+        content = file.read_bytes()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _FATAL
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(content, options)
+    except OSError as error:
+        raise InputError(f"embedding: {file}: {error.strerror or error}") from None
+    except Exception as error:  # of a class of its own for each fault
+        raise InputError(f"embedding: {file} is not an ONNX network: {one_line(error)}") from None
+    name = session.get_inputs()[0].name
+
+    def embed(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: images.float().numpy()})[0])
+
+    return embed, hashlib.sha256(content).hexdigest()
+
+
 @torch.no_grad()
-def features(images: ImageSet, start: int, stop: int, *, source: str) -> Tensor:
-    """Vectors of images ``start`` to ``stop``, (n, k, 1, 1), float32.
+def features(images: Tensor, *, source: str) -> Tensor:
+    """Vectors of images (N, C, H, W), (N, k, 1, 1), float32.
 
     Raises
     ------
@@ -61,9 +96,8 @@ def features(images: ImageSet, start: int, stop: int, *, source: str) -> Tensor:
         If the embedding does not give one finite vector for each image.
     """
     embedding, parts = opened(source)[0], []
-    for first in range(start, stop, BATCH):
-        batch = images[first : min(first + BATCH, stop)]
-        vectors = embedding(batch)
+    for batch in images.split(BATCH):
+        vectors = _called(embedding, batch, source)
         if not (isinstance(vectors, Tensor) and vectors.ndim == 2 and len(vectors) == len(batch)):
             shape = tuple(getattr(vectors, "shape", ()))
             raise InputError(
@@ -74,3 +108,13 @@ def features(images: ImageSet, start: int, stop: int, *, source: str) -> Tensor:
             raise InputError(f"embedding: {source} gives NaN or infinity")
         parts.append(vectors.float().cpu()[:, :, None, None])
     return torch.cat(parts)
+
+
+def _called(embedding: Embedding, images: Tensor, source: str) -> Tensor:
+    try:
+        return embedding(images)
+    except Exception as error:  # of the user's own code
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise InputError(
+            f"embedding: {source} fails on images {tuple(images.shape)}: {what}"
+        ) from error

@@ -1,7 +1,6 @@
 """The evidence of an audit: pairs of a sample and an image, how one shows the other, pictures."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +9,9 @@ from torch.nn import functional as F
 
 from twinscore.analysis.audit.ballots import Ballots
 from twinscore.analysis.audit.search import best_pair
-from twinscore.analysis.audit.views import difference, reduced
-from twinscore.experiments.audit import embedding
+from twinscore.analysis.audit.views import difference
 from twinscore.experiments.audit.pool import Sets
-from twinscore.experiments.audit.searching import kinds_of, side_of
+from twinscore.experiments.audit.searching import kinds_of
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.audit.votes import Votes
 from twinscore.experiments.study import Arrays
@@ -30,17 +28,14 @@ AS_NEAR = 0.05
 
 def matches(spec: Spec, sets: Sets, votes: Votes, ranks: Sequence[int]) -> list[Match]:
     """The pairs at some ranks, from 0, with how the sample shows the image."""
-    side, kinds = side_of(spec), kinds_of(spec)
+    kinds = kinds_of(spec)
     of, found = votes.all, []
     strongest = np.bincount(of.image[votes.best], minlength=sets.images)
     for rank in ranks:
         row = _plainest(of, votes.order[rank])
         image, sample, place = int(of.image[row]), int(of.sample[row]), int(of.place[row])
         kind = kinds[of.kind[row]]
-        what: dict[str, Any] = {}
-        if kind is not embedding.KIND:
-            pair = (reduced(x, side)[0] for x in (sets.samples[sample], sets.image(image)))
-            what = best_pair(*pair, kind, place)[0].what
+        what = best_pair(sets.samples[sample][0], sets.image(image)[0], kind, place)[0].what
         pixels = {name: what.get(name, 0) / kind.side for name in ("down", "right")}
         found.append(
             Match(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from twinscore.experiments.trials import open_images
 from twinscore.images import ImageSet
 
 BLOCK = 8192
-"""Images of the pool that are held at once, reduced."""
+"""Images of the pool that are held at once, as they are compared."""
 
 _PIXELS = 2**24
 
@@ -79,31 +80,31 @@ def _another_shape(name: str, shape: tuple, train: str, wanted: tuple) -> str:
     return text + f"add ,size={size[0]} or give them at one size"
 
 
-Take = Callable[[ImageSet, int, int], Tensor]
-"""``take(images, start, stop)``: these images, as they are compared."""
+Look = Callable[[Tensor], Tensor]
+"""What is compared of images, (N, C, H, W)."""
 
 
-def blocks(sets: Sets, start: int, stop: int, take: Take) -> Iterator[tuple[int, Tensor]]:
+def blocks(sets: Sets, start: int, stop: int, look: Look) -> Iterator[tuple[int, Tensor]]:
     """Images ``start`` to ``stop`` of the pool, with the index of the first of a block."""
     offset = 0
     for images in sets.pool:
         low, high = max(start - offset, 0), min(stop - offset, len(images))
         for first in range(low, high, BLOCK):
-            yield offset + first, take(images, first, min(first + BLOCK, high))
+            yield offset + first, seen(images, first, min(first + BLOCK, high), look)
         offset += len(images)
 
 
-def small(images: ImageSet, start: int, stop: int, side: int) -> Tensor:
-    """Reduced images, read a few at a time."""
+def seen(images: ImageSet, start: int, stop: int, look: Look) -> Tensor:
+    """What is compared of images ``start`` to ``stop``, read a few at a time."""
     rows = max(1, _PIXELS // int(np.prod(images.shape)))
     parts = range(start, stop, rows)
-    return torch.cat([reduced(images[i : min(i + rows, stop)], side) for i in parts])
+    return torch.cat([look(images[i : min(i + rows, stop)]) for i in parts])
 
 
 def some(images: ImageSet, most: int, side: int, seed: int) -> Tensor:
     """Reduced images, drawn at random where there are more than ``most``."""
     rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:most])
-    return small(images.take(rows), 0, len(rows), side)
+    return seen(images.take(rows), 0, len(rows), partial(reduced, side=side))
 
 
 @dataclass(frozen=True, eq=False)

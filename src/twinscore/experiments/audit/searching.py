@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,11 +10,11 @@ import torch
 
 from twinscore import images as image_sets
 from twinscore.analysis.audit.search import NEAREST, search
-from twinscore.analysis.audit.views import Kind, kinds
+from twinscore.analysis.audit.views import Evened, Kind, kinds, reduced
 from twinscore.environment import Execution
 from twinscore.execution import Report
 from twinscore.experiments.audit import embedding
-from twinscore.experiments.audit.pool import BLOCK, blocks, opened, small
+from twinscore.experiments.audit.pool import BLOCK, blocks, opened, seen
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
 from twinscore.experiments.folders import remembered
@@ -23,7 +23,7 @@ from twinscore.experiments.trials import Task
 from twinscore.runs import make_within
 from twinscore.training import memory, single_device
 
-VERSION = 1
+VERSION = 2
 """Raised when the same spec gives other neighbours."""
 
 DUPLICATES = "duplicates"
@@ -49,8 +49,16 @@ def side_of(spec: Spec) -> int:
 
 def kinds_of(spec: Spec) -> tuple[Kind, ...]:
     """The ways in which they are."""
-    own = (embedding.KIND,) if spec.embedding else ()
-    return (*kinds(side_of(spec), spec.shift), *own)
+    own = [embedding.kind_of(spec.embedding)] if spec.embedding else []
+    return (*kinds(side_of(spec), spec.shift, lambda x: _evened(spec)(x)), *own)
+
+
+@lru_cache(maxsize=1)
+def _evened(spec: Spec) -> Evened:
+    """By all images of the pool, so that nothing in it knows the sets."""
+    sets = opened(spec)
+    look = partial(reduced, side=side_of(spec))
+    return Evened.of(part for _, part in blocks(sets, 0, sets.images, look))
 
 
 def products(spec: Spec) -> float:
@@ -92,11 +100,9 @@ def _near(spec: Spec, piece: Piece, report: Report) -> Arrays:
     found, of = {}, kinds_of(spec)
     for number, kind in enumerate(of):
         report(piece.name, {"step": number, "steps": len(of), "note": f"{kind.name} images"})
-        take = partial(small, side=kind.side)
-        if kind is embedding.KIND:
-            take = partial(embedding.features, source=spec.embedding)
-        samples = take(sets.samples, 0, len(sets.samples)).to(device)
-        pool = ((first, x.to(device)) for first, x in blocks(sets, piece.start, piece.stop, take))
+        samples = seen(sets.samples, 0, len(sets.samples), kind.look).to(device)
+        pool = blocks(sets, piece.start, piece.stop, kind.look)
+        pool = ((first, part.to(device)) for first, part in pool)
         near = search(samples, pool, kind, NEAREST)
         found |= {f"{kind.name}/{name}": values for name, values in vars(near).items()}
     report(piece.name, {"step": len(of), "steps": len(of)})

@@ -28,8 +28,8 @@ class Spec(Frozen):
     """Images that it was not trained on; a coin dealt both from one pool. Without them there is
     evidence only."""
     embedding: str | None = None
-    """FILE.py:FUNCTION, which returns an embedding of images (B, C, H, W) as vectors (B, k): one
-    more way in which they are compared."""
+    """An embedding of images (B, C, H, W) as vectors (B, k), one more way in which they are
+    compared: FILE.py:FUNCTION, which returns it, or FILE.onnx."""
     side: int = Field(default=32, ge=4, le=LARGEST_SIDE)
     """Side in pixels at which images are compared, at most their own."""
     shift: float = Field(default=0.2, ge=0, le=0.4)

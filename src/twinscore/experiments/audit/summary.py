@@ -12,7 +12,7 @@ from twinscore.experiments.audit.pool import Sets, Units, opened, some, units
 from twinscore.experiments.audit.searching import DUPLICATES, Piece, kinds_of, side_of
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.audit.votes import Votes, together
-from twinscore.experiments.study import Arrays, Summary, csv_text
+from twinscore.experiments.study import Arrays, Summary, csv_text, parquet
 from twinscore.results.audit import (
     Data,
     Legacy,
@@ -24,7 +24,7 @@ MATCHES = (
     *("rank", "set", "image", "name", "sample", "sample_name", "score", "distance", "votes"),
     *("kind", "place", "listed"),
 )
-"""Columns of ``matches.csv``."""
+"""Columns of ``matches.csv`` and ``matches.parquet``."""
 
 LEGACY_IMAGES = 5000
 """Images of any set that go into the published numbers, at most."""
@@ -33,7 +33,7 @@ _NONE = np.empty((0, 2), dtype=np.int64)
 
 
 def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Result]:
-    """The verdict, its numbers, pictures of the evidence, and ``matches.csv`` of all units."""
+    """The verdict, its numbers, pictures of the evidence, and a table of all units."""
     sets, given = opened(spec), {piece.name: arrays for piece, arrays in done}
     pairs = given.pop(DUPLICATES, None)
     near = together(list(given.values()), [kind.name for kind in kinds_of(spec)])
@@ -71,8 +71,9 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
         "ranking/trained": found.votes.ranking.trained,
         "ranking/score": found.votes.all.strength[found.votes.order],
     }
-    table = _table(spec, sets, found.votes, found.length)
-    return Summary(result, arrays, {"matches.csv": table})
+    rows = _rows(spec, sets, found.votes, found.length)
+    tables = {"matches.csv": csv_text(MATCHES, rows), "matches.parquet": parquet(MATCHES, rows)}
+    return Summary(result, arrays, {name: of for name, of in tables.items() if of is not None})
 
 
 def _extractable(listed: Sequence[Match], decoys: int, samples: int) -> float | None:
@@ -127,7 +128,7 @@ def _data(spec: Spec, sets: Sets, of: Units) -> Data:
     )
 
 
-def _table(spec: Spec, sets: Sets, votes: Votes, length: int) -> str:
+def _rows(spec: Spec, sets: Sets, votes: Votes, length: int) -> list[tuple]:
     """A row for each unit with a vote, strongest first."""
     of, n = votes.all, len(sets.train)
     counts = np.bincount(of.image[votes.best], minlength=sets.images)
@@ -144,12 +145,12 @@ def _table(spec: Spec, sets: Sets, votes: Votes, length: int) -> str:
                 sets.name(image),
                 sample,
                 sets.samples.names[sample],
-                f"{of.strength[row]:.6g}",
-                f"{of.distance[row]:.6g}",
+                float(f"{of.strength[row]:.6g}"),
+                float(f"{of.distance[row]:.6g}"),
                 int(counts[image]),
                 kind.name,
                 kind.places[of.place[row]],
                 int(trained and rank < length),
             )
         )
-    return csv_text(MATCHES, rows)
+    return rows
