@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom, mannwhitneyu
 
-from twinscore.analysis.audit import ballots, legacy, ranking, rates, search, views
+from twinscore.analysis.audit import ballots, legacy, ranking, rates, search, shortlist, views
 from twinscore.analysis.audit.ballots import Ballots
 from twinscore.analysis.audit.ranking import Ranking
 from twinscore.analysis.audit.search import Near
@@ -112,6 +112,27 @@ def test_a_tile_is_found_at_its_place_and_mirrored():
     at = kind.places.index("bottom right")
     pair, cosine = search.best_pair(sample.flip(-1), image, kind, at)
     assert (cosine, pair.what["mirrored"]) == (pytest.approx(1, abs=1e-5), True)
+
+
+def test_a_shortlist_of_all_images_is_the_exact_search():
+    samples, pool = noise(5, 2, 8, 8), noise(30, 2, 8, 8, seed=1)
+    kind = kinds(8, pool)["moved"]
+    exact = search.search(samples, [(0, pool)], kind, 6)
+    everything = np.random.default_rng(0).permuted(np.tile(np.arange(30), (5, 1)), axis=1)
+    found = shortlist.among(samples, [(0, pool[:11]), (11, pool[11:])], kind, everything, 6)
+    np.testing.assert_array_equal(found.image, exact.image)
+    np.testing.assert_allclose(found.similarity, exact.similarity, atol=1e-6)
+    few = np.sort(exact.image[:, 1:4], 1)
+    found = shortlist.among(samples, [(0, pool)], kind, few, 6)
+    np.testing.assert_array_equal(found.image, exact.image[:, 1:4])
+
+
+def test_probes_show_images_as_the_kind_tries_them(monkeypatch):
+    monkeypatch.setattr(shortlist, "_NOISE", 0)
+    images, kind = noise(40, 1, 16, 16), kinds(16)["moved"]
+    probes = shortlist.probes(images, kind, np.random.default_rng(0))
+    for probe, image in zip(probes, images, strict=True):
+        assert search.best_pair(probe, image, kind, 0)[1] == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize(("side", "shape"), [(32, (1, 20, 30)), (8, (3, 8, 8)), (4, (1, 64, 64))])

@@ -10,7 +10,9 @@ from onnx import TensorProto, helper
 from pyarrow import parquet
 
 from twinscore import cli, environment, images
+from twinscore.analysis.audit import shortlist
 from twinscore.experiments import audit
+from twinscore.experiments.audit import searching
 from twinscore.images import packed
 from twinscore.images.imageset import from_pixels
 from twinscore.report import style
@@ -194,17 +196,25 @@ def test_a_copy_with_near_duplicates_in_the_training_set_is_found_once(sets, aud
     assert len({match["image"] % 100 for match in found["listed"]}) == len(found["listed"])
 
 
+def assumption(found, name):
+    return next(a for a in found["assumptions"] if a["name"] == name)
+
+
+def save_packed(folder, name, pixels, **own):
+    pixels = np.rint(255 * pixels[:, None]).astype(np.uint8)
+    packed.write(folder / f"{name}.safetensors", from_pixels(pixels, **own))
+    return f"{folder}/{name}.safetensors"
+
+
 def of_people(sets, folder, person):
     """Audit pictures of persons, three of each; ``person(set, number)`` names them, or is None."""
     parts, save = sets
     save(samples=with_copies(parts, 45))
     sources = {}
     for name in ("train", "held"):
-        pixels = np.rint(255 * parts[name][:, None]).astype(np.uint8)
-        people = [person(name, i // 3) for i in range(len(pixels))]
+        people = [person(name, i // 3) for i in range(len(parts[name]))]
         own = {"groups": people} if people[0] else {}
-        packed.write(folder / f"{name}.safetensors", from_pixels(pixels, **own))
-        sources[name] = f"{folder}/{name}.safetensors"
+        sources[name] = save_packed(folder, name, parts[name], **own)
     samples = f"{folder}/samples.npy"
     spec = audit.Spec(samples=samples, train=sources["train"], held_out=sources["held"])
     return audit.run(spec, folder / "run", device="cpu").result
@@ -230,6 +240,75 @@ def test_groups_that_no_coin_dealt_withdraw_p(sets, tmp_path, person, why):
     found = of_people(sets, tmp_path, person)
     assert found.verdict == "not testable"
     assert why in found.why
+
+
+@pytest.mark.parametrize("known", ["labels", "attributes"])
+def test_metadata_that_no_coin_dealt_withdraws_p(sets, tmp_path, known):
+    parts, save = sets
+    save(samples=parts["fresh"])
+    sources = {}
+    for name, share in (("train", 0.2), ("held", 0.8)):
+        has = np.arange(150) < share * 150
+        own = {"labels": has.astype(int)} if known == "labels" else {"attributes": {"ill": has}}
+        sources[name] = save_packed(tmp_path, name, parts[name], **own)
+    samples = f"{tmp_path}/samples.npy"
+    spec = audit.Spec(samples=samples, train=sources["train"], held_out=sources["held"])
+    found = audit.run(spec, tmp_path / "run", device="cpu").result
+    assert found.verdict == "not testable"
+    assert "labels and attributes of the two sets differ, most in" in found.why
+
+
+def test_metadata_are_compared_by_unit(sets, tmp_path):
+    """One ill person of 75 pictures is one of many units, and says nothing."""
+    parts, save = sets
+    save(samples=parts["fresh"])
+    sources = {}
+    for name in ("train", "held"):
+        ill = np.arange(150) < (75 if name == "train" else 0)
+        people = [f"{name} ill" if sick else f"{name} {i}" for i, sick in enumerate(ill)]
+        own = {"attributes": {"ill": ill}, "groups": people}
+        sources[name] = save_packed(tmp_path, name, parts[name], **own)
+    samples = f"{tmp_path}/samples.npy"
+    spec = audit.Spec(samples=samples, train=sources["train"], held_out=sources["held"])
+    found = audit.run(spec, tmp_path / "run", device="cpu").result
+    assert next(a for a in found.assumptions if a.name == "metadata").holds
+
+
+def test_depth_and_colour_are_named(sets, audited):
+    parts, save = sets
+    folder = save(samples=with_copies(parts, 24) * 0.999)
+    _, found, _, _ = audited(folder)
+    depth = assumption(found, "depth")
+    assert (depth["holds"], found["verdict"]) == (None, "copies")
+    assert "samples: of no whole number of bits, train: 8 bits, held_out: 8 bits" in depth["found"]
+    folder.joinpath("run").rename(folder / "first")
+    coarse = np.rint(65535 * (0.2 + 0.7 * parts["held"])).astype(np.uint16)
+    _, found, _, _ = audited(save(samples=parts["fresh"], held=coarse))
+    assert found["verdict"] == "not testable"
+    assert "T and H are stored apart: samples: 8 bits, train: 8 bits, held_out: 16" in found["why"]
+    folder.joinpath("run").rename(folder / "second")
+    own = {name: np.repeat(part[:, None], 3, 1) for name, part in parts.items()}
+    own["train"] = own["train"] * np.array([1, 0.5, 0.25])[:, None, None]
+    save(samples=own["fresh"], **{name: own[name] for name in ("train", "held")})
+    _, found, _, _ = audited(folder)
+    assert "held_out: 8 bits, gray in 3 channels" in assumption(found, "depth")["found"]
+
+
+def test_a_long_search_takes_a_shortlist_and_says_what_it_finds(sets, audited, monkeypatch):
+    parts, save = sets
+    samples = parts["fresh"].copy()
+    samples[:20, 3:, :-2] = parts["train"][:20, :-3, 2:]
+    folder = save(samples=samples)
+    _, whole, _, _ = audited(folder)
+    folder.joinpath("run").rename(folder / "whole")
+    monkeypatch.setattr(searching, "LONG", 0)
+    monkeypatch.setattr(shortlist, "CANDIDATES", 60)
+    _, found, said, _ = audited(folder)
+    assert whole["recall"] is None
+    assert found["recall"]["value"] > 0.8
+    assert "moved images by a shortlist, recall " in said
+    listed = [len({m["image"] for m in of["listed"]} & set(range(20))) for of in (whole, found)]
+    assert min(listed) >= 16, listed
 
 
 EMBEDDING = """

@@ -47,6 +47,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         ("Copies among the samples", f"{result.copies.times(100).text(1)} %"),
         ("Dependence on the training set", "no p" if p is None else f"p = {p:.2g}"),
         *([("Power", result.power.text().partition(": ")[2])] if result.power else []),
+        *([("Recall of the shortlist", result.recall.text())] if result.recall else []),
         *(
             [("Images that twice the samples would repeat", f"at least {result.extractable:,.0f}")]
             if result.extractable is not None

@@ -64,6 +64,7 @@ class Transform(Frozen):
         """In words."""
         moves = [("down", self.down), ("right", self.right)]
         parts = [
+            "details" if self.kind == "details" else "",
             "" if self.place == "whole" else f"tile {self.place}",
             "mirrored" if self.mirrored else "",
             *(f"moved {100 * abs(by):.0f} % {_way(name, by)}" for name, by in moves if by),
@@ -135,7 +136,9 @@ class Result(base.Result):
     ``listed`` are the units of the training set at a false-discovery rate of at most ``q``,
     ``shown`` those that no chance explains by their distance although they cannot be listed,
     ``decoys`` the strongest of the held-out set. ``extractable``: at least so many distinct images
-    come out of twice the samples. ``failed``: the condition of ``--fail-if`` that is met.
+    come out of twice the samples. ``recall``: of images that were moved on purpose, how many a
+    shortlist finds; None where all images were compared. ``failed``: the condition of ``--fail-if``
+    that is met.
     """
 
     study: Literal["audit"] = "audit"
@@ -152,6 +155,7 @@ class Result(base.Result):
     assumptions: list[Assumption]
     legacy: list[Legacy]
     data: Data
+    recall: Interval | None = None
     failed: str | None = None
 
     @property
@@ -171,6 +175,7 @@ class Result(base.Result):
             else "no p: " + "; ".join(a.found for a in self.assumptions if a.holds is False),
             f"copies among {self.data.drawn:,} samples: {self.copies.times(100).text(1)} %",
             *([self.power.text()] if self.power else []),
+            *([f"moved images by a shortlist, recall {self.recall.text()}"] if self.recall else []),
             *([f"--fail-if {self.failed}: met"] if self.failed else []),
         ]
         found = self.listed or self.shown

@@ -73,17 +73,33 @@ def kinds(side: int, shift: float, details: Callable[[Tensor], Tensor]) -> tuple
         What *details* makes of reduced images: :class:`Evened` of the pool.
     """
     coarse = min(side, COARSE)
-    reach = int(shift * coarse)
-    whole = (*_pairs(0, 0), *_smaller())
-    moves = range(-reach, reach + 1)
-    moved = tuple(pair for down, right in product(moves, moves) for pair in _pairs(down, right))
+    whole, moved = (*_pairs(0, 0), *_smaller()), moves(coarse, shift)
     once, look = ("whole",), partial(reduced, side=side)
     return (
         Kind("whole", side, once, (whole,), look),
         Kind("details", side, once, (whole,), lambda images: details(look(images))),
-        *([Kind("moved", coarse, once, (moved,), partial(reduced, side=coarse))] if reach else []),
+        *([Kind("moved", coarse, once, (moved,), partial(reduced, side=coarse))] if moved else []),
         _tiles(side, look),
     )
+
+
+def moves(side: int, shift: float) -> tuple[Pair, ...]:
+    """An image moved by at most a share of the side, (2 r + 1)^2 times the four of one place.
+
+    None where that share is less than a pixel.
+    """
+    reach = int(shift * side)
+    steps = range(-reach, reach + 1)
+    found = (pair for down, right in product(steps, steps) for pair in _pairs(down, right))
+    return tuple(found) if reach else ()
+
+
+def shown(image: Tensor, other: Tensor, what: dict[str, Any]) -> Tensor:
+    """What a sample is that shows an image (C, H, W) so, with another one at the edges."""
+    image = image if what["zoom"] == 1 else _zoomed(image[None])[0]
+    sample, (down, right) = other.clone(), (what["down"], what["right"])
+    sample[..., _kept(down), _kept(right)] = image[..., _kept(-down), _kept(-right)]
+    return sample.flip(-1) if what["mirrored"] else sample
 
 
 @dataclass(frozen=True, eq=False)

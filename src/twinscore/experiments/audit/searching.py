@@ -1,15 +1,19 @@
 """The work of an audit: near-duplicates of the pool, and the images nearest to each sample."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from twinscore import images as image_sets
-from twinscore.analysis.audit.search import NEAREST, search
+from twinscore.analysis.audit import shortlist
+from twinscore.analysis.audit.search import NEAREST, Near, search
 from twinscore.analysis.audit.views import Evened, Kind, kinds, reduced
 from twinscore.environment import Execution
 from twinscore.execution import Report
@@ -20,7 +24,7 @@ from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
 from twinscore.experiments.folders import remembered
 from twinscore.experiments.study import Arrays
 from twinscore.experiments.trials import Task
-from twinscore.runs import make_within
+from twinscore.runs import derive_seed, make_within
 from twinscore.training import memory, single_device
 
 VERSION = 2
@@ -30,6 +34,12 @@ DUPLICATES = "duplicates"
 
 _SHARE, _MOST = 2e12, 16
 """Products that make a part of the search worth its own file, and the most parts."""
+
+LONG = 1e14
+"""Products of *moved* images from which those of a shortlist are compared exactly, not all."""
+
+PROBES = 32
+"""Of each part of the pool, that measure the recall of the shortlist."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +73,23 @@ def _evened(spec: Spec) -> Evened:
 
 def products(spec: Spec) -> float:
     """Multiplications of the whole search."""
+    kinds = [_rough(spec) if _shortlisted(spec, kind) else kind for kind in kinds_of(spec)]
+    return sum(_products(spec, kind) for kind in kinds)
+
+
+def _products(spec: Spec, kind: Kind) -> float:
     sets = opened(spec)
-    values = 0
-    for kind in kinds_of(spec):
-        one = torch.zeros(1, sets.train.shape[0], kind.side, kind.side)
-        values += sum(pair.of_image(one).shape[1] for place in kind.pairs for pair in place)
+    one = torch.zeros(1, sets.train.shape[0], kind.side, kind.side)
+    values = sum(pair.of_image(one).shape[1] for place in kind.pairs for pair in place)
     return float(len(sets.samples)) * sets.images * values
+
+
+def _shortlisted(spec: Spec, kind: Kind) -> bool:
+    return kind.name == "moved" and _products(spec, kind) > LONG
+
+
+def _rough(spec: Spec) -> Kind:
+    return shortlist.coarse(spec.shift)
 
 
 def pieces(spec: Spec, report: Report) -> list[Piece]:
@@ -95,18 +116,48 @@ def work(spec: Spec, piece: Piece, report: Report) -> Arrays:
 
 
 def _near(spec: Spec, piece: Piece, report: Report) -> Arrays:
-    """For each kind the nearest images to each voter: ``<kind>/similarity``, ``<kind>/image``."""
-    sets, device = opened(spec), single_device(piece.device).device
-    found, of = {}, kinds_of(spec)
+    """For each kind the nearest images to each voter: ``<kind>/similarity``, ``<kind>/image``.
+
+    ``recall``: of each probe of a shortlist, whether it was found.
+    """
+    sets = opened(spec)
+    found, of = {"recall": np.zeros(0, dtype=bool)}, kinds_of(spec)
     for number, kind in enumerate(of):
         report(piece.name, {"step": number, "steps": len(of), "note": f"{kind.name} images"})
-        samples = seen(sets.samples, 0, len(sets.samples), kind.look).to(device)
-        pool = blocks(sets, piece.start, piece.stop, kind.look)
-        pool = ((first, part.to(device)) for first, part in pool)
-        near = search(samples, pool, kind, NEAREST)
+        samples = seen(sets.samples, 0, len(sets.samples), kind.look)
+        if _shortlisted(spec, kind):
+            near, found["recall"] = _from_shortlist(spec, piece, kind, samples)
+        else:
+            near = search(samples.to(_device(piece)), _pool(spec, piece, kind), kind, NEAREST)
         found |= {f"{kind.name}/{name}": values for name, values in vars(near).items()}
     report(piece.name, {"step": len(of), "steps": len(of)})
     return found
+
+
+def _pool(spec: Spec, piece: Piece, kind: Kind) -> Iterator[tuple[int, Tensor]]:
+    """Blocks of a part of the pool, on its device."""
+    parts = blocks(opened(spec), piece.start, piece.stop, kind.look)
+    return ((first, part.to(_device(piece))) for first, part in parts)
+
+
+def _device(piece: Piece) -> torch.device:
+    return single_device(piece.device).device
+
+
+def _from_shortlist(
+    spec: Spec, piece: Piece, kind: Kind, samples: Tensor
+) -> tuple[Near, NDArray[np.bool_]]:
+    """The nearest images among candidates, and whether probes of the same search were found."""
+    sets, rough = opened(spec), _rough(spec)
+    generator = np.random.default_rng(derive_seed(spec.seed, piece.name, "probes"))
+    of = piece.start + generator.permutation(piece.stop - piece.start)[:PROBES]
+    images = torch.cat([kind.look(sets.image(int(i))) for i in of])
+    planted = shortlist.probes(images, kind, generator)
+    both = torch.cat([samples, planted]).to(_device(piece))
+    first = search(rough.look(both), _pool(spec, piece, rough), rough, shortlist.CANDIDATES)
+    near = shortlist.among(both, _pool(spec, piece, kind), kind, first.image, NEAREST)
+    found = near.image[len(samples) :, 0] == of
+    return Near(**{name: values[: len(samples)] for name, values in vars(near).items()}), found
 
 
 def _duplicates(spec: Spec, piece: Piece, report: Report) -> Arrays:

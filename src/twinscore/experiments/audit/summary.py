@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twinscore.analysis.audit import legacy, rates
+from twinscore.analysis.statistics import clopper_pearson
 from twinscore.experiments.audit import evidence
 from twinscore.experiments.audit.assumptions import check
 from twinscore.experiments.audit.judgement import failed, judge
@@ -13,12 +15,8 @@ from twinscore.experiments.audit.searching import DUPLICATES, Piece, kinds_of, s
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.audit.votes import Votes, together
 from twinscore.experiments.study import Arrays, Summary, csv_text, parquet
-from twinscore.results.audit import (
-    Data,
-    Legacy,
-    Match,
-    Result,
-)
+from twinscore.results.audit import Data, Legacy, Match, Result
+from twinscore.results.base import Interval
 
 MATCHES = (
     *("rank", "set", "image", "name", "sample", "sample_name", "score", "distance", "votes"),
@@ -60,6 +58,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
         copies=found.copies,
         **matches,
         extractable=more,
+        recall=_recall(np.concatenate([part["recall"] for part in given.values()])),
         power=found.power,
         assumptions=assumptions,
         legacy=_legacy(spec, sets),
@@ -81,6 +80,14 @@ def _extractable(listed: Sequence[Match], decoys: int, samples: int) -> float | 
         return None
     counts = np.array([max(1, match.votes) for match in listed])
     return rates.extractable(counts, decoys, samples)
+
+
+def _recall(found: NDArray[np.bool_]) -> Interval | None:
+    if not len(found):
+        return None
+    low, high = clopper_pearson(int(found.sum()), len(found), 0.025)
+    how = {"method": "Clopper-Pearson", "covers": "images"}
+    return Interval(value=float(found.mean()), low=low, high=high, **how)
 
 
 def _legacy(spec: Spec, sets: Sets) -> list[Legacy]:
