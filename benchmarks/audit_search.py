@@ -1,16 +1,19 @@
 """How fast the exact search of an audit is, beside the products that it is made of.
 
-    python benchmarks/audit_search.py [--quick] [--samples S] [--images P]
+    python benchmarks/audit_search.py [--quick] [--samples S] [--images P] [--data SOURCE]
 
 Random images of 32x32 in a mapped file are searched for the nearest to S samples: by one distance
 (the images as they are), and by 50 views of each sample. Prints products per second of the search,
-of a bare matrix product of the same shape in the same run, their ratio, and the memory at its peak.
+of a bare matrix product of the same shape in the same run, their ratio, and the memory at its peak,
+without pages of the file. Then the shortlist of moved images, with real ones: how often it finds an
+image that was moved on purpose, and its time beside that of comparing all.
 """
 
 import argparse
-import resource
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +21,7 @@ import numpy as np
 import torch
 
 from twinscore import images as image_sets
-from twinscore.analysis.audit import search, views
+from twinscore.analysis.audit import search, shortlist, views
 from twinscore.analysis.audit.views import Kind
 from twinscore.analysis.similarity import unit
 from twinscore.experiments.audit.pool import BLOCK, seen
@@ -59,12 +62,57 @@ def kinds() -> dict[str, Kind]:
     }
 
 
+def shortlisted(source: str, count: int) -> None:
+    """Print the recall of the shortlist among the images of a source, and its time."""
+    images = image_sets.load(source)
+    moved = next(k for k in views.kinds(SIDE, 0.2, lambda x: x) if k.name == "moved")
+    rough, generator = shortlist.coarse(0.2), np.random.default_rng(0)
+    of = generator.permutation(len(images))[:count]
+    planted = shortlist.probes(moved.look(images[of]), moved, generator)
+
+    def blocks(kind: Kind) -> Iterator[tuple[int, torch.Tensor]]:
+        for first in range(0, len(images), BLOCK):
+            yield first, seen(images, first, min(first + BLOCK, len(images)), kind.look)
+
+    times, found = [], []
+    for how in ("all", "shortlist"):
+        started = time.perf_counter()
+        if how == "all":
+            near = search.search(planted, blocks(moved), moved)
+        else:
+            rows = search.search(rough.look(planted), blocks(rough), rough, shortlist.CANDIDATES)
+            near = shortlist.among(planted, blocks(moved), moved, rows.image, search.NEAREST)
+        times.append(time.perf_counter() - started)
+        found.append(int((near.image[:, 0] == of).sum()))
+    print(
+        f"\nmoved images, {count:,} probes among {len(images):,} images of {source}: comparing all "
+        f"finds {found[0]:,} in {times[0]:.1f} s, {shortlist.CANDIDATES} candidates {found[1]:,} "
+        f"in {times[1]:.1f} s ({times[0] / times[1]:.1f} times as fast); "
+        f"{int((rows.image == of[:, None]).any(1).sum()):,} were among the candidates"
+    )
+
+
+def peak_memory() -> float:
+    """Of this process, GB, without the pages of mapped files."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1e6
+
+
+def watched(stop: threading.Event, peak: list[float]) -> None:
+    """Keep the largest memory seen until ``stop``."""
+    while not stop.wait(0.2):
+        peak[0] = max(peak[0], peak_memory())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="500 samples and 16,384 images")
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--data", default="photos,size=32", help="real images for the shortlist")
     arguments = parser.parse_args()
+    peak, stop = [0.0], threading.Event()
+    threading.Thread(target=watched, args=(stop, peak)).start()
     count, pool = (500, 16_384) if arguments.quick else (arguments.samples, arguments.images)
     generator = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -85,8 +133,9 @@ def main() -> None:
             rate, bare = few[0] * few[1] * values / seconds, product_rate(few[0])
             row = (f"{few[0]:,}", f"{few[1]:,}", f"{seconds:.1f}", f"{rate:.3g}", f"{bare:.3g}")
             print(f"| {name} | {' | '.join(row)} | {rate / bare:.2f} |", flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"\npeak memory {peak:.2f} GB, {torch.get_num_threads()} threads")
+    stop.set()
+    print(f"\npeak memory {peak[0]:.2f} GB, {torch.get_num_threads()} threads")
+    shortlisted(arguments.data, 50 if arguments.quick else 500)
 
 
 if __name__ == "__main__":

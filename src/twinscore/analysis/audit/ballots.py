@@ -12,6 +12,9 @@ AMONG = 5
 """The near image whose distance is compared with that of the nearest: a copied image may have a few
 that are all but equal to it."""
 
+TYPICAL = sum(1 / rank for rank in range(1, AMONG))
+"""Mean strength of votes of chance."""
+
 _LEAST = 1e-3
 """Distance of unit vectors below which they are equal, in float32."""
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinscore.analysis.audit import ranking, rates
-from twinscore.analysis.audit.ballots import Ballots, strongest
+from twinscore.analysis.audit.ballots import TYPICAL, Ballots, strongest
 from twinscore.analysis.audit.search import Near
 from twinscore.experiments.audit.evidence import PICTURED
 from twinscore.experiments.audit.pool import Units
@@ -18,8 +18,8 @@ from twinscore.results.base import Interval
 from twinscore.runs import derive_seed
 
 SIGNIFICANCE = 0.05
-CLOSER = 0.5
-"""A match is shown where its distance is below this part of the smallest distance of a decoy."""
+OUTSTANDING = 2
+"""A match is shown where its vote is stronger than this many times the strongest for a decoy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +71,10 @@ def judge(
 
 
 def _shown(votes: Votes) -> NDArray[np.int64]:
-    """Ranks of units of T that are nearer to a sample than chance explains, from 0.
-
-    Their distance, relative to that of the other images near the sample, is less than half of the
-    smallest one of any decoy by a comparison of the same kind (of 1, where no decoy has a vote).
-    """
-    of = votes.all
-    nearest = np.ones(of.kind.max(initial=0) + 1)
-    np.minimum.at(nearest, of.kind[~votes.trained], of.distance[~votes.trained])
-    rows = votes.order
-    close = of.distance[rows] < CLOSER * nearest[of.kind[rows]]
-    return np.flatnonzero(votes.trained[rows] & close)
+    """Ranks, from 0, of units of T whose vote stands out far more than that of any decoy."""
+    strength, trained = votes.all.strength[votes.order], votes.ranking.trained
+    decoy = strength[~trained].max(initial=TYPICAL)
+    return np.flatnonzero(trained & (strength > OUTSTANDING * decoy))
 
 
 def _verdict(
@@ -102,8 +95,8 @@ def _verdict(
         )
     if shown:
         return "copies shown, not provable", (
-            f"{shown:,} training images are more than twice as near to a sample as any held-out "
-            f"image is; a list needs {power.for_list:,}"
+            f"{shown:,} training images stand out more than twice as far as any held-out image; "
+            f"a list needs {power.for_list:,}"
         )
     if power.rate > 1:
         return "inconclusive", (

@@ -147,7 +147,7 @@ def _device(piece: Piece) -> torch.device:
 def _from_shortlist(
     spec: Spec, piece: Piece, kind: Kind, samples: Tensor
 ) -> tuple[Near, NDArray[np.bool_]]:
-    """The nearest images among candidates, and whether probes of the same search were found."""
+    """The nearest images among candidates, and whether those of probes were among them."""
     sets, rough = opened(spec), _rough(spec)
     generator = np.random.default_rng(derive_seed(spec.seed, piece.name, "probes"))
     of = piece.start + generator.permutation(piece.stop - piece.start)[:PROBES]
@@ -156,7 +156,7 @@ def _from_shortlist(
     both = torch.cat([samples, planted]).to(_device(piece))
     first = search(rough.look(both), _pool(spec, piece, rough), rough, shortlist.CANDIDATES)
     near = shortlist.among(both, _pool(spec, piece, kind), kind, first.image, NEAREST)
-    found = near.image[len(samples) :, 0] == of
+    found = (first.image[len(samples) :] == of[:, None]).any(1)
     return Near(**{name: values[: len(samples)] for name, values in vars(near).items()}), found
 
 
