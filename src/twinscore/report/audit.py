@@ -91,8 +91,8 @@ def _matches(result: Result, found: list[Match]) -> Table:
         for m in found[:ROWS]
     )
     return table(
-        f"{what}{more}. Score: how far the vote stands out from those of other samples. Votes: "
-        "samples whose strongest vote is for the image.",
+        f"{what}{more}. Score: how much nearer the image is to the sample than others are, in "
+        "units of chance. Votes: samples whose strongest vote is for the image.",
         ("rank", "training image", "sample", "score", "votes", "how the sample shows it"),
         rows,
     )
