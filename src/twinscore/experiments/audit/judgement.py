@@ -19,7 +19,7 @@ from twinscore.runs import derive_seed
 
 SIGNIFICANCE = 0.05
 OUTSTANDING = 2
-"""A match is shown where its vote is stronger than this many times the strongest for a decoy."""
+"""How many times as clearly as any decoy an image is shown where no list proves it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +71,18 @@ def judge(
 
 
 def _shown(votes: Votes) -> NDArray[np.int64]:
-    """Ranks, from 0, of units of T whose vote stands out far more than that of any decoy."""
-    strength, trained = votes.all.strength[votes.order], votes.ranking.trained
-    decoy = strength[~trained].max(initial=TYPICAL)
-    return np.flatnonzero(trained & (strength > OUTSTANDING * decoy))
+    """Ranks, from 0, of units of T that a sample shows more clearly than any decoy is shown.
+
+    The vote stands out ``OUTSTANDING`` times as far as any for a decoy, and its distance is smaller
+    by as much than that of any vote for a decoy by a comparison of the same kind.
+    """
+    of, trained = votes.all, votes.ranking.trained
+    nearest = np.ones(of.kind.max(initial=0) + 1)
+    np.minimum.at(nearest, of.kind[~votes.trained], of.distance[~votes.trained])
+    strength, kind = of.strength[votes.order], of.kind[votes.order]
+    far = strength > OUTSTANDING * strength[~trained].max(initial=TYPICAL)
+    near = OUTSTANDING * of.distance[votes.order] < nearest[kind]
+    return np.flatnonzero(trained & far & near)
 
 
 def _verdict(
@@ -95,7 +103,7 @@ def _verdict(
         )
     if shown:
         return "copies shown, not provable", (
-            f"{shown:,} training images stand out more than twice as far as any held-out image; "
+            f"{shown:,} training images are shown more than twice as clearly as any held-out image; "
             f"a list needs {power.for_list:,}"
         )
     if power.rate > 1:
