@@ -103,8 +103,8 @@ def _verdict(
         )
     if shown:
         return "copies shown, not provable", (
-            f"{shown:,} training images are shown more than twice as clearly as any held-out image; "
-            f"a list needs {power.for_list:,}"
+            f"{shown:,} training images are shown more than twice as clearly as any held-out "
+            f"image; a list needs {power.for_list:,}"
         )
     if power.rate > 1:
         return "inconclusive", (
