@@ -33,7 +33,6 @@ def complaint(source):
         ((2, 4, 5, 3), (3, 4, 5)),
         ((2, 1, 4, 5), (1, 4, 5)),
         ((2, 3, 4, 5), (3, 4, 5)),
-        ((2, 3, 4, 3), (3, 4, 3)),
     ],
 )
 def test_array_layouts(tmp_path, shape, expected):
@@ -48,7 +47,7 @@ def test_array_layouts(tmp_path, shape, expected):
 
 @pytest.mark.parametrize(("dtype", "peak"), [("u1", 255), ("<u2", 65535), ("<f4", 1)])
 def test_arrays_stay_memory_mapped_where_nothing_is_converted(tmp_path, dtype, peak):
-    np.save(tmp_path / "a.npy", np.ones((3, 4, 4), dtype=dtype))
+    np.save(tmp_path / "a.npy", np.ones((5, 4, 4), dtype=dtype))
     loaded = images.load(f"{tmp_path}/a.npy,size=4,gray")
     assert isinstance(loaded.pixels, MappedPixels)
     assert loaded.peak == peak
@@ -57,7 +56,7 @@ def test_arrays_stay_memory_mapped_where_nothing_is_converted(tmp_path, dtype, p
 
 @pytest.mark.parametrize("dtype", [">u2", ">f4", "f8", "f2"])
 def test_other_depths_are_converted(tmp_path, dtype):
-    values = np.ones((3, 4, 4), dtype=dtype)
+    values = np.ones((5, 4, 4), dtype=dtype)
     np.save(tmp_path / "a.npy", values)
     np.save(tmp_path / "b.npy", values.astype("<u2" if dtype == ">u2" else "<f4"))
     loaded, native = images.load(f"{tmp_path}/a.npy"), images.load(f"{tmp_path}/b.npy")
@@ -73,7 +72,7 @@ def test_other_depths_are_converted(tmp_path, dtype):
         (np.zeros((1, 1, 1, 4, 4)), "holds no images"),
         (np.zeros((0, 4, 4)), "the array is empty"),
         (np.zeros((4, 0, 4)), "the array is empty"),
-        (np.zeros((1, 4, 4), dtype=np.int64), "int64 pixels; give uint8, uint16 or floats"),
+        (np.zeros((1, 4, 4), dtype=np.int64), "int64 pixels from 0 to 0; add window=LOW:HIGH"),
         (np.zeros((1, 4, 4), dtype=bool), "bool pixels"),
         (np.zeros((1, 4, 4), dtype=complex), "complex128 pixels"),
         (np.array([[[None]]]), "cannot be read"),
@@ -104,16 +103,16 @@ def test_npz_takes_one_array_or_the_one_called_images(tmp_path):
     pixels = np.zeros((3, 4, 4), dtype=np.uint8)
     np.savez(tmp_path / "one.npz", faces=pixels, labels=np.array([4, 5, 6]))
     assert images.load(f"{tmp_path}/one.npz").labels.tolist() == [4, 5, 6]
-    np.savez_compressed(tmp_path / "two.npz", images=pixels, mask=np.zeros(7))
+    np.savez_compressed(tmp_path / "two.npz", images=pixels[:2], mask=np.zeros(7))
     assert images.load(f"{tmp_path}/two.npz").labels is None
     np.savez(tmp_path / "three.npz", x=pixels, y=pixels)
-    assert "holds 'x', 'y'; call the one with the images 'images'" in complaint(
+    assert "holds 'x', 'y'; add key=NAME, or call the one with the images 'images'" in complaint(
         f"{tmp_path}/three.npz"
     )
     np.savez(tmp_path / "none.npz")
     assert "holds no array" in complaint(f"{tmp_path}/none.npz")
-    np.savez(tmp_path / "short.npz", images=pixels, labels=np.zeros(2))
-    assert "labels of shape (2,) for 3 images" in complaint(f"{tmp_path}/short.npz")
+    np.savez(tmp_path / "short.npz", images=pixels[:2], labels=np.zeros(3))
+    assert "labels of shape (3,) for 2 images" in complaint(f"{tmp_path}/short.npz")
 
 
 SAVE = {
@@ -167,7 +166,10 @@ def test_of_several_arrays_the_one_called_images_or_shaped_like_images_is_taken(
     assert len(images.load(str(shaped))) == 5
     for arrays in ({"x": PIXELS, "y": PIXELS}, {"x": mask, "y": mask}):
         path = stored_as(suffix, tmp_path, **arrays)
-        assert "holds 'x', 'y'; call the one with the images 'images'" in complaint(path)
+        assert (
+            "holds 'x', 'y'; add key=NAME, or call the one with the images 'images'"
+            in complaint(path)
+        )
 
 
 @pytest.mark.parametrize("suffix", MAPPED)
@@ -376,8 +378,10 @@ def test_rounding_beyond_the_ends_is_clipped(tmp_path, value, read):
         images.load(str(tmp_path / "a.npy"))
 
 
-@pytest.mark.parametrize("shape", [(16, 16, 3), (16, 16, 1), (3, 1, 9), (40, 3, 8)])
+@pytest.mark.parametrize("shape", [(16, 16, 3), (16, 16, 1), (3, 16, 16), (3, 1, 9), (40, 3, 8)])
 def test_one_picture_is_not_taken_for_many(tmp_path, shape):
     np.save(tmp_path / "a.npy", np.full(shape, 0.5))
-    with pytest.raises(InputError, match=r"is either .* gray images of .*, or one picture of"):
+    with pytest.raises(
+        InputError, match=r"is either .* gray images of .*, or one (gray|colour) picture of"
+    ):
         images.load(str(tmp_path / "a.npy"))

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from twinscore import images
 from twinscore.errors import InputError
-from twinscore.images import files, parallel
+from twinscore.images import parallel, pictures
 from twinscore.images.scratch import scratch
 from twinscore.images.transforms import luma, resize
 
@@ -125,7 +125,7 @@ def test_missing_empty_and_other_paths_are_refused(tmp_path):
     assert "nor an existing path" in complaint(tmp_path / "missing")
     assert "no image in this folder" in complaint(tmp_path)
     (tmp_path / "a.txt").write_text("x")
-    assert "give a folder, an IDX file, or one of .npy" in complaint(tmp_path / "a.txt")
+    assert "give a folder, an image, an IDX file, or one of .npy" in complaint(tmp_path / "a.txt")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     assert "gone.png': cannot be read" in complaint(tmp_path)
 
@@ -146,7 +146,7 @@ def test_corrupt_files_stop_the_load_or_are_listed(tmp_path):
 @pytest.mark.parametrize("limit", [10, 100])
 def test_decompression_bombs_are_refused(tmp_path, monkeypatch, limit):
     save(tmp_path / "a.png", gray(0, 12, 12))
-    monkeypatch.setattr("twinscore.images.files.MAX_PIXELS", limit)
+    monkeypatch.setattr("twinscore.images.pictures.MAX_PIXELS", limit)
     assert "too many pixels" in complaint(f"{tmp_path},skip_corrupt")
 
 
@@ -155,13 +155,20 @@ def test_a_lack_of_memory_does_not_make_a_picture_corrupt(tmp_path, monkeypatch)
         raise MemoryError
 
     save(tmp_path / "a.png", gray(0))
-    monkeypatch.setattr(files, "_to_array", fail)
+    monkeypatch.setattr(pictures, "_to_array", fail)
     assert "a.png': does not fit into memory" in complaint(f"{tmp_path},skip_corrupt")
 
 
-def test_float_pictures_are_refused(tmp_path):
-    save(tmp_path / "a.tif", gray(0.5, dtype=np.float32))
-    assert "pixels are float32; give 8 or 16 bits" in complaint(tmp_path)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_float_pictures_are_read_in_the_unit_interval_or_a_window(tmp_path, dtype):
+    pixels = np.linspace(0, 1, 20).reshape(4, 5).astype(dtype)
+    tiff(tmp_path / "a.tif", pixels, 3)
+    np.testing.assert_array_equal(images.load(str(tmp_path)).pixels[0, 0], pixels.astype("f4"))
+    tiff(tmp_path / "a.tif", pixels * 4 - 2, 3)
+    assert "floats from -2 to 2 are outside [0, 1]; add window=LOW:HIGH" in complaint(tmp_path)
+    found = images.load(f"{tmp_path},window=-1:1").pixels[0, 0]
+    expected = (np.float64(pixels * 4 - 2) / 2 + 0.5).clip(0, 1)
+    np.testing.assert_allclose(found, expected, atol=1e-7)  # float32
 
 
 # limits
@@ -180,7 +187,7 @@ def test_a_bomb_is_refused_by_its_header_alone(tmp_path):
 
 def test_a_file_that_is_too_large_is_not_opened(tmp_path):
     with (tmp_path / "a.png").open("wb") as file:
-        file.truncate(files.MAX_BYTES + 2**20)
+        file.truncate(pictures.MAX_BYTES + 2**20)
     assert "a.png': 513 MiB are too large for a picture; give files of at most 512 MiB" in (
         complaint(f"{tmp_path},skip_corrupt")
     )
@@ -365,13 +372,13 @@ def test_a_broken_picture_is_an_image_or_an_input_error(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / f"broken.{suffix}"
     path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
     try:
-        image = files.decode(path)
+        image = pictures.decode(path)
     except InputError as error:
         assert str(path) in str(error)  # noqa: PT017
         assert "\n" not in str(error)  # noqa: PT017
     else:
-        assert image.shape[0] in (1, 3)
-        assert image.dtype in (np.uint8, np.uint16)
+        assert image.pixels.shape[0] in (1, 3)
+        assert image.pixels.dtype.kind in "uif"
 
 
 @pytest.mark.parametrize("suffix", sorted(WHOLE))
@@ -379,8 +386,8 @@ def test_truncated_files_are_corrupt(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     for length in (0, 1, 12, len(WHOLE[suffix]) // 3):
         path.write_bytes(WHOLE[suffix][:length])
-        with pytest.raises(files.CorruptImageError, match="repair it or add skip_corrupt"):
-            files.decode(path)
+        with pytest.raises(pictures.CorruptImageError, match="repair it or add skip_corrupt"):
+            pictures.decode(path)
 
 
 def test_a_header_that_lies_about_the_size_costs_no_memory(tmp_path):
@@ -399,7 +406,7 @@ def test_a_header_that_lies_about_the_size_costs_no_memory(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name in ("a.png", "b.bmp", "c.webp"):
         with pytest.raises(InputError, match=r"too many pixels|cannot be decoded"):
-            files.decode(tmp_path / name)
+            pictures.decode(tmp_path / name)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 100_000  # kilobytes; decoding any of them takes over a gigabyte
 
@@ -408,7 +415,7 @@ def test_what_is_passed_over_is_one_line_with_counts(tmp_path):
     for name in ("a.png", "b.jfif.png"):
         save(tmp_path / name, gray(3))
     save(tmp_path / "@eaDir" / "a.png", gray(4))
-    for name in ("c.gif", "d.GIF", "notes"):
+    for name in ("c.csv", "d.CSV", "notes"):
         (tmp_path / name).write_bytes(b"x")
     elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
     save(elsewhere / "e.png", gray(5))
@@ -416,13 +423,13 @@ def test_what_is_passed_over_is_one_line_with_counts(tmp_path):
     found = images.load(str(tmp_path))
     assert found.names == ("a.png", "b.jfif.png")
     [note] = found.notes
-    assert note.startswith(f"{str(tmp_path)!r}: passed over 2 .gif")
+    assert note.startswith(f"{str(tmp_path)!r}: passed over 2 .csv")
     assert "1 without a suffix" in note
     assert "1 link to a folder (dog)" in note
     only = tmp_path.parent / f"{tmp_path.name}-only"
     only.mkdir()
-    (only / "x.gif").write_bytes(b"x")
-    assert "no image in this folder (passed over 1 .gif); it should hold" in complaint(only)
+    (only / "x.csv").write_bytes(b"x")
+    assert "no image in this folder (passed over 1 .csv); it should hold" in complaint(only)
 
 
 def test_jpegs_have_several_suffixes(tmp_path):
@@ -439,7 +446,7 @@ def test_orientation_is_that_of_the_library(tmp_path, orientation):
     picture.save(tmp_path / "a.png", exif=exif)
     with Image.open(tmp_path / "a.png") as opened:
         expected = np.asarray(ImageOps.exif_transpose(opened))
-    np.testing.assert_array_equal(files.decode(tmp_path / "a.png")[0], expected)
+    np.testing.assert_array_equal(pictures.decode(tmp_path / "a.png").pixels[0], expected)
 
 
 def test_odd_metadata_does_not_make_a_picture_corrupt(tmp_path):
@@ -450,7 +457,7 @@ def test_odd_metadata_does_not_make_a_picture_corrupt(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "text.png", pnginfo=text)
     Image.fromarray(pixels).save(tmp_path / "exif.png", exif=b"Exif\x00\x00II*\x00\xff\xff")
     for name in ("text.png", "exif.png"):
-        np.testing.assert_array_equal(files.decode(tmp_path / name)[0], pixels)
+        np.testing.assert_array_equal(pictures.decode(tmp_path / name).pixels[0], pixels)
 
 
 def tiff(path, pixels, form, zero=1):
@@ -469,7 +476,8 @@ def test_a_negative_is_turned_whatever_its_depth(tmp_path, dtype):
     """Photometric interpretation 0 of a TIFF: white is zero."""
     pixels = (np.arange(20).reshape(4, 5) * 3000 // (257 if dtype == np.uint8 else 1)).astype(dtype)
     tiff(tmp_path / "a.tif", pixels, 1, zero=0)
-    np.testing.assert_array_equal(files.decode(tmp_path / "a.tif")[0], np.iinfo(dtype).max - pixels)
+    turned = images.load(str(tmp_path)).pixels[0, 0]
+    np.testing.assert_array_equal(turned, np.iinfo(dtype).max - pixels)
 
 
 @pytest.mark.parametrize(
@@ -480,13 +488,16 @@ def test_signed_and_deeper_pixels_are_refused_by_what_the_file_says(
     tmp_path, dtype, form, named, lowest
 ):
     tiff(tmp_path / "a.tif", np.arange(lowest, lowest + 20, dtype=dtype).reshape(4, 5), form)
-    assert f"pixels are {named}; give 8 or 16 bits without a sign" in complaint(tmp_path)
+    named += f" pixels from {lowest} to {lowest + 19}; add window=LOW:HIGH"
+    assert named in complaint(tmp_path)
+    found = images.load(f"{tmp_path},window={lowest}:{lowest + 19}")[0]
+    np.testing.assert_allclose(found.flatten(), np.arange(20) / 19, rtol=1e-6)  # float32
 
 
 def test_sixteen_bits_without_a_sign_are_read(tmp_path):
     pixels = np.arange(20, dtype=np.uint16).reshape(4, 5) * 3000
     tiff(tmp_path / "a.tif", pixels, 1)
-    np.testing.assert_array_equal(files.decode(tmp_path / "a.tif")[0], pixels)
+    np.testing.assert_array_equal(pictures.decode(tmp_path / "a.tif").pixels[0], pixels)
 
 
 @pytest.mark.parametrize(("largest", "bits"), [(4095, 12), (1000, 10), (16383, 14)])
@@ -497,6 +508,9 @@ def test_images_that_use_little_of_their_range_are_told(tmp_path, largest, bits)
     save(tmp_path / "pictures" / "a.png", pixels[0])
     for source in ("a.npy", "pictures"):
         [note] = images.load(str(tmp_path / source)).notes
-        assert f"the largest value is {largest:,} of 65,535 ({bits} bits?)" in note
-    np.save(tmp_path / "a.npy", pixels + 16384)
+        assert f"values from 0 to {largest:,} use less than a quarter of the range" in note
+        assert f"add depth={bits} if they are of {bits} bits, or window=LOW:HIGH" in note
+        deep = images.load(f"{tmp_path / source},depth={bits}")
+        assert (deep.peak, deep.notes) == (2**bits - 1, ())
+    np.save(tmp_path / "a.npy", np.linspace(0, 16384, 20).astype(np.uint16).reshape(1, 4, 5))
     assert images.load(str(tmp_path / "a.npy")).notes == ()

@@ -5,8 +5,8 @@ from importlib.resources import as_file, files
 import numpy as np
 
 from twinscore.errors import InputError
-from twinscore.images.files import decode
 from twinscore.images.imageset import ImageSet, from_pixels
+from twinscore.images.pictures import decode
 from twinscore.images.transforms import Options, luma, transform, transform_all
 
 PHOTOGRAPHS = {
@@ -151,7 +151,7 @@ def _reduced(source: str, photograph: str, crop: int | None) -> np.ndarray:
     with as_file(files(package) / where) as path:
         if not path.exists():
             raise InputError(f"{source!r}: {photograph} is not in the installed {package}: {where}")
-        image = luma(decode(path))
+        image = luma(decode(path).pixels)
     gray = transform(image, 255.0, Options(crop=crop), f"{source!r}: {photograph}")[0]
     height, width = gray.shape[0] // 2, gray.shape[1] // 2
     blocks = gray[: 2 * height, : 2 * width].reshape(height, 2, width, 2)

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twinscore.errors import InputError, one_line
+from twinscore.images.extras import require
 from twinscore.images.imageset import ImageSet
-from twinscore.images.tables import BATCH, Table, load_parquet_path, load_table, require
+from twinscore.images.tables import BATCH, Table, load_parquet_path, load_table
 from twinscore.images.transforms import Options
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def load_hub(body: str, options: Options) -> ImageSet:
     path = Path(body)
     if path.is_file():
         return load_parquet_path(path, options)
-    datasets = require("datasets", f"hf:{body}")
+    datasets = require("datasets", f"hf:{body}", "hub")
     source = f"hf:{body}"
     try:
         rows = _open(datasets, path, options.extra)

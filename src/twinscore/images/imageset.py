@@ -230,20 +230,6 @@ def from_pixels(
     )
 
 
-def dark_notes(pixels: Pixels, name: str) -> list[str]:
-    """A line for images of 16 bits that use less than a quarter of the range; none for others."""
-    if pixels.dtype != np.uint16:
-        return []
-    largest = max(int(pixels[chunk].max()) for chunk in chunks(pixels))
-    if largest >= PEAKS["uint16"] / 4:
-        return []
-    bits = max(1, largest).bit_length()
-    return [
-        f"{name}: the largest value is {largest:,} of 65,535 ({bits} bits?), so that images are "
-        "dark; multiply them to the full range"
-    ]
-
-
 def digests_of(pixels: Pixels, peak: float) -> tuple[str, ...]:
     """Sha256 of each image (see :class:`ImageSet`); reads all once, in chunks."""
     header = hashlib.sha256(f"{pixels.shape[1:]} {pixels.dtype} {peak:g} ".encode())

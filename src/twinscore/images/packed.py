@@ -302,7 +302,7 @@ def _assemble(metadata: Mapping[str, str], tensors: Mapping[str, _Tensor]) -> Im
         raise InputError(f"pixels of shape {pixels.shape} are not images")
     if pixels.dtype != np.uint8 or not 0 < peak <= 255:
         raise InputError(f"{pixels.dtype} pixels with peak {peak:g}, not uint8 and up to 255")
-    require_images(pixels.shape, pixels.dtype, "pixels")
+    require_images(pixels.shape, "pixels")
     number = pixels.shape[0]
     names = _read_texts(tensors, "names", number)
     if len(set(names)) < number:

@@ -4,12 +4,14 @@
 source is one more line in ``KINDS``.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from twinscore.errors import InputError
 from twinscore.images.datasets import load_celeba, load_lsun
@@ -17,14 +19,13 @@ from twinscore.images.embedded import load_digits, load_faces, load_photos, load
 from twinscore.images.hub import load_hub
 from twinscore.images.idx import load_idx
 from twinscore.images.imageset import ImageSet
-from twinscore.images.paths import load_path
+from twinscore.images.layouts import AXES
+from twinscore.images.paths import LEVELS, load_path
 from twinscore.images.synthetic import loading
 from twinscore.images.synthetic.shuffle import shuffle_pixels
 from twinscore.images.tables import load_parquet
 from twinscore.images.transforms import Options, silent
 
-_NUMBERS = ("crop", "size")
-_SEEDS = ("shuffle",)
 _FLAGS = ("gray", "skip_corrupt")
 
 
@@ -38,7 +39,8 @@ class Kind:
         ``load(body, options) -> ImageSet``; the body is the text after the colon, the whole path,
         or empty.
     keys : tuple of str
-        Options it takes besides those of every source, handed over as text in ``options.extra``.
+        Options it takes besides those of every source. Those that :class:`Options` does not have
+        are handed over as text in ``options.extra``.
     """
 
     load: Callable[[str, Options], ImageSet]
@@ -50,9 +52,9 @@ KINDS: dict[str, Kind] = {
     "faces": Kind(load_faces),
     "photos": Kind(load_photos, keys=("groups",)),
     "textures": Kind(load_textures),
-    "idx:": Kind(load_idx, keys=("labels",)),
-    "parquet:": Kind(load_parquet, keys=("column", "label")),
-    "hf:": Kind(load_hub, keys=("split", "config", "column", "label")),
+    "idx:": Kind(load_idx, keys=("labels", *LEVELS)),
+    "parquet:": Kind(load_parquet, keys=("column", "label", *LEVELS)),
+    "hf:": Kind(load_hub, keys=("split", "config", "column", "label", *LEVELS)),
     "celeba:": Kind(load_celeba),
     "lsun:": Kind(load_lsun),
     **{
@@ -62,7 +64,9 @@ KINDS: dict[str, Kind] = {
 }
 """Every source that is not a path. A key that ends with a colon takes a body."""
 
-_PATH = Kind(load_path)
+_PATH = Kind(load_path, keys=("axis", "key", "layout", *LEVELS))
+_FILES = {"labels"}
+"""Options whose value is a path."""
 
 
 def load(
@@ -80,7 +84,9 @@ def load(
         class the side that is made), ``crop=S`` (keep the central SxS first), ``gray`` (luma),
         ``skip_corrupt`` (leave out undecodable files, and list them in ``ImageSet.skipped``),
         ``shuffle=SEED`` (permute the pixels last, all images in the same way), and those of its
-        kind. Names win over paths: ``./digits`` and ``Path("digits")`` are the folder.
+        kind: of files ``depth=BITS`` (bits in use of integers) and ``window=LOW:HIGH`` (values that
+        become 0 and 1), of arrays ``layout=NHWC`` and ``key=NAME``, of volumes ``axis=0``. Names
+        win over paths: ``./digits`` and ``Path("digits")`` are the folder.
     progress : callable
         ``progress(done, total)``, called at intervals while many files are read.
 
@@ -107,9 +113,9 @@ def load(
 def parse(source: str | os.PathLike[str]) -> tuple[Kind, str, Options]:
     """Read a source string without loading anything: what loads it, its body, its options.
 
-    The body is the path, the text after ``kind:``, or nothing. A path may itself hold commas: the
-    longest beginning that exists is taken. InputError when the name, path or an option does not
-    exist, or an option's value is wrong.
+    The body is the path, the text after ``kind:``, or nothing. A path may itself hold commas,
+    wherever one stands: the longest beginning that exists is taken. InputError when the name, path
+    or an option does not exist, or an option's value is wrong.
     """
     if not isinstance(source, str):
         source = os.path.join(os.curdir, source)  # noqa: PTH118  a Path would drop the dot
@@ -124,17 +130,25 @@ def _split(source: str) -> tuple[Kind, str, list[str]]:
     prefix, colon, body = head.partition(":")
     if colon and prefix + colon in KINDS:
         kind = KINDS[prefix + colon]
-        if body.partition("=")[0] in (*kind.keys, *_NUMBERS, *_SEEDS, *_FLAGS):
+        if body.partition("=")[0] in (*kind.keys, *_READERS, *_FLAGS):
             return kind, "", [body, *words]
-        return kind, body, words
-    for end in range(len(words), -1, -1):
-        path = ",".join([head, *words[:end]])
-        if _exists(path):
-            return _PATH, path, words[end:]
+        return kind, *_longest(body, words)
+    path, rest = _longest(head, words)
+    if _exists(path):
+        return _PATH, path, rest
     raise InputError(
         f"{source!r}: {head!r} is neither a source of images nor an existing path; "
         f"{_choices(head, KINDS, 'sources')}, folders and files of arrays"
     )
+
+
+def _longest(head: str, words: list[str]) -> tuple[str, list[str]]:
+    """The longest path that exists and begins with a text, or that text; and the words left."""
+    for end in range(len(words), 0, -1):
+        path = ",".join([head, *words[:end]])
+        if _exists(path):
+            return path, words[end:]
+    return head, words
 
 
 def _exists(path: str) -> bool:
@@ -145,10 +159,11 @@ def _exists(path: str) -> bool:
 
 
 def _options(source: str, words: list[str], own_keys: tuple[str, ...]) -> Options:
-    known = sorted({*_NUMBERS, *_SEEDS, *_FLAGS, *own_keys})
-    values: dict[str, int | bool] = {}
+    known = sorted({*_EVERY, *_FLAGS, *own_keys})
+    values: dict[str, Any] = {}
     extra: dict[str, str] = {}
-    for word in words:
+    while words:
+        word, *words = words
         key, equals, value = (part.strip() for part in word.partition("="))
         if key not in known:
             raise InputError(
@@ -156,29 +171,77 @@ def _options(source: str, words: list[str], own_keys: tuple[str, ...]) -> Option
             )
         if key in values or key in extra:
             raise InputError(f"{source!r}: option {key!r} is given twice; give it once")
-        if key in own_keys:
-            extra[key] = value
-        elif key in _FLAGS:
+        if key in _FLAGS:
             if equals and value not in ("true", "false"):
                 raise InputError(f"{source!r}: {key}={value!r} is not true or false")
             values[key] = value != "false"
-        elif key in _SEEDS:
-            values[key] = _seed(source, key, value)
+        elif key in _READERS:
+            try:
+                values[key] = _READERS[key](value)
+            except ValueError as error:
+                raise InputError(f"{source!r}: {key}={value!r} {error}") from None
         else:
-            values[key] = _number(source, key, value)
+            if key in _FILES:
+                value, words = _longest(value, words)
+            extra[key] = value
+    if {"depth", "window"} <= values.keys():
+        raise InputError(f"{source!r}: depth and window exclude each other; give window alone")
     return Options(**values, extra=extra)
 
 
-def _number(source: str, key: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) <= 5 and int(value) > 0):
-        raise InputError(f"{source!r}: {key}={value!r} is not a side in pixels; give {key}=40")
-    return int(value)
+def _side(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) > 0):
+        raise ValueError("is not a side in pixels; give 40, say")
+    return int(text)
 
 
-def _seed(source: str, key: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) <= 9):
-        raise InputError(f"{source!r}: {key}={value!r} is not a seed; give {key}=0")
-    return int(value)
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise ValueError("is not a seed; give 0, say")
+    return int(text)
+
+
+def _depth(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 2 and 1 <= int(text) <= 16):
+        raise ValueError("is not a number of bits, 1 to 16; give 12, say")
+    return int(text)
+
+
+def _window(text: str) -> tuple[float, float]:
+    low, _, high = text.partition(":")
+    try:
+        ends = float(low), float(high)
+    except ValueError:
+        ends = (0.0, 0.0)
+    if not (ends[0] < ends[1] and all(map(math.isfinite, (*ends, ends[1] - ends[0])))):
+        raise ValueError("is not LOW:HIGH, two numbers, the lower one first; give -160:240, say")
+    return ends
+
+
+def _layout(text: str) -> str:
+    letters = set(text)
+    if len(letters) != len(text) or not {"H", "W"} <= letters <= set(AXES):
+        raise ValueError("does not name axes by N, C, H and W, each once; give NHWC, say")
+    return text
+
+
+def _axis(text: str) -> int:
+    if text not in ("0", "1", "2"):
+        raise ValueError("is not an axis of a volume; give 0, 1 or 2")
+    return int(text)
+
+
+_EVERY = ("crop", "shuffle", "size")
+_READERS: dict[str, Callable[[str], Any]] = {
+    "axis": _axis,
+    "crop": _side,
+    "depth": _depth,
+    "layout": _layout,
+    "shuffle": _seed,
+    "size": _side,
+    "window": _window,
+}
+"""What reads the value of each option; ValueError says what is wrong."""
 
 
 def _choices(given: str, known: Iterable[str], what: str) -> str:

@@ -138,12 +138,18 @@ def require_size(
 
 
 def unpack(
-    stream: IO[bytes], compressed: int, shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
+    stream: IO[bytes],
+    compressed: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    order: str = "C",
+    *,
+    at_least: bool = False,
 ) -> np.ndarray:
     """Read an array from a deflated stream, which stands at its first byte and ends with it.
 
-    ValueError when the stream, of ``compressed`` bytes, cannot hold the array, is shorter or longer
-    than it, or the array is larger than :data:`MAX_UNPACKED`.
+    ValueError when the stream, of ``compressed`` bytes, cannot hold the array, is shorter or (but
+    for ``at_least``) longer than it, or the array is larger than :data:`MAX_UNPACKED`.
     """
     size = math.prod(shape) * dtype.itemsize
     if size > MAX_UNPACKED:
@@ -163,7 +169,7 @@ def unpack(
             raise ValueError(f"it ends after {filled} of {size} bytes")
         content[filled : filled + len(part)] = np.frombuffer(part, dtype=np.uint8)
         filled += len(part)
-    if stream.read(1):
+    if not at_least and stream.read(1):
         raise ValueError(f"it goes on after the {size} bytes that its header declares")
     return content.view(dtype).reshape(shape, order=order)
 

@@ -5,23 +5,24 @@ writes them) or nested lists of numbers. Rows are read a batch at a time and pac
 holds the packed images and one row group.
 """
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from twinscore.errors import InputError
-from twinscore.images.arrays import channels_first, packed, require_images
-from twinscore.images.files import CorruptImageError, decode_bytes, require_same
-from twinscore.images.imageset import PEAKS, ImageSet, from_pixels
+from twinscore.images.arrays import channels_first, require_images
+from twinscore.images.extras import require
+from twinscore.images.files import intensities, require_same
+from twinscore.images.imageset import ImageSet, from_pixels
+from twinscore.images.levels import dark_notes
 from twinscore.images.mapping import require_regular
+from twinscore.images.pictures import CorruptImageError, Picture, decode_bytes
 from twinscore.images.stored import MAX_UNPACKED, reading
-from twinscore.images.transforms import Options, transform
+from twinscore.images.transforms import Options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,23 +59,6 @@ class Table:
     batches: Callable[[list[str]], Iterator["pa.RecordBatch"]]
 
 
-def require(module: str, source: str) -> ModuleType:
-    """Import a module that comes with the extra ``hub``.
-
-    Raises
-    ------
-    InputError
-        When it is not installed, with what installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise InputError(
-            f"{source!r}: needs {module.partition('.')[0]}, which is not installed; "
-            "pip install 'twinscore[hub]'"
-        ) from None
-
-
 def load_parquet(body: str, options: Options) -> ImageSet:
     """Load the source ``parquet:PATH,column=image,label=label``, see :func:`load_table`.
 
@@ -88,7 +72,7 @@ def load_parquet(body: str, options: Options) -> ImageSet:
 
 def load_parquet_path(path: Path, options: Options) -> ImageSet:
     """Load a Parquet file or a folder of them; as :func:`load_parquet`."""
-    parquet = require("pyarrow.parquet", str(path))
+    parquet = require("pyarrow.parquet", str(path), "hub")
     with reading(path, "give a Parquet file, or a folder of them"):
         if not path.is_dir():
             require_regular(path)
@@ -172,6 +156,7 @@ def load_table(table: Table, options: Options) -> ImageSet:
     if table.rows == 0:
         raise InputError(f"{table.name!r}: has no rows")
     pixels: np.ndarray | None = None
+    first_peak = 0.0
     kept: list[str] = []
     skipped: list[str] = []
     labels: list[Any] = []
@@ -180,15 +165,17 @@ def load_table(table: Table, options: Options) -> ImageSet:
         if row == table.rows:
             raise InputError(f"{table.name!r}: holds more than the {table.rows} rows it declares")
         try:
-            image = read()
+            found = read()
         except CorruptImageError:
             if not options.skip_corrupt:
                 raise
             skipped.append(name)
             continue
-        image = transform(image, PEAKS[str(image.dtype)], options, repr(table.name))
+        image, peak = intensities(found, options, repr(table.name))
         if pixels is None:
-            pixels = _room(table, image)
+            pixels, first_peak = _room(table, image), peak
+        if peak != first_peak:
+            raise InputError(f"{table.name!r}: {name!r} differs in depth; add window=LOW:HIGH")
         require_same(Path(table.name), kept[0] if kept else name, pixels[0], name, image)
         pixels[len(kept)] = image
         kept.append(name)
@@ -200,15 +187,17 @@ def load_table(table: Table, options: Options) -> ImageSet:
         raise InputError(f"{table.name!r}: all {table.rows} images are corrupt")
     return from_pixels(
         pixels[: len(kept)],
+        peak=first_peak,
         names=kept,
         labels=None if label is None else _numbered(labels, table.name, label),
         skipped=skipped,
+        notes=dark_notes(pixels[: len(kept)], first_peak, repr(table.name)),
     )
 
 
 def _rows(
     table: Table, column: str, label: str | None
-) -> Iterator[tuple[Callable[[], np.ndarray], Any]]:
+) -> Iterator[tuple[Callable[[], Picture], Any]]:
     """What decodes the image, and the label, of each row."""
     start = 0
     for batch in table.batches([column] if label is None else [column, label]):
@@ -315,13 +304,14 @@ def _is_list(kind: "pa.DataType") -> bool:
     return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
-def _image_reader(column: "pa.Array", name: str, start: int) -> Callable[[int], np.ndarray]:
+def _image_reader(column: "pa.Array", name: str, start: int) -> Callable[[int], Picture]:
     """What gives image i of a batch whose first row is ``start``."""
     column = getattr(column, "storage", column)
     if _is_list(column.type):
-        return _from_lists(column, f"{name!r}, rows from {start}").__getitem__
+        numbers = _from_lists(column, f"{name!r}, rows from {start}")
+        return lambda i: Picture(numbers[i])
 
-    def decoded(i: int) -> np.ndarray:
+    def decoded(i: int) -> Picture:
         where = f"{name}, row {start + i}"
         value = column[i].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
@@ -333,7 +323,7 @@ def _image_reader(column: "pa.Array", name: str, start: int) -> Callable[[int], 
 
 
 def _from_lists(column: "pa.Array", name: str) -> np.ndarray:
-    """Nested lists of one shape as ``(n, C, H, W)`` uint8, uint16 or float32."""
+    """Nested lists of one shape as ``(n, C, H, W)``; small integers of any type are uint8."""
     import pyarrow.compute as pc
 
     shape = [len(column)]
@@ -346,15 +336,11 @@ def _from_lists(column: "pa.Array", name: str) -> np.ndarray:
     if column.null_count:
         raise InputError(f"{name}: a number is missing")
     numbers = column.to_numpy(zero_copy_only=False).reshape(shape)
-    if numbers.dtype.kind != "f" and numbers.dtype not in (np.uint8, np.uint16):
-        if numbers.size and (numbers.min() < 0 or numbers.max() > 255):
-            raise InputError(
-                f"{name}: {numbers.dtype} from {numbers.min()} to {numbers.max()}; "
-                "give 0 to 255, uint16, or floats in [0, 1]"
-            )
-        numbers = numbers.astype(np.uint8)
-    require_images(numbers.shape, numbers.dtype, name)
-    return np.asarray(packed(channels_first(numbers), name)[0][:])
+    if numbers.dtype.kind in "iu" and numbers.dtype not in (np.uint8, np.uint16) and numbers.size:
+        small = numbers.min() >= 0 and numbers.max() <= 255
+        numbers = numbers.astype(np.uint8) if small else numbers
+    require_images(numbers.shape, name)
+    return channels_first(numbers)
 
 
 def _numbered(labels: list[Any], name: str, column: str) -> np.ndarray:

@@ -42,6 +42,14 @@ class Options:
         Convert colour to luma.
     skip_corrupt : bool
         Leave out files that cannot be decoded, and list them in ``ImageSet.skipped``.
+    depth : int or None
+        Bits in use of integers without a sign.
+    window : tuple of float, or None
+        The values that become 0 and 1; those beyond are clipped.
+    layout : str or None
+        The axes of an array, by their letters: *NHWC*.
+    axis : int or None
+        Along which volumes are cut into slices.
     shuffle : int or None
         Seed of the permutation of the pixels, applied after everything else.
     extra : mapping of str to str
@@ -55,6 +63,10 @@ class Options:
     crop_at: Literal["center", "corner"] = "center"
     gray: bool = False
     skip_corrupt: bool = False
+    depth: int | None = None
+    window: tuple[float, float] | None = None
+    layout: str | None = None
+    axis: int | None = None
     shuffle: int | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[int, int], None] = field(default=silent, compare=False, repr=False)
