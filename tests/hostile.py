@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors.numpy
 import torch
 from PIL import Image
 
+import readers
+from readers import dicom, nifti, written
 from twinscore import images
 from twinscore.errors import InputError
-from twinscore.images import from_pixels, packed
 
 BOUND = 3 * 2**29
 """Bytes of address space beyond what the imports take."""
@@ -46,16 +46,8 @@ def npy(array, shape=None):
     return buffer.getvalue() + array.tobytes()
 
 
-def picture(kind, **options):
-    buffer = io.BytesIO()
-    Image.fromarray(PIXELS[0]).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def written(write):
-    buffer = io.BytesIO()
-    write(buffer)
-    return buffer.getvalue()
+def picture(kind):
+    return written(lambda file: Image.fromarray(PIXELS[0]).save(file, kind))
 
 
 def table(column, **options):
@@ -63,27 +55,14 @@ def table(column, **options):
 
 
 def whole(folder):
-    """A small sound file of each kind, by the path it is read from."""
-    packed.write(folder / "packed", from_pixels(PIXELS.transpose(0, 3, 1, 2), groups=["a"] * 3))
-    structs = [{"bytes": picture("PNG"), "path": "a.png"}] * 3
-    return {
-        "png/a.png": picture("PNG"),
-        "jpg/a.jpg": picture("JPEG"),
-        "webp/a.webp": picture("WEBP"),
-        "tif/a.tif": picture("TIFF", compression="tiff_lzw"),
-        "bmp/a.bmp": picture("BMP"),
-        "ppm/a.ppm": picture("PPM"),
-        "a.npy": npy(PIXELS),
-        "plain.npz": written(lambda file: np.savez(file, images=PIXELS)),
-        "deflated.npz": written(lambda file: np.savez_compressed(file, images=PIXELS)),
-        "a.safetensors": safetensors.numpy.save({"images": PIXELS}),
-        "packed.safetensors": (folder / "packed").read_bytes(),
-        "a.pt": written(lambda file: torch.save({"images": torch.from_numpy(PIXELS)}, file)),
-        "a.idx": idx(PIXELS.shape, PIXELS.tobytes()),
-        "a.idx.gz": gzip.compress(idx(PIXELS.shape, PIXELS.tobytes())),
-        "pictures.parquet": table(structs),
-        "lists.parquet": table(PIXELS.tolist(), compression="none"),
-    }
+    """A small sound input of each reader: its file, what is in it, the folder, the source."""
+    found = []
+    for number, sample in enumerate(readers.everything().values()):
+        place = folder / f"sound-{number}"
+        place.mkdir(exist_ok=True)
+        path = sample.write(place)
+        found.append((path, path.read_bytes(), place, sample.source))
+    return found
 
 
 def mutated(content, chance):
@@ -142,6 +121,20 @@ def repeated(value, number, kind):
     )
 
 
+def nifti_of(shape, declared):
+    content = bytearray(nifti(np.zeros(shape, np.uint8)))
+    content[42:48] = np.array(declared, "<i2").tobytes()
+    return bytes(content)
+
+
+def declared_tiff(rows, columns):
+    """Floats in 64 bits, of which nearly none are there."""
+    entries = {256: columns, 257: rows, 258: 64, 259: 1, 262: 1, 273: 8, 277: 1, 278: rows}
+    entries |= {279: 16, 339: 3}
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + fields + bytes(4)
+
+
 def bombs():
     """Small files that ask for much, by name."""
     plain = {"compression": "zstd", "store_schema": False}
@@ -161,6 +154,11 @@ def bombs():
         "array.pt": torch_file({"images": Made(bytearray, 2**33)}),
         "tensor.pt": torch_file({"images": Made(torch.Tensor, 2**20, 2**12)}),
         "counter.pt": torch_file({"images": Made(collections.Counter, {"a": 1})}),
+        "slices.nii.gz": gzip.compress(nifti_of((1, 1, 2**14), (2**14, 2**14, 2**14))),
+        "inflated.nii.gz": gzip.compress(nifti(np.zeros((2**8, 2**8, 2**8), np.uint8))),
+        "frames.dcm": dicom(PIXELS[0, ..., 0], NumberOfFrames=2**31 - 1),
+        "sides.dcm": dicom(PIXELS[0, ..., 0], Rows=2**16 - 1, Columns=2**16 - 1),
+        "large.tif": declared_tiff(2**13, 2**13),
         "header.safetensors": (2**33).to_bytes(8, "little") + b"{}",
     }
 
@@ -189,14 +187,13 @@ def files(folder, seed, count):
     """Write one hostile file after the other, and give the source that reads it."""
     for path in sorted(folder.glob("bombs/*")):
         yield path, f"{path},skip_corrupt"
-    chance, sound = random.Random(seed), whole(folder)
-    for number in range(count):
-        name = chance.choice(sorted(sound))
-        path = folder / f"{number}-{name}"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(mutated(sound[name], chance))
-        yield path, str(path.parent if "/" in name else path)
-        path.unlink()
+    chance, sound = random.Random(seed), whole(folder) if count else []
+    for _ in range(count):
+        path, content, place, source = chance.choice(sound)
+        os.chdir(place)
+        path.write_bytes(mutated(content, chance))
+        yield path, source
+        path.write_bytes(content)
 
 
 def main(folder, seed, count):
@@ -212,7 +209,7 @@ def main(folder, seed, count):
     for path, source in files(folder, seed, count):
         read += 1
         if wrong := outcome(source):
-            shutil.copy(path, path.with_name(f"kept-{path.name}"))
+            shutil.copy(path, folder / f"kept-{read}-{path.name}")
             print(source, wrong[:300])
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     print(f"{read} files, {grown // 1024} MiB")

@@ -10,7 +10,7 @@ def floors():
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["hub"], *extras["test"]]
+    wanted = [*project["dependencies"], *extras["hub"], *extras["medical"], *extras["test"]]
     return dict(
         re.fullmatch(r"([\w.-]+)>=([\d.]+)(?:,<[\d.]+)?", one).groups()
         for one in wanted

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pyarrow")
+for module in ("pyarrow", "pydicom", "nibabel"):
+    pytest.importorskip(module)
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bounds memory as Linux does")
 
 MOST_MIB = 700

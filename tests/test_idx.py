@@ -113,7 +113,7 @@ def test_plain_files_are_memory_mapped_and_converted_on_request(tmp_path, monkey
         (idx(PIXELS)[:12], "cut off within the 3 axes"),
         (idx(LABELS), "shape (6,) holds no images"),
         (idx(PIXELS[:0]), "the array is empty"),
-        (idx(PIXELS.astype(np.int16)), "int16 pixels; give uint8"),
+        (idx(PIXELS.astype(np.int16)), "int16 pixels from 0 to 248; add window"),
         (idx(np.full((1, 4, 4), np.nan, np.float32)), "holds NaN or infinity"),
         (idx(np.full((1, 4, 4), 2.0)), "are outside [0, 1]"),
     ],

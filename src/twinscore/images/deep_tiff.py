@@ -32,7 +32,8 @@ def read(file: BinaryIO, require_few: Callable[[int], None]) -> tuple[np.ndarray
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         require_few(page.imagewidth * page.imagelength)
-        if page.samplesperpixel != 1 or len(page.shape) != 2 or page.dtype is None:
+        plain = len(page.shape) == 2 and min(page.shape) > 0 and page.dtype is not None
+        if page.samplesperpixel != 1 or not plain:
             raise ValueError(f"a TIFF of shape {page.shape} and {page.samplesperpixel} samples")
         if sum(page.databytecounts) * _MOST_PACKED < page.nbytes:
             raise ValueError(f"it declares {page.nbytes} bytes of pixels, but does not hold them")

@@ -82,6 +82,8 @@ def _read(path: Path, options: Options) -> Iterator[Picture]:
     dataset = _dataset(path)
     _require_decoder(dataset, path)
     require_few(int(dataset.Rows) * int(dataset.Columns), str(path))
+    if not int(dataset.Rows) * int(dataset.Columns):
+        raise ValueError("its images have no pixels")
     for frame, stored in enumerate(iter_pixels(dataset)):
         if dataset.PhotometricInterpretation in _GRAY:
             yield _gray(stored, dataset, frame, options, path)

@@ -216,7 +216,11 @@ def _scan(folder: Path, name: str, options: Options) -> _Found | None:
 
 def _passed_over(source: str, passed: Counter[str]) -> list[str]:
     """One line on files that were not taken, by suffix; none if there are none."""
-    return [f"{source}: passed over {_most(passed)}"] if passed else []
+    if not passed:
+        return []
+    shown = [f"{count:,} {kind}" for kind, count in passed.most_common(_SHOWN)]
+    more = [f"{len(passed) - _SHOWN} more kinds"] if len(passed) > _SHOWN else []
+    return [f"{source}: passed over {', '.join([*shown, *more])}"]
 
 
 def _remarks(source: str, told: Sequence[tuple[str, ...]]) -> list[str]:
@@ -224,15 +228,12 @@ def _remarks(source: str, told: Sequence[tuple[str, ...]]) -> list[str]:
     counts = Counter(remark for remarks in told for remark in remarks)
     if not counts:
         return []
-    if len(told) == 1:
-        return [f"{source}: {'; '.join(counts)}"]
-    return [f"{source}: of {len(told):,} files {_most(counts, ': ', '; ')}"]
-
-
-def _most(counts: Counter[str], colon: str = " ", comma: str = ", ") -> str:
-    shown = [f"{count:,}{colon}{what}" for what, count in counts.most_common(_SHOWN)]
+    each = [
+        remark if len(told) == 1 else f"{remark} ({count:,} of {len(told):,} files)"
+        for remark, count in counts.most_common(_SHOWN)
+    ]
     more = [f"{len(counts) - _SHOWN:,} more kinds"] if len(counts) > _SHOWN else []
-    return comma.join([*shown, *more])
+    return [f"{source}: {'; '.join([*each, *more])}"]
 
 
 def _image_names(file: _Found) -> Iterable[str]:

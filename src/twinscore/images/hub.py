@@ -75,6 +75,11 @@ def _open(datasets: Any, path: Path, extra: Any) -> Any:
     split, config = extra.get("split", "train"), extra.get("config")
     saved = (path / "dataset_dict.json", path / "state.json")
     if not any(file.exists() for file in saved):
+        if path.is_dir() and set("*?[") & set(str(path.resolve())):
+            raise InputError(
+                f"'hf:{path}': datasets takes *, ? and [ in the name of a folder for a pattern; "
+                "rename it, or leave hf: out to read its pictures"
+            )
         return datasets.load_dataset(str(path), config, split=split, trust_remote_code=False)
     rows = datasets.load_from_disk(str(path))
     if isinstance(rows, datasets.DatasetDict):
