@@ -385,3 +385,139 @@ def test_one_picture_is_not_taken_for_many(tmp_path, shape):
         InputError, match=r"is either .* gray images of .*, or one (gray|colour) picture of"
     ):
         images.load(str(tmp_path / "a.npy"))
+
+
+# which axis is which
+
+
+@pytest.mark.parametrize(
+    ("layout", "order"),
+    [
+        ("NHWC", (0, 3, 1, 2)),
+        ("NCHW", (0, 1, 2, 3)),
+        ("HWCN", (3, 2, 0, 1)),
+        ("CWHN", (3, 0, 2, 1)),
+    ],
+)
+def test_a_layout_names_the_axes(tmp_path, layout, order):
+    lengths = {"N": 5, "C": 3, "H": 6, "W": 7}
+    shape = [lengths[axis] for axis in layout]
+    values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.save(tmp_path / "a.npy", values)
+    loaded = images.load(f"{tmp_path}/a.npy,layout={layout}")
+    np.testing.assert_array_equal(loaded.pixels[:], values.transpose(order))
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "expected"),
+    [
+        ((16, 16, 3), "HWC", (1, 3, 16, 16)),
+        ((16, 16, 3), "NHW", (16, 1, 16, 3)),
+        ((16, 16, 3), "HWN", (3, 1, 16, 16)),
+        ((3, 16, 16), "CHW", (1, 3, 16, 16)),
+        ((3, 16, 16), "NHW", (3, 1, 16, 16)),
+        ((28, 28, 50), "HWN", (50, 1, 28, 28)),
+        ((28, 28), "HW", (1, 1, 28, 28)),
+        ((2, 3, 4, 3), "NHWC", (2, 3, 3, 4)),
+        ((2, 3, 4, 3), "NCHW", (2, 3, 4, 3)),
+    ],
+)
+def test_a_layout_decides_what_a_shape_leaves_open(tmp_path, shape, layout, expected):
+    values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.save(tmp_path / "a.npy", values)
+    loaded = images.load(f"{tmp_path}/a.npy,layout={layout}")
+    assert loaded.pixels.shape == expected
+    assert sorted(loaded.pixels[:].ravel()) == sorted(values.ravel())
+    message = complaint(tmp_path / "a.npy")
+    assert len(shape) == 2 or f"layout={layout}" in message or layout == "HWN"
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ((16, 16, 3), "either 16 gray images of 16x3, or one colour picture of 16x16; "),
+        ((3, 16, 16), "either 3 gray images of 16x16, or one colour picture of 16x16; "),
+        ((28, 28, 50), "either 28 gray images of 28x50, or 50 gray images of 28x28; "),
+        ((2, 3, 4, 3), "either 2 colour images of 4x3, or 2 colour images of 3x4; "),
+        ((2, 1, 4, 3), "either 2 gray images of 4x3, or 2 colour images of 1x4; "),
+    ],
+)
+def test_a_shape_that_means_two_things_is_refused_with_both(tmp_path, shape, says):
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+    assert says + "add layout=" in complaint(tmp_path / "a.npy")
+
+
+def test_as_many_labels_as_images_settle_what_the_first_axis_is(tmp_path):
+    pixels = np.zeros((3, 16, 16), np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels, labels=np.arange(3))
+    assert images.load(f"{tmp_path}/a.npz").pixels.shape == (3, 1, 16, 16)
+    np.savez(tmp_path / "a.npz", images=pixels, labels=np.arange(1))
+    assert "layout=CHW" in complaint(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("layout", "says"),
+    [
+        ("NHW", "names 3 axes, the array has 4, (2, 5, 6, 3); name each"),
+        ("NHCW", "makes 6 channels of (2, 5, 6, 3); give 1 or 3"),
+        ("NHHC", "does not name axes by N, C, H and W, each once; give NHWC, say"),
+        ("NCH", "does not name axes"),
+        ("nhwc", "does not name axes"),
+        ("", "does not name axes"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(tmp_path, layout, says):
+    np.save(tmp_path / "a.npy", np.zeros((2, 5, 6, 3), np.uint8))
+    assert says in complaint(f"{tmp_path}/a.npy,layout={layout}")
+
+
+# several arrays, labels
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in SAVE if suffix != "npy"])
+def test_a_key_chooses_among_arrays_and_their_labels(tmp_path, suffix):
+    arrays = {"train_images": PIXELS, "test_images": PIXELS[:2], "other": PIXELS[:1]}
+    arrays |= {"train_labels": np.arange(5)[:, None], "test_labels": np.array([[7], [8]])}
+    path = stored_as(suffix, tmp_path, **arrays)
+    assert "add key=NAME, or call the one" in complaint(path)
+    train, test = (images.load(f"{path},key={name}_images") for name in ("train", "test"))
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1, 2, 3, 4], [7, 8])
+    np.testing.assert_array_equal(test.pixels[:], PIXELS[:2].transpose(0, 3, 1, 2))
+    assert images.load(f"{path},key=other").labels is None
+    assert "not 'faces'; give key=NAME, one of these" in complaint(f"{path},key=faces")
+
+
+# depth and window
+
+
+@pytest.mark.parametrize("dtype", ["i1", "<i2", ">i2", "i4", "i8", "u1", "u2", "u4", "f4", "f8"])
+def test_a_window_makes_intensities_of_any_numbers(tmp_path, dtype):
+    low, high = (-100, 50) if np.dtype(dtype).kind != "u" else (20, 150)
+    values = np.arange(-120 if low < 0 else 0, 120 if low < 0 else 240, 2).reshape(5, 4, 6)
+    np.save(tmp_path / "a.npy", values.astype(dtype))
+    loaded = images.load(f"{tmp_path}/a.npy,window={low}:{high}")
+    expected = ((values - low) / (high - low)).clip(0, 1)
+    assert (loaded.pixels.dtype, loaded.peak) == (np.float32, 1)
+    np.testing.assert_allclose(loaded.pixels[:][:, 0], expected, atol=1e-7)  # float32
+    smaller = images.load(f"{tmp_path}/a.npy,window={low}:{high},size=3")
+    assert 0 <= smaller.pixels[:].min() <= smaller.pixels[:].max() <= 1
+
+
+def test_what_no_window_can_show_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((2, 4, 4), np.nan))
+    assert "holds NaN, which is in no window" in complaint(f"{tmp_path}/a.npy,window=0:1")
+    np.save(tmp_path / "a.npy", np.zeros((2, 4, 4), bool))
+    assert "bool pixels; window=LOW:HIGH takes numbers" in complaint(f"{tmp_path}/a.npy,window=0:1")
+
+
+def test_a_depth_is_the_peak_and_its_bound(tmp_path):
+    values = np.linspace(0, 4095, 32).astype(np.uint16).reshape(2, 4, 4)
+    np.save(tmp_path / "a.npy", values)
+    loaded = images.load(f"{tmp_path}/a.npy,depth=12")
+    assert isinstance(loaded.pixels, MappedPixels)
+    torch.testing.assert_close(loaded[:][:, 0], torch.from_numpy(values / 4095).float())
+    assert "largest value 4,095 is beyond 10 bits (1,023); add depth=12 or window" in complaint(
+        f"{tmp_path}/a.npy,depth=10"
+    )
+    np.save(tmp_path / "a.npy", values / 4095)
+    assert "float64 pixels from 0.0 to 1.0; add window" in complaint(f"{tmp_path}/a.npy,depth=12")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, features
 
 from twinscore import images
 from twinscore.errors import InputError
@@ -460,15 +460,20 @@ def test_odd_metadata_does_not_make_a_picture_corrupt(tmp_path):
         np.testing.assert_array_equal(pictures.decode(tmp_path / name).pixels[0], pixels)
 
 
-def tiff(path, pixels, form, zero=1):
+def tiff(path, pixels, form, zero=1, largest=None, bits=None, content=None):
     """An uncompressed TIFF with one strip, whose samples have this format, and what 0 means."""
-    entries = {256: pixels.shape[1], 257: pixels.shape[0], 258: 8 * pixels.itemsize, 259: 1}
-    entries |= {262: zero, 273: 0, 277: 1, 278: pixels.shape[0], 279: pixels.nbytes, 339: form}
+    content = (
+        pixels.astype(pixels.dtype.newbyteorder("<")).tobytes() if content is None else content
+    )
+    bits = 8 * pixels.itemsize if bits is None else bits
+    entries = {256: pixels.shape[1], 257: pixels.shape[0], 258: bits, 259: 1}
+    entries |= {262: zero, 273: 0, 277: 1, 278: pixels.shape[0], 279: len(content), 339: form}
+    entries |= {} if largest is None else {341: largest}
     start = 8 + 2 + 12 * len(entries) + 4
     entries[273] = start
     table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
     head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + struct.pack("<I", 0)
-    path.write_bytes(head + pixels.astype(pixels.dtype.newbyteorder("<")).tobytes())
+    path.write_bytes(head + content)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -514,3 +519,130 @@ def test_images_that_use_little_of_their_range_are_told(tmp_path, largest, bits)
         assert (deep.peak, deep.notes) == (2**bits - 1, ())
     np.save(tmp_path / "a.npy", np.linspace(0, 16384, 20).astype(np.uint16).reshape(1, 4, 5))
     assert images.load(str(tmp_path / "a.npy")).notes == ()
+
+
+def png_of(pixels, kind, chunks=b""):
+    """A PNG of 16 bits, gray (``kind`` 0) or gray with alpha (4), with ``chunks`` before them."""
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    parts = chunk(b"IHDR", header) + chunks + chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + parts + chunk(b"IEND", b"")
+
+
+def chunk(name, content):
+    check = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + check
+
+
+def test_gray_of_sixteen_bits_keeps_them_beside_alpha(tmp_path):
+    """Laid over white, in its own depth: 65535 (1 - a) + a v, rounded."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 2**16, (5, 7, 2), dtype=np.uint16)
+    pixels[0, :, 1] = [0, 65535, 1, 65534, 0, 65535, 32768]
+    (tmp_path / "a.png").write_bytes(png_of(pixels, 4))
+    value, alpha = pixels[..., 0].astype(float), pixels[..., 1] / 65535
+    expected = np.rint(65535 * (1 - alpha) + alpha * value)
+    np.testing.assert_array_equal(images.load(str(tmp_path)).pixels[0, 0], expected)
+
+
+def test_the_transparent_gray_of_sixteen_bits_is_white(tmp_path):
+    pixels = np.array([[5, 6, 4005], [70, 5, 261]], dtype=np.uint16)
+    (tmp_path / "a.png").write_bytes(png_of(pixels, 0, chunk(b"tRNS", b"\0\5")))
+    found = images.load(str(tmp_path)).pixels[0, 0]
+    np.testing.assert_array_equal(found, [[65535, 6, 4005], [70, 65535, 261]])
+
+
+def test_significant_bits_of_a_png_are_already_scaled_to_all(tmp_path):
+    """The standard has them in the upper bits: sBIT does not change what the numbers mean."""
+    pixels = np.array([[0, 4095 << 4]], dtype=np.uint16)
+    (tmp_path / "a.png").write_bytes(png_of(pixels, 0, chunk(b"sBIT", b"\x0c")))
+    loaded = images.load(str(tmp_path))
+    assert (loaded.peak, loaded.pixels.max()) == (65535, 4095 << 4)
+
+
+@pytest.mark.parametrize("zero", [0, 1])
+def test_the_depth_that_a_tiff_states_is_its_peak(tmp_path, zero):
+    pixels = np.linspace(0, 4095, 20).astype(np.uint16).reshape(4, 5)
+    tiff(tmp_path / "a.tif", pixels, 1, zero=zero, largest=4095)
+    loaded = images.load(str(tmp_path))
+    assert loaded.peak == 4095
+    np.testing.assert_array_equal(loaded.pixels[0, 0], pixels if zero else 4095 - pixels)
+    assert "12 bits are in use, as the file says" in loaded.notes[0]
+    tiff(tmp_path / "a.tif", pixels, 1, zero=zero, largest=4000)  # the largest value, no depth
+    assert images.load(str(tmp_path)).peak == 65535
+    tiff(tmp_path / "a.tif", pixels, 1, zero=zero, largest=1023)
+    assert "its largest value 4,095 is beyond 10 bits (1,023); add depth=12" in complaint(tmp_path)
+
+
+def test_packed_samples_of_twelve_bits_are_read(tmp_path):
+    values = np.array([[0, 1, 4095, 2048]], dtype=np.uint16)
+    packed = b"".join((int(a) << 12 | int(b)).to_bytes(3, "big") for a, b in values.reshape(-1, 2))
+    tiff(tmp_path / "a.tif", values, 1, bits=12, content=packed)
+    loaded = images.load(str(tmp_path))
+    assert loaded.peak == 4095
+    np.testing.assert_array_equal(loaded.pixels[0, 0], values)
+
+
+def test_thirty_two_bits_without_a_sign_need_a_window(tmp_path):
+    pixels = np.array([[0, 2**31 + 5, 2**32 - 1]], dtype=np.uint32)
+    tiff(tmp_path / "a.tif", pixels, 1)
+    assert "uint32 pixels from 0 to 4,294,967,295; add window" in complaint(tmp_path)
+    found = images.load(f"{tmp_path},window=0:4294967295").pixels[0, 0, 0]
+    np.testing.assert_allclose(found, pixels[0] / (2**32 - 1), rtol=1e-7)  # float32
+
+
+@pytest.mark.parametrize("suffix", ["gif", "jp2", "jfif", "", "dat", "jpg", "nii", "dcm"])
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "JPEG2000"])
+def test_the_content_decides_not_the_suffix(tmp_path, suffix, kind):
+    name = f"a.{suffix}" if suffix else "a"
+    Image.fromarray(gray(40, 8, 8)).save(tmp_path / name, kind)
+    assert images.load(str(tmp_path)).names == (name,)
+    alone = images.load(str(tmp_path / name))
+    assert alone.names == (name,)
+    assert alone[0].mean().item() == pytest.approx(40 / 255)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_is_read_nearly(tmp_path):
+    Image.fromarray(gray(128, 8, 8)).save(tmp_path / "a", "AVIF", quality=95)
+    assert images.load(str(tmp_path))[0].mean().item() == pytest.approx(128 / 255, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html>\n<p>", "its content is not a picture, it begins with '<!DOCTYPE html>'"),
+        (b"\x89PNG\r\n\x1a\nzz", "it begins as PNG, but does not go on so"),
+        (b"\0\1\2\3", "its content is not a picture, it begins with 00 01 02 03"),
+    ],
+)
+def test_what_is_no_picture_is_told_by_its_beginning(tmp_path, content, says):
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert f"a.jpg': cannot be decoded ({says}); repair it" in complaint(tmp_path)
+
+
+def test_what_a_pillow_does_not_have_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"\0\0\0\x20ftypavif" + bytes(20))
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    assert "it is AVIF, which needs a newer Pillow" in complaint(tmp_path)
+
+
+def test_several_frames_are_told_with_their_number(tmp_path):
+    frames = [Image.fromarray(gray(value, 8, 8)) for value in (40, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "b.tif", save_all=True, append_images=frames[1:])
+    save(tmp_path / "c.png", gray(40, 8, 8))
+    loaded = images.load(f"{tmp_path},gray")
+    assert len(set(loaded.digests)) == 1
+    assert loaded.notes == (
+        f"{str(tmp_path)!r}: several frames, of which the first is taken (2 of 3 files)",
+    )
+
+
+def test_depth_belongs_to_integers_that_can_have_it(tmp_path):
+    save(tmp_path / "a.png", gray(3))
+    assert images.load(f"{tmp_path},depth=4").peak == 15
+    assert "a.png': is of 8 bits, not 12; give no depth" in complaint(f"{tmp_path},depth=12")
+    assert "largest value 3 is beyond 1 bits (1); add depth=2" in complaint(f"{tmp_path},depth=1")

@@ -1,6 +1,7 @@
 """Every reader, by enumeration: reads its sample, and of damaged ones makes images or one line."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,16 @@ def test_every_reader_has_a_sample():
     assert readers.contents().keys() | without == content.CONTENTS.keys() == formats.FORMATS.keys()
     assert readers.endings().keys() == paths.READERS.keys()
     assert readers.kinds().keys() == sources.KINDS.keys() - MADE
+
+
+def test_the_docs_name_every_reader():
+    text = (Path(__file__).parents[1] / "docs" / "images.md").read_text(encoding="utf-8")
+    table = text.partition("## Every kind of file")[2].partition("### Depth")[0].lower()
+    spelt = {"jpeg2000": "jpeg 2000", "-ubyte": "idx", ".parquet": "parquet", "parquet:": "parquet"}
+    for name in (*content.CONTENTS, *paths.READERS, *(sources.KINDS.keys() - MADE)):
+        plain = name.lower().removesuffix(".gz")
+        plain = "idx" if plain in (".idx", "idx:") else plain
+        assert spelt.get(plain, plain) in table, name
 
 
 @pytest.mark.parametrize("name", SAMPLES)

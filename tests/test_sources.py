@@ -12,7 +12,7 @@ from PIL import Image
 
 from twinscore import images
 from twinscore.errors import InputError
-from twinscore.images import sources
+from twinscore.images import packed, sources
 from twinscore.images.transforms import Options
 
 
@@ -68,6 +68,13 @@ def test_options_are_read():
         ("digits,size=²", "size='²'"),
         ("digits,gray=yes", "is not true or false"),
         ("digits,size=4,size=5", "given twice"),
+        ("digits,window=0:1", "unknown option 'window'"),
+        ("hf:x,depth=17", "depth='17' is not a number of bits, 1 to 16; give 12, say"),
+        ("hf:x,window=1", "window='1' is not LOW:HIGH, two numbers, the lower one first"),
+        ("hf:x,window=5:5", "window='5:5' is not LOW:HIGH"),
+        ("hf:x,window=0:inf", "window='0:inf' is not LOW:HIGH"),
+        ("hf:x,window=-1e308:1e308", "is not LOW:HIGH"),
+        ("hf:x,window=0:1,depth=12", "depth and window exclude each other; give window alone"),
         ("idy:t10k.gz", "neither a source of images nor an existing path"),
         ("missing/folder,gray", "'missing/folder' is neither"),
         ("", "neither"),
@@ -96,6 +103,31 @@ def test_a_path_object_is_a_path_and_never_a_name(tmp_path, monkeypatch):
 def test_a_path_may_hold_commas(tmp_path):
     save(tmp_path / "faces,old" / "a.png", gray(51))
     assert images.load(f"{tmp_path}/faces,old,size=2").shape == (1, 2, 2)
+
+
+@pytest.mark.parametrize("name", ["my,old", "a[1]", "a[1],b*c", "x,size=3"])
+@pytest.mark.parametrize("kind", ["", "celeba:", "lsun:", "parquet:", "idx:", "hf:"])
+def test_any_path_may_hold_commas_and_brackets(tmp_path, name, kind):
+    (tmp_path / name).mkdir()
+    found, body, options = images.parse(f"{kind}{tmp_path}/{name},size=2")
+    assert (body, options.size) == (f"{tmp_path}/{name}", 2)
+    assert found == (sources.KINDS[kind] if kind else sources._PATH)
+
+
+@pytest.mark.parametrize("name", ["my,labels", "a[1],b"])
+def test_the_path_of_labels_may_hold_commas_and_brackets(tmp_path, name):
+    (tmp_path / name).touch()
+    _, body, options = images.parse(f"idx:x,labels={tmp_path}/{name},gray")
+    assert (body, options.extra["labels"], options.gray) == ("x", f"{tmp_path}/{name}", True)
+
+
+def test_options_of_other_files_are_refused(tmp_path):
+    save(tmp_path / "p" / "a.png", gray(3))
+    np.save(tmp_path / "a.npy", np.zeros((2, 4, 4), np.uint8))
+    packed.write(tmp_path / "a.safetensors", images.load(str(tmp_path / "p")))
+    for source in ("p,layout=NHW", "p,key=x", "p/a.png,layout=HW", "a.npy,axis=0"):
+        assert "is not for what this is; it takes" in complaint(tmp_path / source)
+    assert "depth is not for what this is" in complaint(tmp_path / "a.safetensors,depth=4")
 
 
 def test_a_new_kind_is_one_line_in_the_table(monkeypatch):

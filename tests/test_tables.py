@@ -90,6 +90,22 @@ def test_sixteen_bit_lists_keep_their_depth(tmp_path):
     np.testing.assert_array_equal(images.load(str(path)).pixels[:, 0], deep)
 
 
+def test_depth_and_window_hold_for_lists_and_for_pictures(tmp_path):
+    deep = PIXELS[..., 0].astype(np.int64) * 16 - 100
+    path = write(tmp_path / "a.parquet", image=deep.tolist())
+    assert "add window=LOW:HIGH" in complaint(path)
+    loaded = images.load(f"{path},window=-100:4000")
+    expected = ((deep + 100) / 4100).clip(0, 1)
+    np.testing.assert_allclose(loaded.pixels[:, 0], expected, atol=1e-7)  # float32
+    twelve = (deep + 100).astype(np.uint16)
+    for column in (twelve.tolist(), [png(one) for one in twelve]):
+        schema = pa.list_(pa.list_(pa.uint16())) if isinstance(column[0], list) else pa.binary()
+        path = write(tmp_path / "a.parquet", image=pa.array(column, schema))
+        loaded = images.load(f"parquet:{path},depth=12")
+        assert loaded.peak == 4095
+        np.testing.assert_array_equal(loaded.pixels[:, 0], twelve)
+
+
 def test_a_folder_is_read_in_the_order_of_paths(tmp_path):
     (tmp_path / "b").mkdir()
     write(tmp_path / "b" / "0.parquet", image=PICTURES[4:], label=LABELS[4:])
@@ -281,6 +297,17 @@ def test_a_folder_of_pictures_by_class(tmp_path):
     np.testing.assert_array_equal(loaded.pixels, FIRST[order])
     assert loaded.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert 'cannot be loaded (Unknown split "test"' in complaint(f"hf:{tmp_path}/data,split=test")
+
+
+def test_brackets_in_the_name_of_a_folder_are_no_pattern(tmp_path):
+    for folder in ("a[1],b", "saved[1],b"):
+        (tmp_path / folder / "cat").mkdir(parents=True)
+        (tmp_path / folder / "cat" / "a.png").write_bytes(PICTURES[0])
+    said = complaint(f"hf:{tmp_path}/a[1],b,size=2")
+    assert "datasets takes *, ? and [ in the name of a folder for a pattern; rename it" in said
+    assert images.load(f"{tmp_path}/a[1],b,size=2").shape == (3, 2, 2)
+    datasets.Dataset.from_dict({"image": PIXELS.tolist()}).save_to_disk(tmp_path / "s[1],b")
+    assert images.load(f"hf:{tmp_path}/s[1],b,size=2").shape == (3, 2, 2)
 
 
 def test_parquet_and_arrays_through_the_library(tmp_path):
