@@ -10,7 +10,8 @@ def floors():
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["hub"], *extras["medical"], *extras["test"]]
+    needed = [extras[name] for name in extras if name != "dev"]
+    wanted = [*project["dependencies"], *(one for extra in needed for one in extra)]
     return dict(
         re.fullmatch(r"([\w.-]+)>=([\d.]+)(?:,<[\d.]+)?", one).groups()
         for one in wanted

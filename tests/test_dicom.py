@@ -82,6 +82,14 @@ def test_without_a_window_the_bits_stored_are_the_range(tmp_path, bits):
     assert (len(loaded.notes) == 2) == (bits == 16)  # little of 16 bits is used
 
 
+def test_a_table_of_display_values_is_told_not_applied(tmp_path):
+    table = item(LUTDescriptor=[2, 0, 16], LUTData=b"\0\0\x09\0")
+    put(tmp_path, "a", BitsStored=12, VOILUTSequence=[table])
+    loaded = images.load(str(tmp_path))
+    np.testing.assert_array_equal(loaded.pixels[0, 0], STORED)
+    assert "a table of display values (VOI LUT) is not applied" in loaded.notes[0]
+
+
 def test_numbers_with_a_sign_are_counted_from_the_lowest(tmp_path):
     put(tmp_path, "a", np.array([[-2048, 0], [5, 2047]], dtype=np.int16), BitsStored=12)
     loaded = images.load(str(tmp_path))

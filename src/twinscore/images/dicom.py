@@ -29,25 +29,18 @@ _HEADER = ("Rows", "Columns", "NumberOfFrames", "PatientID", "StudyInstanceUID")
 _GRAY = ("MONOCHROME1", "MONOCHROME2")
 
 
-def number(path: Path, options: Options) -> int:
-    """How many frames a file holds; 0 where it holds no pixels, as a report or a directory does.
+def scan(path: Path, options: Options) -> tuple[int, str | None]:
+    """How many frames a file holds, and the patient, or else the study, if it names either.
 
-    InputError when pydicom is not installed; pydicom raises nearly anything on broken files.
+    There are none where it holds no pixels, as a report or a directory does. InputError when
+    pydicom is not installed; pydicom raises nearly anything on broken files.
     """
     header = _dataset(path, stop_before_pixels=True, specific_tags=list(_HEADER))
-    if "Rows" not in header:
-        return 0
-    frames = int(header.get("NumberOfFrames") or 1)
-    if not 1 <= frames <= path.stat().st_size:
+    frames = int(header.get("NumberOfFrames") or 1) if "Rows" in header else 0
+    if not 0 <= frames <= path.stat().st_size:
         raise ValueError(f"it declares {frames} frames")
-    return frames
-
-
-def patient(path: Path) -> str | None:
-    """The patient of a file, or else the study; None if it names neither."""
-    header = _dataset(path, stop_before_pixels=True, specific_tags=list(_HEADER))
     names = (str(header.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID"))
-    return next((name for name in names if name), None)
+    return frames, next((name for name in names if name), None)
 
 
 def read(path: Path, options: Options) -> Iterator[Picture]:
@@ -136,6 +129,8 @@ def _gray(
         stored = (stored.astype(np.int32) + 2 ** (bits - 1)).astype(unsigned)
     slope = float(_field(dataset, frame, "PixelValueTransformationSequence", "RescaleSlope") or 1)
     remarks += (f"no window: the whole range of {bits} bits, stored with a slope of {slope:g}",)
+    if dataset.get("VOILUTSequence"):
+        remarks += ("a table of display values (VOI LUT) is not applied",)
     return Picture(stored[None], Levels(depth=bits, inverted=inverted), remarks)
 
 

@@ -204,10 +204,8 @@ def _scan(folder: Path, name: str, options: Options) -> _Found | None:
     kind = kind_of(folder / name)
     if kind is None:  # reading it will say what is wrong
         return _Found(name, "PNG") if name.lower().endswith(SUFFIXES) else None
-    form = FORMATS[kind]
     try:
-        number = form.number(folder / name, options)
-        return _Found(name, kind, number, (form.group(folder / name) if form.group else None))
+        return _Found(name, kind, *FORMATS[kind].scan(folder / name, options))
     except InputError:
         raise
     except Exception:  # reading it will say what is wrong
@@ -244,7 +242,7 @@ def _image_names(file: _Found) -> Iterable[str]:
 
 
 def _groups(files: Sequence[_Found]) -> list[str] | None:
-    if all(FORMATS[file.kind].group is None for file in files):
+    if not any(FORMATS[file.kind].grouped for file in files):
         return None
     return [file.group or file.name for file in files for _ in range(file.number)]
 

@@ -24,22 +24,23 @@ class Format:
     read : callable
         ``read(path, options)`` gives its images. CorruptImageError where it is broken, InputError
         where its images cannot be used.
-    number : callable
-        ``number(path, options)``: how many these are, from the header alone. Raises nearly
-        anything on a broken file, InputError for what ``skip_corrupt`` must not leave out.
-    group : callable or None
-        ``group(path)``: whom the images show; None if the file does not say, and is itself the
-        group. Raises the same. None for pictures, which say nothing of the kind.
+    scan : callable
+        ``scan(path, options)``: from the header alone how many these are, and whom they show (None
+        if the file does not say). Raises nearly anything on a broken file, InputError for what
+        ``skip_corrupt`` must not leave out.
+    grouped : bool
+        Whether images that show the same must stay together; a file that does not say whom it
+        shows is then a group of its own.
     """
 
     read: Callable[[Path, Options], Iterable[Picture]]
-    number: Callable[[Path, Options], int] = lambda path, options: 1
-    group: Callable[[Path], str | None] | None = None
+    scan: Callable[[Path, Options], tuple[int, str | None]] = lambda path, options: (1, None)
+    grouped: bool = False
 
 
 _PICTURE = Format(lambda path, options: [pictures.read(path)])
 FORMATS = dict.fromkeys(pictures.FORMATS, _PICTURE) | {
-    "DICOM": Format(dicom.read, dicom.number, dicom.patient),
-    "NIfTI": Format(nifti.read, nifti.number, lambda path: None),
+    "DICOM": Format(dicom.read, dicom.scan, grouped=True),
+    "NIfTI": Format(nifti.read, nifti.scan, grouped=True),
 }
 """What reads each of :data:`twinscore.images.content.CONTENTS`."""

@@ -20,11 +20,11 @@ _NIFTI_2 = (540).to_bytes(4, "little"), (540).to_bytes(4, "big")
 _LAST = 2
 
 
-def number(path: Path, options: Options) -> int:
-    """How many slices a file holds; as :func:`read`."""
+def scan(path: Path, options: Options) -> tuple[int, str | None]:
+    """How many slices a file holds, and that it does not say whom they show; as :func:`read`."""
     with _opened(path) as stream:
         shape, _ = _layout(_header(stream, path), path)
-    return shape[_axis(options)]
+    return shape[_axis(options)], None
 
 
 def read(path: Path, options: Options) -> Iterator[Picture]:
