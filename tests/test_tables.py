@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+import signal
 import sys
 import tracemalloc
 
@@ -11,6 +13,7 @@ from PIL import Image
 
 from twinscore import images
 from twinscore.errors import InputError
+from twinscore.images import metadata
 
 datasets = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")
@@ -220,6 +223,23 @@ def test_broken_files_are_refused(tmp_path):
     damaged[4:40] = b"\xff" * 36  # the header of the first page
     path.write_bytes(damaged)
     assert "a.parquet" in complaint(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="looks only where it can fork")
+def test_a_file_on_which_pyarrow_would_die_is_named(tmp_path, monkeypatch):
+    """As it does where a byte of the sizes in its metadata is flipped (found by hostile.py)."""
+
+    def die(paths, sender):
+        os.write(sender, b".")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.parquet", image=PICTURES)
+    assert len(images.load(f"parquet:{tmp_path}")) == 14
+    monkeypatch.setattr(metadata, "_look", die)
+    assert "b.parquet': cannot be read (its metadata are damaged)" in complaint(
+        f"parquet:{tmp_path}"
+    )
 
 
 def test_labels_that_are_not_text_are_refused(tmp_path):

@@ -20,6 +20,7 @@ from twinscore.images.files import intensities, require_same
 from twinscore.images.imageset import ImageSet, from_pixels
 from twinscore.images.levels import dark_notes
 from twinscore.images.mapping import require_regular
+from twinscore.images.metadata import require_sound
 from twinscore.images.pictures import CorruptImageError, Picture, decode_bytes
 from twinscore.images.stored import MAX_UNPACKED, reading
 from twinscore.images.transforms import Options
@@ -79,6 +80,7 @@ def load_parquet_path(path: Path, options: Options) -> ImageSet:
         paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not paths:
         raise InputError(f"{str(path)!r}: no .parquet file in this folder")
+    require_sound(paths)
     schemas, rows = [], 0
     for one in paths:
         with reading(one, _ADVICE), parquet.ParquetFile(one) as file:
