@@ -106,7 +106,7 @@ def everything(folder):
 
 COMPLAINTS = {
     "missing folder": (["--data", "{bad}/nowhere"], ["{bad}/nowhere"]),
-    "empty folder": (["--data", "{bad}/empty"], ["{bad}/empty", "png"]),
+    "empty folder": (["--data", "{bad}/empty"], ["{bad}/empty", "PNG"]),
     "corrupt image": (["--data", "{bad}/corrupt"], ["05.png", "skip_corrupt"]),
     "truncated image": (["--data", "{bad}/truncated"], ["05.png", "skip_corrupt"]),
     "mixed sizes": (["--data", "{bad}/mixed"], ["05.png", "size"]),
