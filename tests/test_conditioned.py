@@ -11,6 +11,8 @@ from twinscore.denoisers.conditioned_unet import CENTRE, SPREAD
 from twinscore.denoisers.layers import generator_of
 from twinscore.denoisers.spec import outlined
 from twinscore.errors import InputError
+from twinscore.experiments import clusters, transition
+from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingSpec, fit, history
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
@@ -130,3 +132,12 @@ class Unaware(nn.Module):
 def test_a_network_that_takes_no_level_is_refused_before_training():
     with pytest.raises(InputError, match=r"Unaware\.forward takes no noise level; give forward"):
         fit(Unaware(), torch.zeros(2, 1, 4, 4), TrainingSpec(steps=1, batch=1, evaluations=1))
+
+
+@pytest.mark.parametrize("study", [clusters, transition])
+def test_sampling_starts_at_a_level_that_was_trained(study):
+    network = NetworkSpec(kind="conditioned_unet")
+    with pytest.raises(ValueError, match=r"sampling.sigma_max 2 is above training.sigma_max 1, .*"):
+        study.Spec(network=network)
+    study.Spec(network=network, training=TrainingSpec(sigma_max=2))
+    study.Spec(network=network, sampling=SamplingSpec(sigma_max=1))
