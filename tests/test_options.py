@@ -49,7 +49,7 @@ SPELT = {
     ),
     "kind of a part": (
         ["transition", "--network.kind", "resnet"],
-        "--network.kind: give one of unet, bf_cnn; got resnet",
+        "--network.kind: give one of unet, bf_cnn, conditioned_unet; got resnet",
     ),
     "field of a part": (
         ["transition", "--network.width", "0"],
@@ -279,7 +279,7 @@ def test_the_help_shows_every_flag_and_no_other(capsys, command):
     flags = {f"--{f.name.replace('_', '-')}" for f in fields(options) if f.default is not MISSING}
     if spec_type is not None:
         flags |= dict(leaves(spec_type(), every)).keys()
-        flags |= {"--network.layers"} if "--network.kind" in flags else set()
+        flags |= {"--network.layers", "--network.blocks"} if "--network.kind" in flags else set()
     capsys.readouterr()
     code = cli.main([command, "--unknown", "--help"])
     said = capsys.readouterr()

@@ -3,6 +3,7 @@
 from twinscore.denoisers.base import Denoiser, check, denoise, per_image, psnr, score
 from twinscore.denoisers.bf_cnn import BFCNN
 from twinscore.denoisers.checkpoint import Checkpoint, save
+from twinscore.denoisers.conditioned_unet import ConditionedUNet
 from twinscore.denoisers.loading import load
 from twinscore.denoisers.spec import NetworkSpec, build
 from twinscore.denoisers.unet import UNet
@@ -10,6 +11,7 @@ from twinscore.denoisers.unet import UNet
 __all__ = [
     "BFCNN",
     "Checkpoint",
+    "ConditionedUNet",
     "Denoiser",
     "NetworkSpec",
     "UNet",

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any
@@ -15,10 +16,10 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save as serialise
-from torch import nn
+from torch import Tensor, nn
 
 from twinscore import sealed
-from twinscore.denoisers.base import Denoiser, check
+from twinscore.denoisers.base import Denoiser, check, denoise
 from twinscore.denoisers.spec import NetworkSpec, outlined
 from twinscore.errors import Damaged, InputError, one_line
 
@@ -29,7 +30,7 @@ Side = Annotated[int, Field(ge=1, le=2**16)]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A denoiser and what a sampler must know about its images.
+    """A denoiser and what a sampler must know about its images; called, it denoises.
 
     Attributes
     ----------
@@ -62,6 +63,26 @@ class Checkpoint:
                 "shape must be (C, H, W) and mean hold C numbers, or one; "
                 f"got {self.shape} and {self.mean}"
             )
+
+    def __call__(self, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
+        """Clean estimate of ``y``, (B, C, H, W)."""
+        return denoise(self.denoiser, y, sigma)
+
+    def __repr__(self) -> str:
+        return f"<{self._what}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return f"<code>{escape(self._what)}</code>"
+
+    @property
+    def _what(self) -> str:
+        of = type(self.denoiser).__name__
+        size = " x ".join("?" if n is None else str(n) for n in self.shape)
+        count = ""
+        if isinstance(self.denoiser, nn.Module):
+            count = f", {sum(p.numel() for p in self.denoiser.parameters()):,} parameters"
+        return f"{of} of images {size} (channels, height, width){count}"
 
     def on(self, device: torch.device | str) -> Denoiser:
         """The denoiser, on a device; one that is not a network follows its images there."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 from torch import Tensor, nn
 
 from twinscore.denoisers.bf_cnn import BFCNN
+from twinscore.denoisers.conditioned_unet import ConditionedUNet
 from twinscore.denoisers.unet import UNet
 from twinscore.execution import settled_torch
 
@@ -43,7 +44,25 @@ class BFCNNSpec(BaseModel):
     """number of convolutions"""
 
 
-NETWORKS = {"unet": (UNetSpec, UNet), "bf_cnn": (BFCNNSpec, BFCNN)}
+class ConditionedUNetSpec(BaseModel):
+    """Sizes of a :class:`ConditionedUNet`."""
+
+    model_config = _FIELDS
+
+    kind: Literal["conditioned_unet"] = "conditioned_unet"
+    width: int = Field(default=64, ge=1, le=MOST_WIDTH)
+    """channels of the first block"""
+    levels: int = Field(default=3, ge=1, le=MOST_LEVELS)
+    """number of poolings"""
+    blocks: int = Field(default=1, ge=1, le=32)
+    """residual blocks per level, down and up"""
+
+
+NETWORKS = {
+    "unet": (UNetSpec, UNet),
+    "bf_cnn": (BFCNNSpec, BFCNN),
+    "conditioned_unet": (ConditionedUNetSpec, ConditionedUNet),
+}
 
 
 class NetworkSpec(RootModel):
@@ -54,7 +73,9 @@ class NetworkSpec(RootModel):
 
     model_config = ConfigDict(frozen=True)
 
-    root: UNetSpec | BFCNNSpec = Field(default=UNetSpec(), discriminator="kind")
+    root: UNetSpec | BFCNNSpec | ConditionedUNetSpec = Field(
+        default=UNetSpec(), discriminator="kind"
+    )
 
     @model_validator(mode="before")
     @classmethod

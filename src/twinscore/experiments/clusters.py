@@ -22,7 +22,7 @@ from twinscore.experiments import twins
 from twinscore.experiments.estimates import Needs, sampling_needs
 from twinscore.experiments.intervals import of_values
 from twinscore.experiments.study import Arrays, Summary, of_trials, write_images
-from twinscore.experiments.trials import Trial, distinct, open_images
+from twinscore.experiments.trials import Trial, distinct, open_images, require_trained_level
 from twinscore.images import Clusters, ImageSet, Pair
 from twinscore.limits import MOST_IMAGES, MOST_REPLICATES, MOST_SAMPLES, Seed
 from twinscore.results.base import Frozen
@@ -70,6 +70,11 @@ class Spec(Frozen):
     """How samples are drawn."""
     likelihood: LikelihoodSpec = LikelihoodSpec()
     """How bits per dimension are computed."""
+
+    @model_validator(mode="after")
+    def _start(self) -> Self:
+        require_trained_level(self.network, self.training, self.sampling)
+        return self
 
     @model_validator(mode="after")
     def _likelihood(self) -> Self:

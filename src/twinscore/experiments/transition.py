@@ -20,7 +20,7 @@ from twinscore.experiments import chosen_split, comparison, divergence, standard
 from twinscore.experiments.estimates import Needs, sampling_needs
 from twinscore.experiments.extremes import add_harmonics
 from twinscore.experiments.study import Arrays, Pool, Summary, csv_text, of_trials, write_images
-from twinscore.experiments.trials import Trial, distinct, open_images
+from twinscore.experiments.trials import Trial, distinct, open_images, require_trained_level
 from twinscore.images import ImageSet, Twins
 from twinscore.limits import MOST_IMAGES, MOST_REPLICATES, MOST_SAMPLES, Listed, Seed
 from twinscore.results.base import Frozen
@@ -80,6 +80,11 @@ class Growing(Frozen):
                 f"thresholds.gain_between {low:g} to {high:g} holds none of the noise levels that "
                 f"are measured; give a range with one of {measured}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _start(self) -> Self:
+        require_trained_level(self.network, self.training, self.sampling)
         return self
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ from twinscore.runs import (
     read_json,
     write_json,
 )
+from twinscore.sampling import SamplingSpec
 from twinscore.training import TrainingSpec, fit, history, single_device
 from twinscore.training.fit import HISTORY, RESUME
 from twinscore.training.spec import RECIPE_VERSION
@@ -157,6 +158,22 @@ class Trial(Task):
 
     begun = trained
     """What is trained comes first when a run continues, so that no finished part goes missing."""
+
+
+def require_trained_level(
+    network: NetworkSpec, training: TrainingSpec, sampling: SamplingSpec
+) -> None:
+    """Refuse to sample from noise that a network that is told the level was not trained on.
+
+    A bias-free network scales with its input, and may start above. ValueError.
+    """
+    told = network.root.kind == "conditioned_unet"
+    if told and sampling.sigma_max > training.sigma_max:
+        raise ValueError(
+            f"sampling.sigma_max {sampling.sigma_max:g} is above training.sigma_max "
+            f"{training.sigma_max:g}, and a conditioned_unet knows only levels that it was trained "
+            f"on; give --training.sigma-max {sampling.sigma_max:g}, or a lower sampling.sigma_max"
+        )
 
 
 def factory_name(factory: Factory | None) -> str | None:

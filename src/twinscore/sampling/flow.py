@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from twinscore.denoisers import Denoiser, check
-from twinscore.sampling.paths import ended, started
+from twinscore.sampling.paths import Mean, ended, spread_out, started
 from twinscore.sampling.solvers import Callback, Solver, dpm, heun, noise_levels
 
 
@@ -16,7 +16,7 @@ def probability_flow(
     noise: Tensor,
     *,
     seeds: Sequence[int] | None = None,
-    mean: Tensor | float = 0.0,
+    mean: Mean = 0.0,
     callback: Callback | None = None,
     sigma_max: float = 1.0,
     sigma_min: float = 0.01,
@@ -64,7 +64,7 @@ def encode(
     denoiser: Denoiser,
     images: Tensor,
     *,
-    mean: Tensor | float = 0.0,
+    mean: Mean = 0.0,
     steps: int = 30,
     sigma_max: float = 1.0,
     sigma_min: float = 0.01,
@@ -95,7 +95,7 @@ def encode(
     """
     check(denoiser, images[:1], sigma_min)
     rising = noise_levels(steps, sigma_max, sigma_min, rho)[::-1]
-    return (solver(denoiser, images, rising) - mean) / sigma_max
+    return (solver(denoiser, images, rising) - spread_out(mean, images)) / sigma_max
 
 
 @torch.no_grad()

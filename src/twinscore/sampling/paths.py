@@ -9,6 +9,9 @@ from torch import Tensor
 from twinscore.denoisers import Denoiser, check, denoise
 from twinscore.sampling.solvers import Callback
 
+Mean = Tensor | float | Sequence[float]
+"""Of the data: broadcast against images, or one number for each channel, as a Checkpoint has it."""
+
 
 class Sampler(Protocol):
     """A function that draws an image from each noise image; options of its own have defaults."""
@@ -19,7 +22,7 @@ class Sampler(Protocol):
         noise: Tensor,
         *,
         seeds: Sequence[int],
-        mean: Tensor | float = 0.0,
+        mean: Mean = 0.0,
         callback: Callback | None = None,
         sigma_max: float = 1.0,
         sigma_min: float = 0.01,
@@ -34,8 +37,8 @@ class Sampler(Protocol):
             Standard normal noise, (B, C, H, W); paths start at ``mean + sigma_max * noise``.
         seeds : sequence of int
             Seed of each image, (B,): noise added at step t is a function of (seed, t) only.
-        mean : Tensor or float
-            Mean of the data, broadcast against ``noise``.
+        mean : Tensor, float or sequence of float
+            Mean of the data, broadcast against ``noise``, or one number for each channel.
         callback : callable, optional
             Called with (step, noise level, y) before each step.
         sigma_max, sigma_min : float
@@ -56,17 +59,24 @@ class Sampler(Protocol):
         ...
 
 
+def spread_out(mean: Mean, like: Tensor) -> Tensor | float:
+    """A mean that can be added to images; numbers of channels become (C, 1, 1)."""
+    if isinstance(mean, Tensor | int | float):
+        return mean
+    return torch.tensor(mean).to(like).view(-1, 1, 1)
+
+
 def started(
     denoiser: Denoiser,
     noise: Tensor,
     seeds: Sequence[int] | None,
-    mean: Tensor | float,
+    mean: Mean,
     sigma: float,
 ) -> Tensor:
     """Where paths start, (B, C, H, W); refuses what a :class:`Sampler` refuses there."""
     if seeds is not None and len(seeds) != len(noise):
         raise ValueError(f"need one seed per image; got {len(seeds)} for {len(noise)} images")
-    y = mean + sigma * noise
+    y = spread_out(mean, noise) + sigma * noise
     check(denoiser, y[:1], sigma)
     return y
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from twinscore.denoisers import Denoiser, denoise
 from twinscore.sampling.noise import noise as step_noise
-from twinscore.sampling.paths import ended, started
+from twinscore.sampling.paths import Mean, ended, started
 from twinscore.sampling.solvers import Callback, noise_levels
 
 
@@ -19,7 +19,7 @@ def ancestral(
     noise: Tensor,
     *,
     seeds: Sequence[int],
-    mean: Tensor | float = 0.0,
+    mean: Mean = 0.0,
     callback: Callback | None = None,
     sigma_max: float = 1.0,
     sigma_min: float = 0.01,
@@ -74,7 +74,7 @@ def langevin_corrected(
     noise: Tensor,
     *,
     seeds: Sequence[int],
-    mean: Tensor | float = 0.0,
+    mean: Mean = 0.0,
     callback: Callback | None = None,
     sigma_max: float = 1.0,
     sigma_min: float = 0.01,

@@ -1,5 +1,6 @@
 """Fit a denoiser to images: the loop, its checkpoints, and how it continues after a break."""
 
+import inspect
 import json
 import math
 import os
@@ -18,7 +19,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from twinscore import sealed
-from twinscore.errors import Damaged, RunFailed, one_line
+from twinscore.errors import Damaged, InputError, RunFailed, one_line
 from twinscore.execution import settled_torch
 from twinscore.runs import digest, make_folder
 from twinscore.training import history
@@ -137,7 +138,7 @@ def fit(
     fabric: Fabric | None = None,
     on_step: Callable[[int, dict[str, float] | None], None] | None = None,
 ) -> nn.Module:
-    """Train a universal denoiser by least squares, ``E ||x - f(x + sigma z)||^2``.
+    """Train a universal denoiser by least squares, ``E ||x - f(x + sigma z, sigma)||^2``.
 
     [GAHB] eq. 4 with sigma drawn per image; the loss is summed over pixels, averaged over images.
     Order and noise of step t depend on (seed, t) only, so that an interrupted training continues
@@ -146,7 +147,8 @@ def fit(
     Parameters
     ----------
     denoiser : nn.Module
-        Trained in place; maps (B, C, H, W) to the same shape.
+        Trained in place; maps images (B, C, H, W) and noise levels (B,), which a blind one ignores,
+        to the shape of the images.
     images : Tensor or ImageSet
         Training images, (N, C, H, W) float32 in [0, 1] when indexed.
     spec : TrainingSpec
@@ -177,9 +179,10 @@ def fit(
     TrainingError
         If the loss or a weight is not finite; names the step.
     InputError
-        If ``folder`` cannot be written, or (``Damaged``) its checkpoint is damaged or from another
-        training.
+        If the network does not take a noise level, ``folder`` cannot be written, or (``Damaged``)
+        its checkpoint is damaged or from another training.
     """
+    _require_level(denoiser)
     fabric = fabric or single_device()
     denoiser.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=spec.learning_rate, fused=True)
@@ -230,6 +233,16 @@ def fit(
     return denoiser.eval().cpu()
 
 
+def _require_level(denoiser: nn.Module) -> None:
+    try:
+        inspect.signature(denoiser.forward).bind(None, None)
+    except TypeError:
+        raise InputError(
+            f"{type(denoiser).__name__}.forward takes no noise level; give forward(y, sigma) with "
+            "images (B, C, H, W) and sigma (B,), which a blind network ignores"
+        ) from None
+
+
 def _step(
     module: nn.Module,
     state: _State,
@@ -242,11 +255,11 @@ def _step(
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     x = images[batch_indices(seed, state.step, len(images), spec.batch)]
-    _, noise = noise_draw(seed, state.step, tuple(x.shape), spec.noise, spec.sigma_max)
+    sigma, noise = noise_draw(seed, state.step, tuple(x.shape), spec.noise, spec.sigma_max)
     x = x.to(fabric.device, memory_format=torch.channels_last)
     y = x + noise.to(fabric.device, memory_format=torch.channels_last)
     state.optimizer.zero_grad()
-    loss = (module(y) - x).square().sum() / len(x)
+    loss = (module(y, sigma.flatten().to(fabric.device)) - x).square().sum() / len(x)
     fabric.backward(loss)
     if spec.clip is not None:
         fabric.clip_gradients(module, state.optimizer, max_norm=spec.clip, error_if_nonfinite=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from twinscore.denoisers import psnr
+from twinscore.denoisers import denoise, psnr
 from twinscore.runs import derive_seed, write_text
 
 SIGMAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -66,5 +66,6 @@ def psnr_row(denoiser: nn.Module, images: Tensor, part: str) -> dict[str, float]
     for sigma in SIGMAS:
         generator = torch.Generator().manual_seed(derive_seed("history", f"{sigma:g}"))
         z = torch.randn(images.shape, generator=generator).to(images.device)
-        row[f"{part}_psnr_{sigma:g}"] = psnr(denoiser(images + sigma * z), images).mean().item()
+        x_hat = denoise(denoiser, images + sigma * z, sigma)
+        row[f"{part}_psnr_{sigma:g}"] = psnr(x_hat, images).mean().item()
     return row

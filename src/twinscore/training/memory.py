@@ -86,7 +86,8 @@ def cost(
         largest for what comes and goes.
     """
     module = outlined(network, shape[0]).train()
-    sizes = saved(lambda: module(torch.empty(batch, *shape, device="meta")).sum())
+    y, sigma = torch.empty(batch, *shape, device="meta"), torch.empty(batch, device="meta")
+    sizes = saved(lambda: module(y, sigma).sum())
     parameters = sum(p.numel() * p.element_size() for p in module.parameters())
     d = math.prod(shape)
     return Cost(
