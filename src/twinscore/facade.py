@@ -4,7 +4,7 @@
 ``ts.transition`` and ``ts.audit``; each is imported when it is first used.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -65,7 +65,8 @@ def sample(
     model = sized(model, size)
     seeds = np.array([derive_seed(seed, "image", i) for i in range(count)])
     spec = SamplingSpec(**sampling)
-    samples, _ = draw(model, seeds, spec, batch=batch_for(model.shape), device=device)
+    shape = cast(tuple[int, int, int], model.shape)  # sized knows all of it
+    samples, _ = draw(model, seeds, spec, batch=batch_for(shape), device=device)
     return torch.from_numpy(samples)
 
 

@@ -36,7 +36,7 @@ def of_one(
     estimate: Callable[[S, Execution], Estimate],
     refuse: Callable[[S, str], None],
     **declared: Any,
-) -> Study:
+) -> Study[S, Whole, R]:
     """A study with a single task, which has its name.
 
     ``compute`` gives arrays, which are kept; ``version`` is raised when the same spec gives others.

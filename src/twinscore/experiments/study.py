@@ -293,11 +293,12 @@ def of_trials(
     trials: Callable[[S, Report], Sequence[Trial]],
     measure: Callable[[S, Trial, Checkpoint, Report], Arrays],
     key: Callable[[S, Trial], dict[str, Any]],
+    summarise: Callable[[S, Sequence[tuple[Trial, Arrays]]], Summary[R] | None],
     besides: Callable[[S, Trial, Checkpoint, Report], Arrays] | None = None,
     needs: Callable[[Any], Needs],
     cells: Cells = estimates.alone,
     **declared: Any,
-) -> Study:
+) -> Study[S, Trial, R]:
     """A study whose tasks are to train a network and then to measure it.
 
     ``measure`` gives arrays, which are kept beside the weights; ``key`` JSON values that they
@@ -308,6 +309,7 @@ def of_trials(
     return Study(
         tasks=trials,
         work=partial(_train_and_measure, measure, key, besides),
+        summarise=summarise,
         estimate=partial(estimates.of_trainings, needs, cells=cells),
         refuse=partial(estimates.refuse_trainings, needs, cells=cells),
         **declared,
