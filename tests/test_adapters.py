@@ -172,7 +172,7 @@ def test_training_mode_shows_through_a_method():
         check(denoiser, noisy(), 0.5)
     check(denoiser.eval(), noisy(), 0.5)
     assert not network.training
-    assert list(denoiser.state_dict()) == ["owner.variance"]
+    assert list(denoiser.state_dict()) == ["inside.0.variance"]
 
 
 def test_an_adapter_carries_its_network():

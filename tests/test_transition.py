@@ -18,9 +18,11 @@ from torch import nn
 from twinscore import cli, environment, images, runs
 from twinscore.analysis.verdict import Thresholds
 from twinscore.denoisers import NetworkSpec, load
+from twinscore.denoisers.loading import called
 from twinscore.errors import InputError
 from twinscore.experiments import transition, twins
 from twinscore.experiments.transition import Result, Spec
+from twinscore.experiments.trials import factory_identity
 from twinscore.report import page, style
 from twinscore.results.transition import CriticalN, Verdict
 from twinscore.sampling import SamplingSpec
@@ -531,7 +533,8 @@ def test_twins_of_a_network_of_ones_own(tmp_path):
     spec = SMALL.model_copy(update={"sizes": (2,), "training": still})
     done = transition.run(spec, tmp_path / "own", network=Shrinkage, device="cpu")
     assert torch.equal(torch.random.get_rng_state(), state)
-    name = f"{__name__}.Shrinkage"
+    name = factory_identity(Shrinkage)
+    assert name.startswith(f"{__name__}.Shrinkage ")
     assert runs.read_json(done.folder / "spec.json")["network"] == name
     trials = sorted((done.folder / "trials").iterdir())
     assert [runs.read_json(t / "spec.json")["network"] for t in trials] == [name, name]
@@ -553,7 +556,33 @@ def test_a_network_of_ones_own_gets_its_own_default_folder(tmp_path, monkeypatch
     plain = {"study": "transition"} | spec.model_dump(mode="json")
     plain |= {"data_digest": images.load("digits").digest}
     assert done.folder != runs.default_folder(plain)
-    assert done.folder == runs.default_folder(plain | {"network": f"{__name__}.Shrinkage"})
+    assert done.folder == runs.default_folder(plain | {"network": factory_identity(Shrinkage)})
+
+
+def test_a_network_with_other_code_is_another(tmp_path):
+    found = []
+    for body in ("gain * y", "gain * y", "gain * y / 2"):
+        (tmp_path / "own.py").write_text(OWN.format(body=body))
+        found.append(factory_identity(called(tmp_path / "own.py", "network")[0]).split()[-1])
+    assert found[0] == found[1] != found[2]
+
+
+OWN = """
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+
+    def forward(self, y, sigma=None):
+        return shrunk(y)
+
+def shrunk(y, gain=0.5):
+    return {body}
+
+def network():
+    return Own
+"""
 
 
 # Runs of earlier versions

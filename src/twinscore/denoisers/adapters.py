@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from twinscore.denoisers.base import module_of, per_image
+from twinscore.denoisers import parts
+from twinscore.denoisers.base import per_image
 from twinscore.denoisers.closed_form.level import Level
 
 
@@ -17,9 +18,9 @@ class Adapted(nn.Module):
     """A foreign network and the rule that turns what it predicts into a clean estimate.
 
     A module, so that the network moves between devices, has its weights and tells whether it is in
-    training mode as if it stood alone, also where a method of it is given: the method's object then
-    becomes a part of the adapter, and must not hold the adapter itself. Made by the functions of
-    this module.
+    training mode as if it stood alone, wherever a callable holds it
+    (:mod:`twinscore.denoisers.parts`): what it holds becomes a part of the adapter, and must not
+    hold the adapter itself. Made by the functions of this module.
 
     Parameters
     ----------
@@ -32,9 +33,9 @@ class Adapted(nn.Module):
     def __init__(self, network: Callable[..., Tensor], rule: Callable[..., Tensor]) -> None:
         super().__init__()
         self.network = network
-        self.owner = None if isinstance(network, nn.Module) else module_of(network)
+        self.inside = nn.ModuleList(n for n in parts.networks(network) if n is not network)
         self.rule = rule
-        self.training = getattr(network, "training", False)
+        self.training = self.inside.training = getattr(network, "training", False)
 
     def forward(self, y: Tensor, sigma: Level = None) -> Tensor:
         """Clean estimate of ``y``, (B, C, H, W)."""

@@ -1,10 +1,11 @@
 """The contract of every denoiser, and what follows from it: the check, the score, PSNR."""
 
-from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from twinscore.denoisers import parts
 
 
 @runtime_checkable
@@ -73,7 +74,7 @@ def check(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) ->
         ``y`` is not a finite 4-d floating-point tensor, if ``sigma`` is not positive or has the
         wrong length, or if the result has the wrong shape or dtype or is not finite.
     """
-    if _trains(denoiser):
+    if parts.trains(denoiser):
         raise ValueError(
             "the denoiser is in training mode, where images of a batch share statistics; "
             "call denoiser.eval() first"
@@ -110,24 +111,6 @@ def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
     published convention; slopes and KL bounds need the PSNR of the mean MSE instead.
     """
     return -10 * torch.log10((x_hat - x).square().flatten(1).mean(1))
-
-
-def module_of(denoiser: Any) -> nn.Module | None:
-    """The module that a denoiser is, or whose method it is; None if none can be seen.
-
-    A :func:`functools.partial` is looked through. What a function or a lambda calls stays hidden.
-    """
-    function = denoiser.func if isinstance(denoiser, partial) else denoiser
-    owner = getattr(function, "__self__", function)
-    return owner if isinstance(owner, nn.Module) else None
-
-
-def _trains(denoiser: Denoiser) -> bool:
-    """Whether it, or a module inside it, is in training mode."""
-    module = module_of(denoiser)
-    if module is not None:
-        return any(part.training for part in module.modules())
-    return getattr(denoiser, "training", False)
 
 
 def _what(value: object) -> str:

@@ -19,6 +19,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from twinscore import sealed
+from twinscore.denoisers import parts
 from twinscore.denoisers.base import Denoiser, check, denoise
 from twinscore.denoisers.spec import NetworkSpec, outlined
 from twinscore.errors import Damaged, InputError, one_line
@@ -43,7 +44,7 @@ class Checkpoint:
         diffusion starts.
     content : str
         Names what the denoiser computes from besides its weights: a digest of the images it was
-        fitted to, say.
+        fitted to, say. Where it is given, nothing else is looked for.
 
     Raises
     ------
@@ -85,19 +86,24 @@ class Checkpoint:
         return f"{of} of images {size} (channels, height, width){count}"
 
     def on(self, device: torch.device | str) -> Denoiser:
-        """The denoiser, on a device; one that is not a network follows its images there."""
-        if isinstance(self.denoiser, nn.Module):
-            return self.denoiser.to(device)
+        """The denoiser, on a device with its networks; any other follows its images there."""
+        for network in parts.networks(self.denoiser):
+            network.to(device)
         return self.denoiser
 
 
 def model_digest(checkpoint: Checkpoint) -> str:
     """Sha256 (hex) of a model's weights and of what else it computes from, wherever they lie."""
-    found = hashlib.sha256(checkpoint.content.encode())
-    if isinstance(checkpoint.denoiser, nn.Module):
-        for name, value in checkpoint.denoiser.state_dict().items():
-            found.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
-            found.update(value.cpu().flatten().view(torch.uint8).numpy())
+    return state_digest(checkpoint.denoiser, checkpoint.content)
+
+
+def state_digest(function: Any, content: str) -> str:
+    """Sha256 (hex) of a text and of the state of all networks that a callable reaches."""
+    found = hashlib.sha256(content.encode())
+    for network in parts.networks(function):
+        for name, value in network.state_dict().items():
+            found.update(f"{name} ".encode())
+            parts.hash_values(found, value)
     return found.hexdigest()
 
 
@@ -202,7 +208,8 @@ def read(
             header = _Header.model_validate(json.loads((content.metadata() or {})["twinscore"]))
             denoiser = _rebuild(header, content, network)
         denoiser.to(memory_format=torch.channels_last)
-        return Checkpoint(denoiser.eval(), header.shape, header.mean)
+        code = parts.fingerprint(denoiser, partly=True) if isinstance(header.network, str) else ""
+        return Checkpoint(denoiser.eval(), header.shape, header.mean, code)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     except RuntimeError as error:

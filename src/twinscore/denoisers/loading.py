@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from twinscore.denoisers import checkpoint, fitted, named_thresholds, published
+from twinscore.denoisers import checkpoint, fitted, named_thresholds, parts, published
 from twinscore.denoisers.adapters import level_per_image
 from twinscore.denoisers.checkpoint import Checkpoint
 from twinscore.errors import InputError
@@ -83,7 +83,7 @@ _KINDS: dict[str, Callable[[str], Checkpoint]] = {
 def called(file: Path, name: str) -> tuple[Any, str]:
     """Run the user's file and call its function: what it returns, and the digest of the file.
 
-    The file's folder is importable meanwhile.
+    The file's folder is importable meanwhile; what is imported from it is read anew in every call.
 
     Raises
     ------
@@ -94,15 +94,37 @@ def called(file: Path, name: str) -> tuple[Any, str]:
         content = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
-    before = list(sys.path)
-    sys.path.insert(0, str(file.parent.resolve()))
+    folder, path, known = file.parent.resolve(), list(sys.path), set(sys.modules)
+    sys.path.insert(0, str(folder))
     try:
         return _function(file, name, content)(), content
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{file}:{name}: cannot be called: {reason}") from error
     finally:
-        sys.path[:] = before
+        sys.path[:] = path
+        for module in set(sys.modules) - known:
+            source = getattr(sys.modules[module], "__file__", None) or "/"
+            if Path(source).is_relative_to(folder) and not parts.of_a_library(module):
+                del sys.modules[module]
+
+
+def identified(function: Any, where: str) -> str:
+    """Name all that a callable of the user's computes from, but for the state of its networks.
+
+    Raises
+    ------
+    InputError
+        If a part of it cannot be seen.
+    """
+    try:
+        return parts.fingerprint(function)
+    except parts.Unseen as unseen:
+        raise InputError(
+            f"{where}: cannot tell one version of it from another: {unseen} cannot be seen from "
+            "outside; load everything before, in the function that is named, or return "
+            "Checkpoint(denoiser, shape, mean, content=...) with a text that changes when it does"
+        ) from None
 
 
 def _returned(file: Path, name: str) -> Checkpoint:
@@ -115,12 +137,13 @@ def _returned(file: Path, name: str) -> Checkpoint:
             f"{file}:{name}: returned {type(found).__name__}; return a denoiser, a function of "
             "(y, sigma), or Checkpoint(denoiser, shape, mean)"
         )
+    own = known.content or identified(known.denoiser, f"{file}:{name}")
     denoiser = level_per_image(known.denoiser).eval()
-    return replace(known, denoiser=denoiser, content=f"{content} {name} {known.content}")
+    return replace(known, denoiser=denoiser, content=f"{content} {name} {own}")
 
 
 def _function(file: Path, name: str, content: str) -> Callable[[], Any]:
-    spec = importlib.util.spec_from_file_location(f"twinscore_model_{content[:16]}", file)
+    spec = importlib.util.spec_from_file_location(f"{parts.OF_A_FILE}{content[:16]}", file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

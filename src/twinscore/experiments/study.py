@@ -31,7 +31,7 @@ from twinscore.experiments.trials import (
     Factory,
     Task,
     Trial,
-    factory_name,
+    factory_identity,
     forget_images,
     open_images,
     require_content,
@@ -142,7 +142,7 @@ class Study(Generic[S, T, R]):
             Tasks side by side, sharing the cores; default one per core on a CPU, else one.
         network : callable, optional
             The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``; its
-            dotted name goes into the hash. Tasks then run in this process, without an estimate.
+            name and code go into the hash. Tasks then run in this process, without an estimate.
 
         Raises
         ------
@@ -203,7 +203,8 @@ class Study(Generic[S, T, R]):
             content[f"{field_name}_digest"] = open_images(source).digest
         content |= self.check(spec, device, network)
         if network:
-            return content | ({"network": factory_name(network)} if "network" in content else {})
+            own = {"network": factory_identity(network)} if "network" in content else {}
+            return content | own
         self.refuse(spec, device, workers or environment.default_workers(device, self.count(spec)))
         return content
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from twinscore import images as image_sets
 from twinscore import sealed
-from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, save
+from twinscore.denoisers import Checkpoint, NetworkSpec, build, load, parts, save
 from twinscore.denoisers.checkpoint import WEIGHTS, read, recorded
 from twinscore.errors import Damaged, InputError
 from twinscore.execution import Report
@@ -126,7 +126,7 @@ class Trial(Task):
             "twin": self.twin,
             "replicate": self.replicate,
             "seed": self.seed,
-            "network": factory_name(self.custom) or self.network.model_dump(),
+            "network": factory_identity(self.custom) or self.network.model_dump(),
             "training": self.training.model_dump(),
         }
 
@@ -177,13 +177,23 @@ def require_trained_level(
 
 
 def factory_name(factory: Factory | None) -> str | None:
-    """Dotted name of a user's network factory; it stands for the network in hashes."""
+    """Dotted name of a user's network factory; None without one."""
     if factory is None:
         return None
     name = getattr(factory, "__qualname__", "<none>")
     if "<lambda>" in name or "<none>" in name:
         raise InputError(f"network: {factory!r} has no name of its own; give a class or a function")
     return f"{factory.__module__}.{name}"
+
+
+@lru_cache(maxsize=8)
+def factory_identity(factory: Factory | None) -> str | None:
+    """Name and code of a user's network factory, which stand for the network in hashes.
+
+    The code is that of all that it reaches, apart from installed packages.
+    """
+    name = factory_name(factory)
+    return name and f"{name} {parts.fingerprint(factory, partly=True)[:16]}"
 
 
 @lru_cache(maxsize=3)

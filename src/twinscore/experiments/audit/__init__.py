@@ -23,6 +23,7 @@ __all__ = ["STUDY", "Spec", "run"]
 def check_sets(spec: Spec, *_: Any) -> Mapping[str, Any]:
     """Refuse sets that do not go together, and fewer images than any claim needs."""
     sets = opened(spec)
+    embedding.opened.cache_clear()  # the file may have changed since an earlier run of this process
     own = {"embedding_digest": embedding.opened(spec.embedding)[1]} if spec.embedding else {}
     if sets.held_out is None:
         return own

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from twinscore.analysis.audit.views import Kind, Pair
-from twinscore.denoisers.loading import called
+from twinscore.denoisers import parts
+from twinscore.denoisers.checkpoint import state_digest
+from twinscore.denoisers.loading import called, identified
 from twinscore.errors import InputError, one_line
 
 BATCH = 64
@@ -35,13 +37,15 @@ def kind_of(source: str) -> Kind:
 
 @lru_cache(maxsize=1)
 def opened(source: str) -> tuple[Embedding, str]:
-    """The embedding that ``FILE.py:FUNCTION`` returns, or that of ``FILE.onnx``; and a digest.
+    """The embedding of ``FILE.py:FUNCTION`` or ``FILE.onnx``, and a digest of all it computes from.
+
+    Its networks are in evaluation mode.
 
     Raises
     ------
     InputError
-        If there is no such function, it returns nothing that can be called, or the file cannot be
-        read.
+        If there is no such function, it returns nothing that can be called, the file cannot be
+        read, or part of what it computes from cannot be seen.
     """
     if source.endswith(".onnx"):
         return _onnx(Path(source))
@@ -56,7 +60,9 @@ def opened(source: str) -> tuple[Embedding, str]:
         raise InputError(
             f"embedding: {source} returned {type(embedding).__name__}; return a function of images"
         )
-    return embedding, content
+    for network in parts.networks(embedding):
+        network.eval()
+    return embedding, state_digest(embedding, f"{content} {identified(embedding, source)}")
 
 
 def _onnx(file: Path) -> tuple[Embedding, str]:
