@@ -111,7 +111,10 @@ def test_the_level_reaches_a_foreign_network_one_an_image(sigma):
     torch.testing.assert_close(x_hat, wiener(y, 0.4), rtol=1e-6, atol=0)  # 0.4 in float32
 
 
-@pytest.mark.parametrize("adapter", [adapters.level_per_image, adapters.noise_predicting])
+NOISE = partial(adapters.converted, convention="noise", low=0.0, high=1.0)
+
+
+@pytest.mark.parametrize("adapter", [adapters.level_per_image, NOISE])
 def test_a_level_that_is_missing_or_of_another_length_is_refused(adapter):
     denoiser = adapter(Shrinkage().eval())
     with pytest.raises(ValueError, match="needs the noise level"):
@@ -127,7 +130,7 @@ def test_predicted_noise_becomes_the_estimate(sigma):
     def epsilon(y, level):
         return (y - exact(y, level)) / level[:, None, None, None]
 
-    denoiser = adapters.noise_predicting(epsilon)
+    denoiser = NOISE(epsilon)
     torch.testing.assert_close(denoiser(y, sigma), exact(y, sigma), rtol=1e-12, atol=1e-12)
 
 

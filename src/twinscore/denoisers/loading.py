@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from twinscore.denoisers import checkpoint, fitted, named_thresholds, parts, published
-from twinscore.denoisers.adapters import level_per_image
+from twinscore.denoisers.adapters import Adapted, level_per_image
 from twinscore.denoisers.checkpoint import Checkpoint
 from twinscore.errors import InputError
 from twinscore.execution import settled_torch
@@ -138,8 +138,9 @@ def _returned(file: Path, name: str) -> Checkpoint:
             "(y, sigma), or Checkpoint(denoiser, shape, mean)"
         )
     own = known.content or identified(known.denoiser, f"{file}:{name}")
-    denoiser = level_per_image(known.denoiser).eval()
-    return replace(known, denoiser=denoiser, content=f"{content} {name} {own}")
+    made = isinstance(known.denoiser, Adapted)
+    denoiser = known.denoiser if made else level_per_image(known.denoiser)
+    return replace(known, denoiser=denoiser.eval(), content=f"{content} {name} {own}")
 
 
 def _function(file: Path, name: str, content: str) -> Callable[[], Any]:

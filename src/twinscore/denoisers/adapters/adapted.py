@@ -1,9 +1,4 @@
-"""Foreign denoisers: networks that follow other conventions become ``x_hat = f(y, sigma)``.
-
-Whatever maps ``(y, sigma)``, sigma a (B,) tensor, to a clean estimate of the same shape is a
-denoiser already, and needs none of these. They are for networks that predict something else, whose
-images have another range, or that are to take a float too when they are called directly.
-"""
+"""A foreign network with the rule that makes it a denoiser, and the plainest of these rules."""
 
 from collections.abc import Callable
 
@@ -49,22 +44,7 @@ def level_per_image(network: Callable[[Tensor, Tensor], Tensor]) -> Adapted:
     sigma (B,) of the dtype and on the device of ``y``. The adapter takes a float too, and raises
     ValueError without a level.
     """
-    return Adapted(network, lambda net, y, sigma: net(y, _needed(sigma, y)))
-
-
-def noise_predicting(network: Callable[[Tensor, Tensor], Tensor]) -> Adapted:
-    """Denoiser of a network that predicts noise of unit variance: ``y - sigma eps(y, sigma)``.
-
-    ``network(y, sigma) -> eps`` estimates ``z`` in ``y = x + sigma z``; sigma is (B,), of the dtype
-    and on the device of ``y``. The adapter takes a float too, and raises ValueError without a
-    level.
-    """
-
-    def rule(net: Callable[..., Tensor], y: Tensor, sigma: Level) -> Tensor:
-        level = _needed(sigma, y)
-        return y - level.view(-1, 1, 1, 1) * net(y, level)
-
-    return Adapted(network, rule)
+    return Adapted(network, lambda net, y, sigma: net(y, needed(sigma, y)))
 
 
 def residual_predicting(network: Callable[[Tensor], Tensor]) -> Adapted:
@@ -93,8 +73,8 @@ def with_range(denoiser: Callable[..., Tensor], low: float, high: float) -> Adap
     return Adapted(denoiser, rule)
 
 
-def _needed(sigma: Level, y: Tensor) -> Tensor:
-    """``sigma`` as a (B,) tensor like ``y``."""
+def needed(sigma: Level, y: Tensor) -> Tensor:
+    """``sigma`` as a (B,) tensor like ``y``; ValueError without it."""
     if sigma is None:
         raise ValueError("this denoiser needs the noise level; pass sigma")
     return per_image(sigma, y)
