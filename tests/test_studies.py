@@ -34,6 +34,19 @@ WORDS = {
         *("--widths", "1", "2", "3", "--sizes", "2", "5", "--test", "6", "--samples", "5"),
         *("--network.levels", "1", *STEPS, "--sampling.steps", "2"),
     ),
+    "check_model": (
+        *(
+            "--model",
+            "gaussian:digits",
+            "--data",
+            "digits",
+            "--images",
+            "2",
+            "--sigmas",
+            "0.1",
+            "1",
+        ),
+    ),
     "clusters": (
         *("--clusters", "12", "--n", "4", "--test", "4", "--samples", "3", "--replicates", "2"),
         *("--duplicate-threshold", "1", "--likelihood.images", "2", "--likelihood.steps", "2"),

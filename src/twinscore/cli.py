@@ -20,7 +20,7 @@ def commands() -> dict[str, str]:
     """Name and purpose of every command."""
     from twinscore.results import studies
 
-    return TOOLS | studies()
+    return TOOLS | {name.replace("_", "-"): purpose for name, purpose in studies().items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,12 +81,13 @@ def _do(words: Sequence[str]) -> int:
 
         print(f"twinscore {__version__}")
         return 0
-    if words[0] not in commands():
+    command = words[0].replace("_", "-")
+    if command not in commands():
         raise InputError(f"{words[0]}: no such command; give one of {', '.join(commands())}")
     from twinscore.commands import call
 
     with suppress(SystemExit):  # after --help
-        return call(words[0], words[1:])
+        return call(command.replace("-", "_"), words[1:])
     return 0
 
 

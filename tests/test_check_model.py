@@ -1,0 +1,92 @@
+"""`check-model`: a wrong convention is refused by name, a memoriser is warned of."""
+
+import numpy as np
+import pytest
+
+from twinscore import cli, runs
+from twinscore.errors import InputError
+from twinscore.experiments import check_model
+
+MINE = """
+from twinscore.denoisers import Checkpoint, adapters, load
+
+exact = load("gaussian:digits").denoiser
+
+def epsilon(x, t):
+    times, sigmas = adapters.linear_table()[::-1]
+    sigma = adapters.tabulated(times + 1, sigmas)(t + 1).view(-1, 1, 1, 1)
+    y = x * (1 + sigma**2).sqrt()
+    return (y - 2 * exact((y + 1) / 2, sigma.flatten() / 2) + 1) / sigma
+
+def right():
+    return Checkpoint(adapters.converted(epsilon, "epsilon"), (1, 8, 8), (0.3,))
+
+def wrong():
+    return Checkpoint(adapters.converted(epsilon, "velocity"), (1, 8, 8), (0.3,))
+
+def bare():
+    return epsilon
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    return path
+
+
+@pytest.fixture
+def checked(tmp_path, capsys):
+    """Run the command: exit code, what it printed, the result."""
+
+    def call(*words):
+        out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        code = cli.main(["check-model", *map(str, words), "--out", str(out), "--device", "cpu"])
+        result = runs.read_json(out / "result.json") if out.exists() else None
+        return code, capsys.readouterr(), result
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("name", "named"), [("wrong", "velocity in [-1, 1]"), ("bare", "denoised in [0, 1]")]
+)
+def test_a_wrong_convention_is_told_the_right_one(mine, checked, name, named):
+    code, said, result = checked("--model", f"{mine}:{name}", "--data", "digits")
+    assert code == 2
+    assert f"is wired wrongly: this looks like epsilon in [-1, 1], not {named}: " in said.out
+    assert [fit["wiring"] for fit in result["fits"][:2]] == [named, "epsilon in [-1, 1]"]
+
+
+def test_the_right_convention_passes_on_training_images_and_on_its_own_samples(mine, checked):
+    for data in (["--data", "digits"], []):
+        code, said, result = checked("--model", f"{mine}:right", *data)
+        assert code == 0
+        assert said.out.startswith(f"{mine}:right fits epsilon in [-1, 1]: on ")
+        errors = np.array(result["fits"][0]["errors"])
+        assert (errors < np.square(result["sigmas"])).all()
+
+
+def test_a_memoriser_is_warned_on_held_out_images_and_never_refused(checked):
+    """The exact denoiser of 20 images returns one of them, far from an image that it never saw."""
+    words = ["--model", "empirical:discs:count=20,size=8,seed=1", "--images", "8"]
+    code, _, result = checked(*words, "--data", "discs:count=20,size=8,seed=1")
+    assert (code, result["fault"], result["warning"]) == (0, None, None)
+    words += ["--data", "discs:count=20,size=8,seed=2"]
+    code, said, result = checked(*words, "--held-out")
+    assert (code, result["fault"]) == (0, None)
+    assert "no less than the noise itself" in result["warning"]
+    assert "a model that memorised others looks so too" in said.out
+    assert checked(*words)[0] == 2
+
+
+def test_images_that_the_model_does_not_take_are_one_line(mine, checked):
+    code, said, result = checked("--model", f"{mine}:right", "--data", "digits,size=7")
+    assert (code, result) == (2, None)
+    assert "digits,size=7 has images of 1 x 7 x 7 (channels, height, width), and" in said.err
+    assert checked("--model", f"{mine}:bare")[0] == 2
+    with pytest.raises(ValueError, match="held_out is said of images; give data"):
+        check_model.Spec(model="gaussian:digits", held_out=True)
+    with pytest.raises(InputError, match="--model: not given"):
+        check_model.run(check_model.Spec())
