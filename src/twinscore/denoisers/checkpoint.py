@@ -45,6 +45,8 @@ class Checkpoint:
     content : str
         Names what the denoiser computes from besides its weights: a digest of the images it was
         fitted to, say. Where it is given, nothing else is looked for.
+    notes : tuple of str
+        What a user should know of how it was read.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class Checkpoint:
     shape: tuple[int | None, int | None, int | None]
     mean: tuple[float, ...]
     content: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a shape and a mean that do not go together."""

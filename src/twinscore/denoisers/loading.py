@@ -1,8 +1,8 @@
 """Model strings: what ``--model`` takes becomes a denoiser and what is known of its images.
 
-``trial/folder``, ``weights.safetensors``, ``lcv:model.pt``, ``mine.py:function``,
-``empirical:digits``, ``gaussian:photos,size=16``, ``threshold:wavelets``. Prefixes win over paths:
-``./lcv:x`` is a file.
+``trial/folder``, ``weights.safetensors``, ``lcv:model.pt``, ``diffusers:folder``,
+``mine.py:function``, ``empirical:digits``, ``gaussian:photos,size=16``, ``threshold:wavelets``.
+Prefixes win over paths: ``./lcv:x`` is a file.
 """
 
 import hashlib
@@ -32,8 +32,9 @@ def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None
     model : str or Path
         A trial folder or its weights file; ``lcv:PATH``, a checkpoint published with [GAHB], or its
         folder (with ``,first=relu`` for a BF-CNN whose first layer has a ReLU);
-        ``FILE.py:FUNCTION``, a function of the user's own that takes nothing and returns a
-        denoiser, or a :class:`Checkpoint` that also gives the images' shape and mean;
+        ``diffusers:PATH``, a folder that the library diffusers wrote (with ``,class=K`` for a
+        network of classes); ``FILE.py:FUNCTION``, a function of the user's own that takes nothing
+        and returns a denoiser, or a :class:`Checkpoint` that also gives the images' shape and mean;
         ``gaussian:SOURCE`` and ``empirical:SOURCE``, the closed forms of the images of a source
         (:func:`twinscore.images.load`); ``threshold:BASIS``, a shrinkage estimator
         (:func:`twinscore.denoisers.named_thresholds.thresholding`).
@@ -72,8 +73,15 @@ def _published(body: str) -> Checkpoint:
     return published.read(Path(path), first_relu=path != body)
 
 
+def _pipeline(body: str) -> Checkpoint:
+    from twinscore.denoisers import pipeline_folders
+
+    return pipeline_folders.read(body)
+
+
 _KINDS: dict[str, Callable[[str], Checkpoint]] = {
     "lcv": _published,
+    "diffusers": _pipeline,
     "gaussian": fitted.gaussian,
     "empirical": fitted.empirical,
     "threshold": named_thresholds.thresholding,

@@ -1,0 +1,362 @@
+"""Folders of diffusers: schedulers give the known answers, a wrong one is refused by name."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ks_2samp
+
+diffusers = pytest.importorskip("diffusers")
+
+from twinscore import images  # noqa: E402
+from twinscore.analysis import calibration  # noqa: E402
+from twinscore.denoisers import load  # noqa: E402
+from twinscore.denoisers.adapters import converted  # noqa: E402
+from twinscore.denoisers.checkpoint import model_digest  # noqa: E402
+from twinscore.errors import InputError  # noqa: E402
+from twinscore.experiments import harmonics  # noqa: E402
+from twinscore.sampling import SamplingSpec  # noqa: E402
+from twinscore.sampling.samples import draw  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
+
+SIGMAS = (0.1, 0.3, 1.0)
+
+
+def network(**options):
+    """A small UNet, the same every time."""
+    sizes = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "layers_per_block": 1}
+    blocks = {"block_out_channels": (12, 24), "norm_num_groups": 4, "add_attention": False}
+    kinds = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return diffusers.UNet2DModel(**sizes | blocks | kinds | options).eval()
+
+
+def saved(folder, net, scheduler, *, pipeline=False):
+    """A folder of a bare network with its scheduler, or of a pipeline."""
+    if pipeline:
+        diffusers.DDPMPipeline(net, scheduler).save_pretrained(folder)
+    else:
+        net.save_pretrained(folder)
+        scheduler.save_pretrained(folder / "scheduler")
+    return f"diffusers:{folder}"
+
+
+def edited(folder, name, **changes):
+    """Another value in a configuration."""
+    file = folder / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def drawn(shape=(3, 1, 8, 8)):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def own(x):
+    """[-1, 1] as [0, 1]."""
+    return (x + 1) / 2
+
+
+def close(found, expected, sigma):
+    assert (found - expected).abs().max() < 1e-5 * max(1, sigma)
+
+
+@pytest.mark.parametrize("kind", ["DDPMScheduler", "DDIMScheduler"])
+@pytest.mark.parametrize("predicts", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_a_preserving_scheduler_gives_its_own_clean_image(tmp_path, kind, predicts, schedule):
+    """What its step calls the original sample, without the clipping that belongs to the sampler."""
+    options = {"prediction_type": predicts, "beta_schedule": schedule, "clip_sample": True}
+    net, scheduler = network(), getattr(diffusers, kind)(**options)
+    opened = load(saved(tmp_path, net, scheduler, pipeline=kind == "DDPMScheduler"))
+    assert (opened.shape, opened.mean) == ((1, 8, 8), (0.5,))
+    plain = diffusers.DDIMScheduler(**options | {"clip_sample": False})
+    plain.set_timesteps(1000)
+    for t in (5, 400, 900):
+        kept = plain.alphas_cumprod[t]
+        sigma = ((1 - kept) / kept).sqrt().item() / 2
+        x = drawn()
+        with torch.no_grad():
+            expected = plain.step(net(x, t).sample, t, x).pred_original_sample
+            found = opened.denoiser(own(x / kept.sqrt()), sigma)
+        close(found, own(expected), sigma)
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
+def test_edm_gives_its_own_clean_image(tmp_path, predicts):
+    net = network()
+    scheduler = diffusers.EDMEulerScheduler(prediction_type=predicts, sigma_data=0.4)
+    opened = load(saved(tmp_path, net, scheduler))
+    for sigma in (0.05, 1.0, 20.0):
+        y = sigma * drawn()
+        with torch.no_grad():
+            scaled = scheduler.precondition_inputs(y, torch.tensor(sigma))
+            output = net(scaled, scheduler.precondition_noise(sigma)).sample
+            expected = scheduler.precondition_outputs(y, output, torch.tensor(sigma))
+            close(opened.denoiser(own(y), sigma / 2), own(expected), sigma)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_flow_gives_its_own_last_step_whatever_its_shift(tmp_path, shift):
+    """From any time straight to 0; a shift moves the times that are visited, not the network's."""
+    net, scheduler = network(), diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    opened = load(saved(tmp_path, net, scheduler))
+    for count in (1, 3, 8):
+        scheduler.set_timesteps(count)
+        t, s = scheduler.timesteps[-1], scheduler.sigmas[-2].item()
+        if s == 1:
+            continue  # noise alone: no level of ours
+        x, scheduler._step_index = drawn(), None
+        with torch.no_grad():
+            output = net(x, t[None]).sample
+            expected = scheduler.step(output, t, x).prev_sample
+            close(opened.denoiser(own(x / (1 - s)), s / (1 - s) / 2), own(expected), s / (1 - s))
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_variance_exploding_network_gives_the_score_of_images_in_0_1(tmp_path, centred):
+    net = network(time_embedding_type="fourier", center_input_sample=centred)
+    opened = load(saved(tmp_path, net, diffusers.ScoreSdeVeScheduler()))
+    for sigma in (0.05, 1.0, 20.0):
+        y = sigma * drawn()
+        with torch.no_grad():
+            score = net(y, torch.full((3,), sigma)).sample
+            close(opened.denoiser(y, sigma), y + sigma**2 * score, sigma)
+
+
+def test_of_a_learned_variance_the_mean_is_taken(tmp_path):
+    net = network(in_channels=2, out_channels=4, sample_size=(6, 10))
+    opened = load(saved(tmp_path, net, diffusers.DDPMScheduler(variance_type="learned_range")))
+    assert opened.shape == (2, 6, 10)
+    y, t = drawn((2, 2, 6, 10)), 300
+    kept = diffusers.DDPMScheduler().alphas_cumprod[t]
+    sigma = ((1 - kept) / kept).sqrt()
+    with torch.no_grad():
+        epsilon = net(y * kept.sqrt(), t).sample[:, :2]
+        close(opened.denoiser(own(y), sigma.item() / 2), own(y - sigma * epsilon), sigma.item())
+
+
+def test_a_class_is_handed_over(tmp_path):
+    net = network(num_class_embeds=3)
+    path = saved(tmp_path, net, diffusers.DDPMScheduler())
+    y = drawn()
+    with torch.no_grad():
+        found = [load(f"{path},class={k}").denoiser(y, 0.5) for k in range(3)]
+    assert not torch.equal(found[0], found[1])
+    assert len({model_digest(load(f"{path},class={k}")) for k in range(3)}) == 3
+    for words, says in (
+        ("", "knows classes, and none is given; add ,class=K, 0 to 2"),
+        (",class=3", "class='3' is none of them; add ,class=K, 0 to 2"),
+        (",class=one", "class='one' is none of them"),
+    ):
+        with pytest.raises(InputError, match=says):
+            load(path + words)
+
+
+def test_averaged_weights_come_first_and_it_is_said(tmp_path):
+    path = saved(tmp_path, network(), diffusers.DDPMScheduler(), pipeline=True)
+    plain, y = load(path), drawn()
+    averaged = network()
+    with torch.no_grad():
+        averaged.conv_out.weight.mul_(2)
+    averaged.save_pretrained(tmp_path / "unet_ema")
+    opened = load(path)
+    assert (plain.notes, opened.notes) == ((), ("averaged weights, of unet_ema",))
+    assert not torch.equal(opened.denoiser(y, 0.5), plain.denoiser(y, 0.5))
+    assert model_digest(opened) != model_digest(plain)
+
+
+def test_half_precision_is_cast_up(tmp_path):
+    net = network().half()
+    net.save_pretrained(tmp_path, variant="fp16")
+    diffusers.DDPMScheduler().save_pretrained(tmp_path / "scheduler")
+    opened = load(f"diffusers:{tmp_path}")
+    found = opened.denoiser(drawn(), 0.5)
+    assert found.dtype == torch.float32
+    shutil.rmtree(tmp_path)
+    same = load(saved(tmp_path, net.float(), diffusers.DDPMScheduler()))
+    assert torch.equal(found, same.denoiser(drawn(), 0.5))
+
+
+def test_a_digest_names_the_scheduler_and_not_the_folder(tmp_path):
+    path = saved(tmp_path / "one", network(), diffusers.DDPMScheduler())
+    before = model_digest(load(path))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    assert model_digest(load(f"diffusers:{tmp_path / 'two'}")) == before
+    edited(tmp_path / "two", "scheduler/scheduler_config.json", prediction_type="sample")
+    assert model_digest(load(f"diffusers:{tmp_path / 'two'}")) != before
+
+
+def test_a_last_time_without_any_signal_is_left_out_of_the_table(tmp_path):
+    options = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    opened = load(saved(tmp_path, network(), diffusers.DDIMScheduler(**options)))
+    assert torch.isfinite(opened.denoiser(drawn(), 1e4)).all()
+
+
+def test_a_network_with_attention_is_taken_apart_like_any_other(tmp_path):
+    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "attention_head_dim": 4}
+    net = network(**blocks, up_block_types=("AttnUpBlock2D", "UpBlock2D"), add_attention=True)
+    path = saved(tmp_path / "model", net, diffusers.DDPMScheduler())
+    spec = harmonics.Spec(model=path, data="digits", sigma=0.2, sigmas=(0.2,), draws=2)
+    [model] = harmonics.run(spec, tmp_path / "run", device="cpu").result.models
+    assert model.levels[0].converged
+
+
+BAD = {
+    "no folder": (lambda f: shutil.rmtree(f), "is not a folder; give one that save_pretrained"),
+    "no scheduler": (
+        lambda f: shutil.rmtree(f / "scheduler"),
+        "has no scheduler, which says how the network was trained; put its scheduler_config.json",
+    ),
+    "no network": (lambda f: (f / "config.json").unlink(), "has no network: "),
+    "no weights": (
+        lambda f: (f / "diffusion_pytorch_model.safetensors").unlink(),
+        "has no weights in safetensors",
+    ),
+    "damaged weights": (
+        lambda f: (f / "diffusion_pytorch_model.safetensors").write_bytes(b"nothing"),
+        "cannot be loaded: ",
+    ),
+    "a weight missing": (
+        lambda f: edited(f, "config.json", add_attention=True),
+        "the weights do not fit the network: ",
+    ),
+    "another network": (
+        lambda f: edited(f, "config.json", _class_name="UNet2DConditionModel"),
+        "UNet2DConditionModel is not a network that is known; known are UNet2DModel",
+    ),
+    "channels": (
+        lambda f: edited(f, "config.json", out_channels=3),
+        "takes 1 channels and returns 3; known are as many, or twice as many",
+    ),
+    "broken": (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read: "),
+    "another scheduler": (
+        lambda f: edited(f, "scheduler/scheduler_config.json", _class_name="CMStochastic"),
+        "CMStochastic is not a scheduler that is known; known are DDPMScheduler, DDIMScheduler, ",
+    ),
+    "prediction": (
+        lambda f: edited(f, "scheduler/scheduler_config.json", prediction_type="flow"),
+        "prediction_type 'flow' is not known; known are epsilon, sample, v_prediction",
+    ),
+    "no signal": (
+        lambda f: edited(f, "scheduler/scheduler_config.json", rescale_betas_zero_snr=True),
+        "prediction_type epsilon with rescale_betas_zero_snr: ",
+    ),
+    "fourier": (
+        lambda f: edited(f, "config.json", time_embedding_type="fourier"),
+        "does not go with DDPMScheduler, whose times may be 0; it takes ScoreSdeVeScheduler",
+    ),
+    "classes": (
+        lambda f: edited(f, "config.json", class_embed_type="identity"),
+        "classes as 'identity' are not known",
+    ),
+    "latents": (
+        lambda f: (f / "model_index.json").write_text(
+            '{"_class_name": "DiTPipeline", "vae": ["diffusers", "AutoencoderKL"]}'
+        ),
+        "DiTPipeline works with latents (vae); known are pipelines of UNet2DModel in pixels",
+    ),
+    "no part": (
+        lambda f: (f / "model_index.json").write_text('{"_class_name": "Mine"}'),
+        "Mine has no part unet or transformer; known are pipelines",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_not_known_is_refused_in_one_line(tmp_path, case):
+    spoil, says = BAD[case]
+    path = saved(tmp_path / "model", network(), diffusers.DDPMScheduler())
+    spoil(tmp_path / "model")
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_overflowed_are_refused(tmp_path):
+    net = network()
+    with torch.no_grad():
+        net.conv_in.weight.mul_(1e6)
+    net.half().save_pretrained(tmp_path)
+    diffusers.DDPMScheduler().save_pretrained(tmp_path / "scheduler")
+    with pytest.raises(InputError, match=r"hold NaN or infinity; were they saved in half"):
+        load(f"diffusers:{tmp_path}")
+
+
+LABELS = {
+    "epsilon": ("DDPMScheduler", {"prediction_type": "epsilon"}),
+    "sample": ("DDPMScheduler", {"prediction_type": "sample"}),
+    "velocity": ("DDPMScheduler", {"prediction_type": "v_prediction"}),
+    "flow": ("FlowMatchEulerDiscreteScheduler", {}),
+    "edm": ("EDMEulerScheduler", {"prediction_type": "epsilon"}),
+    "edm-velocity": ("EDMEulerScheduler", {"prediction_type": "v_prediction"}),
+    "score": ("ScoreSdeVeScheduler", {}),
+}
+FAST = ("velocity",)
+
+
+def learned(net, name, steps):
+    """Train a network to denoise digits by a convention."""
+    denoiser = converted(
+        lambda x, t: net(x, t, return_dict=False)[0], name, low=0.0 if name == "score" else -1.0
+    )
+    digits, optimiser = images.load("digits")[:1200], torch.optim.Adam(net.parameters(), 3e-3)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(steps):
+        x = digits[torch.randint(len(digits), (24,), generator=generator)]
+        sigma = torch.exp(5 * torch.rand(24, generator=generator) - 3.2)
+        z = torch.randn(x.shape, generator=generator)
+        left = denoiser(x + sigma.view(-1, 1, 1, 1) * z, sigma) - x
+        loss = (left.square().mean((1, 2, 3)) * (1 + 0.25 / sigma**2)).mean()
+        optimiser.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return net.eval()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in LABELS]
+)
+def test_the_label_of_a_trained_folder_passes_and_every_wrong_one_is_told_the_right_one(
+    tmp_path, name
+):
+    net = network(**{"time_embedding_type": "fourier"} if name == "score" else {})
+    learned(net, name, steps=150 if name in FAST else 500)
+    x = images.load("digits")[:6]
+    for label, (kind, options) in LABELS.items():
+        if name == "score" and label != "score":
+            continue  # refused as it is opened: its times may be 0
+        path = saved(tmp_path / label, net, getattr(diffusers, kind)(**options))
+        found = calibration.fits(load(path).denoiser, x, SIGMAS, 0)
+        said = calibration.fault(found, SIGMAS)
+        if label == name:
+            assert said is None
+        else:
+            right = f"{name} in [{0 if name == 'score' else -1}, 1]"
+            assert said.startswith(f"this looks like {right}, not {label} in [")
+
+
+@pytest.mark.slow
+def test_our_samples_and_those_of_the_pipeline_have_the_same_distribution(tmp_path):
+    net = learned(network(), "epsilon", steps=600)
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    path = saved(tmp_path, net, scheduler)
+    spec = SamplingSpec(sigma_max=70.0, steps=100)
+    ours, _ = draw(load(path), np.arange(200), spec, batch=200)
+    pipeline = diffusers.DDIMPipeline(net, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        200,
+        generator=torch.Generator().manual_seed(2),
+        num_inference_steps=100,
+        output_type="np",
+    ).images.transpose(0, 3, 1, 2)
+    ours = ours.clip(0, 1)
+    for of in (lambda x: x.mean((1, 2, 3)), lambda x: x.std((1, 2, 3)), lambda x: x[:, 0, 3, 3]):
+        assert ks_2samp(of(ours), of(theirs)).pvalue > 1e-3
