@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from twinscore import cli, runs
+from twinscore import cli, images, runs
 from twinscore.errors import InputError
 from twinscore.experiments import check_model
+from twinscore.report import style
 
 MINE = """
 from twinscore.denoisers import Checkpoint, adapters, load
@@ -37,8 +39,11 @@ def mine(tmp_path):
 
 
 @pytest.fixture
-def checked(tmp_path, capsys):
-    """Run the command: exit code, what it printed, the result."""
+def checked(tmp_path, capsys, monkeypatch):
+    """Run the command, figures drawn but not encoded: exit code, what it printed, the result."""
+    monkeypatch.setattr(style, "settle", lambda figure: figure)
+    for kind in ("svg", "png", "pdf"):
+        monkeypatch.setattr(style, kind, lambda *_: b"drawn")
 
     def call(*words):
         out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
@@ -59,13 +64,12 @@ def test_a_wrong_convention_is_told_the_right_one(mine, checked, name, named):
     assert [fit["wiring"] for fit in result["fits"][:2]] == [named, "epsilon in [-1, 1]"]
 
 
-def test_the_right_convention_passes_on_training_images_and_on_its_own_samples(mine, checked):
-    for data in (["--data", "digits"], []):
-        code, said, result = checked("--model", f"{mine}:right", *data)
-        assert code == 0
-        assert said.out.startswith(f"{mine}:right fits epsilon in [-1, 1]: on ")
-        errors = np.array(result["fits"][0]["errors"])
-        assert (errors < np.square(result["sigmas"])).all()
+def test_the_right_convention_passes_on_training_images(mine, checked):
+    code, said, result = checked("--model", f"{mine}:right", "--data", "digits")
+    assert code == 0
+    assert said.out.startswith(f"{mine}:right fits epsilon in [-1, 1]: on digits, no known ")
+    errors = np.array(result["fits"][0]["errors"])
+    assert (errors < np.square(result["sigmas"])).all()
 
 
 def test_a_memoriser_is_warned_on_held_out_images_and_never_refused(checked):
@@ -81,12 +85,37 @@ def test_a_memoriser_is_warned_on_held_out_images_and_never_refused(checked):
     assert checked(*words)[0] == 2
 
 
+def test_no_command_measures_a_model_that_is_wired_wrongly(mine, tmp_path, capsys):
+    pixels = np.rint(255 * images.load("digits")[0][0, 0].numpy()).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "digit.png")
+    commands = {
+        "harmonics": ["--data", "digits", "--sigmas", "0.2", "--draws", "2"],
+        "restore": ["--image", str(tmp_path / "digit.png"), "--samples", "2", "--steps", "2"],
+    }
+    for command, words in commands.items():
+        out = tmp_path / command
+        call = [command, "--model", f"{mine}:wrong", *words, "--device", "cpu", "--out", str(out)]
+        assert cli.main(call) == 2
+        said = capsys.readouterr().err
+        assert f"--model: {mine}:wrong is wired wrongly: " in said
+        assert "this looks like epsilon in [-1, 1]" in said
+        assert not out.exists()
+        assert cli.main([word.replace(":wrong", ":right") for word in call]) == 0
+        capsys.readouterr()
+
+
+def test_what_a_folder_says_is_passed_on(checked, tmp_path, mine):
+    mine.write_text(MINE.replace("(0.3,))", '(0.3,), notes=("averaged weights, of here",))'))
+    code, said, result = checked("--model", f"{mine}:right", "--data", "digits")
+    assert (code, result["notes"]) == (0, ["averaged weights, of here"])
+    assert "\naveraged weights, of here\n" in said.out
+
+
 def test_images_that_the_model_does_not_take_are_one_line(mine, checked):
     code, said, result = checked("--model", f"{mine}:right", "--data", "digits,size=7")
     assert (code, result) == (2, None)
     assert "digits,size=7 has images of 1 x 7 x 7 (channels, height, width), and" in said.err
-    assert checked("--model", f"{mine}:bare")[0] == 2
-    with pytest.raises(ValueError, match="held_out is said of images; give data"):
-        check_model.Spec(model="gaussian:digits", held_out=True)
+    with pytest.raises(InputError, match="--data: not given; give images that it was trained on"):
+        check_model.run(check_model.Spec(model="gaussian:digits"))
     with pytest.raises(InputError, match="--model: not given"):
         check_model.run(check_model.Spec())

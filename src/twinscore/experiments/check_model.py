@@ -9,11 +9,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from twinscore import runs
 from twinscore.analysis import calibration
 from twinscore.denoisers import Checkpoint, denoise
 from twinscore.denoisers.adapters import wiring_of, wirings
-from twinscore.denoisers.checkpoint import model_digest, sized
+from twinscore.denoisers.checkpoint import model_digest
 from twinscore.environment import Execution
 from twinscore.errors import InputError
 from twinscore.execution import Report
@@ -22,12 +21,10 @@ from twinscore.experiments.folders import require
 from twinscore.experiments.single import Whole, of_one
 from twinscore.experiments.study import Arrays, Summary
 from twinscore.experiments.trials import Factory, open_images, open_model
+from twinscore.experiments.wiring import chosen
 from twinscore.limits import Listed, Seed
 from twinscore.results.base import Frozen
 from twinscore.results.check_model import Fit, Result
-from twinscore.sampling import SamplingSpec
-from twinscore.sampling.samples import draw_batch
-from twinscore.sampling.spec import evaluations
 from twinscore.training import memory, single_device
 
 _HELD = 3
@@ -40,8 +37,8 @@ class Spec(Frozen):
     model: str = ""
     """A trial folder, its weights file, or another model (docs/models.md)."""
     data: str = ""
-    """Images that it was trained on: a name, a path, or kind:body, then ,key=value
-    (docs/images.md); default: samples of its own."""
+    """Images that it was trained on, or that its own pipeline drew: a name, a path, or kind:body,
+    then ,key=value (docs/images.md)."""
     held_out: bool = False
     """The images were not trained on: a large error is then a warning."""
     images: int = Field(default=8, ge=1, le=10**4)
@@ -55,8 +52,6 @@ class Spec(Frozen):
     def _check(self) -> "Spec":
         if len(self.sigmas) < 2:
             raise ValueError("sigmas: give two noise levels or more")
-        if self.held_out and not self.data:
-            raise ValueError("held_out is said of images; give data")
         return self
 
     @property
@@ -68,14 +63,13 @@ class Spec(Frozen):
 def check(spec: Spec, device: str, network: Factory | None) -> dict[str, Any]:
     """Refuse images that the model does not take; its digest."""
     require(spec, "model", "a trial folder or another model (docs/models.md)")
+    require(spec, "data", "images that it was trained on")
     return {"model_digest": model_digest(_opened(spec, network))}
 
 
 def _opened(spec: Spec, network: Factory | None = None) -> Checkpoint:
     """The model, for images of the size of ``data``."""
     checkpoint = open_model(spec.model, network)
-    if not spec.data:
-        return sized(checkpoint, None)
     shape = open_images(spec.data).shape
     for own, other in zip(checkpoint.shape, shape, strict=True):
         if own not in (None, other):
@@ -87,26 +81,12 @@ def _opened(spec: Spec, network: Factory | None = None) -> Checkpoint:
     return checkpoint
 
 
-def _known(spec: Spec, checkpoint: Checkpoint, device: torch.device | str) -> Tensor:
-    """Some of the images, or samples of the model's own, (N, C, H, W), on the device."""
-    if spec.data:
-        images = open_images(spec.data)
-        order = np.random.default_rng(runs.derive_seed(spec.seed, "images"))
-        chosen = np.sort(order.permutation(len(images))[: spec.images])
-        return images[chosen].to(device)
-    seeds = np.array([runs.derive_seed(spec.seed, "image", i) for i in range(spec.images)])
-    own = {"size": len(seeds), "device": device}
-    samples, _ = draw_batch(checkpoint, seeds, SamplingSpec(), **own)
-    return torch.from_numpy(samples[np.isfinite(samples).all((1, 2, 3))]).to(device)
-
-
 @torch.no_grad()
 def compute(spec: Spec, task: Whole, report: Report) -> Arrays:
     """The fits of all conventions, as bytes of their JSON; and one image, noisy and denoised."""
     checkpoint, device = _opened(spec, task.custom), single_device(task.device).device
-    x, denoiser = _known(spec, checkpoint, device), checkpoint.on(device)
-    if not len(x):
-        raise InputError(f"--model: {spec.model}: none of its own samples is finite; give data")
+    x = chosen(open_images(spec.data), spec.images, spec.seed).to(device)
+    denoiser = checkpoint.on(device)
     found = calibration.fits(denoiser, x, spec.levels, spec.seed)
     noisy = [calibration.noisy(x, sigma, spec.seed)[:1] for sigma in spec.levels]
     pairs = zip(noisy, spec.levels, strict=True)
@@ -132,8 +112,7 @@ def summarise(spec: Spec, arrays: Arrays) -> Summary[Result]:
         fault, warning = None, fault
     own, *others = found
     ordered = [own, *sorted(others, key=lambda fit: fit.score)]
-    known = spec.data or "samples of its own"
-    verdict = f"{spec.model} fits {own.wiring}: on {known}, no known convention fits better."
+    verdict = f"{spec.model} fits {own.wiring}: on {spec.data}, no known convention fits better."
     if warning:
         verdict = (
             f"{spec.model}: {warning}. These images were held out: a model that memorised others "
@@ -157,6 +136,7 @@ def summarise(spec: Spec, arrays: Arrays) -> Summary[Result]:
         ],
         fault=fault,
         warning=warning,
+        notes=list(open_model(spec.model).notes),
     )
     return Summary(result, {name: arrays[name] for name in ("clean", "noisy", "denoised")})
 
@@ -165,13 +145,9 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _shape(spec: Spec) -> tuple[int, int, int]:
-    return open_images(spec.data).shape if spec.data else _opened(spec).shape
-
-
 def _evaluated(spec: Spec, device: str) -> tuple[Checkpoint, Tensor]:
     checkpoint, where = _opened(spec), single_device(device).device
-    return checkpoint, torch.zeros(spec.images, *_shape(spec), device=where)
+    return checkpoint, torch.zeros(spec.images, *open_images(spec.data).shape, device=where)
 
 
 def _memory(spec: Spec, device: str) -> int:
@@ -188,7 +164,8 @@ def _memory(spec: Spec, device: str) -> int:
 def refuse(spec: Spec, device: str) -> None:
     """Refuse images that do not fit the memory together."""
     what = f"{counted(spec.images, 'image')} at a time"
-    memory.require(what, device, 0, _memory(spec, device), max(_shape(spec)[1:]))
+    side = max(open_images(spec.data).shape[1:])
+    memory.require(what, device, 0, _memory(spec, device), side)
 
 
 def estimate(spec: Spec, how: Execution) -> Estimate:
@@ -203,8 +180,7 @@ def estimate(spec: Spec, how: Execution) -> Estimate:
     count = len(wirings(wiring_of(denoiser)[1]))
     evaluate()  # the first one prepares the others
     each = spec.images * core_seconds(evaluate) / count
-    drawn = 0 if spec.data else evaluations(SamplingSpec())
-    seconds = by_the_clock(1, each * (count * len(spec.levels) + drawn), how)
+    seconds = by_the_clock(1, each * count * len(spec.levels), how)
     most = memory.PROCESS + _memory(spec, how.device)
     disk = 4 * x[0].numel() * (2 * len(spec.levels) + 1) * 2
     return Estimate(counted(count, "convention"), seconds, most, disk)

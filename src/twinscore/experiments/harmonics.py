@@ -25,6 +25,7 @@ from twinscore.experiments.folders import remembered, require
 from twinscore.experiments.single import Whole
 from twinscore.experiments.study import Arrays, Study, Summary
 from twinscore.experiments.trials import Factory, open_images, open_model
+from twinscore.experiments.wiring import MOST, chosen, refuse_wrong
 from twinscore.limits import MOST_IMAGES, MOST_SAMPLES, Listed, Seed
 from twinscore.results.base import Frozen
 from twinscore.results.harmonics import Agreement, Fixed, Level, Model, Result
@@ -122,6 +123,8 @@ def check(spec: Spec, device: str, network: Factory | None) -> dict[str, Any]:
     opened = {}
     for flag, model in spec.models.items():
         opened[flag] = open_model(model, network)
+        known = chosen(open_images(spec.data), MOST, spec.seed).to(x.device)
+        refuse_wrong(model, opened[flag], known)
         for sigma in spec.levels:
             _try(spec, flag, opened[flag], x, sigma)
     return {f"{flag}_digest": model_digest(checkpoint) for flag, checkpoint in opened.items()}

@@ -23,6 +23,7 @@ from twinscore.experiments.folders import require
 from twinscore.experiments.single import Whole, of_one
 from twinscore.experiments.study import Arrays, Summary
 from twinscore.experiments.trials import Factory, open_model
+from twinscore.experiments.wiring import refuse_wrong
 from twinscore.images import picture
 from twinscore.limits import LARGEST_SIDE, Seed
 from twinscore.results.base import Frozen
@@ -88,6 +89,7 @@ def check(spec: Spec, device: str, network: Factory | None) -> dict[str, Any]:
         raise InputError("noise: projected takes measurements without noise; use rule conditioned")
     checkpoint, original = _opened(spec, network)
     _operator(spec, tuple(original.shape))
+    refuse_wrong(spec.model, checkpoint, original[None].to(single_device(device).device))
     return {
         "model_digest": model_digest(checkpoint),
         "image_digest": runs.digest(original.flatten().tolist()),

@@ -16,7 +16,7 @@ def content(run: Run) -> Content:
     held_out = " (held out)" if result.held_out else ""
     facts = (
         ("Model", result.model),
-        ("Images", f"{result.images} of {result.source or 'its own samples'}{held_out}"),
+        ("Images", f"{result.images} of {result.source}{held_out}"),
         ("Size", size_text(result.shape)),
         ("Named convention", result.fits[0].wiring),
     )
@@ -36,7 +36,7 @@ def content(run: Run) -> Content:
             ("convention", *(f"σ = {sigma:g}" for sigma in result.sigmas), "offset"),
             (noisy, *rows),
         ),
-        notes=(result.warning,) if result.warning else (),
+        notes=(*([result.warning] if result.warning else []), *result.notes),
         holding=HOLDS,
     )
 

@@ -26,7 +26,6 @@ class Result(base.Result):
     study: Literal["check_model"] = "check_model"
     model: str
     source: str
-    """The images; empty for samples of the model's own."""
     held_out: bool
     images: int
     shape: tuple[int, int, int]
@@ -36,6 +35,8 @@ class Result(base.Result):
     """What is wrong."""
     warning: str | None
     """What may be wrong, or the model has not seen these images."""
+    notes: list[str]
+    """What a user should know of how the model was read."""
 
     @property
     def exit_code(self) -> int:
@@ -47,7 +48,7 @@ class Result(base.Result):
         head = ("PSNR (dB) at sigma", *(f"{sigma:g}" for sigma in self.sigmas))
         noise = ("noisy images", *(decibels(sigma**2) for sigma in self.sigmas))
         rows = [(fit.wiring, *map(decibels, fit.errors)) for fit in self.fits[:SHOWN]]
-        return aligned([head, noise, *rows], left=(0,))
+        return "\n".join([aligned([head, noise, *rows], left=(0,)), *self.notes])
 
 
 def decibels(error: float | None) -> str:
