@@ -62,20 +62,9 @@ def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None
     kind, _, body = model.partition(":")
     if body and kind in _KINDS:
         return _KINDS[kind](body)
-    if function := _FUNCTION.fullmatch(model):
+    if function := re.fullmatch(r"(.+\.py):(\w+)", model):
         return _returned(Path(function[1]), function[2])
     return checkpoint.read(Path(model))
-
-
-_FUNCTION = re.compile(r"(.+\.py):(\w+)")
-
-
-def foreign(model: str) -> bool:
-    """Whether a model was made elsewhere, so that its convention is what somebody says it is."""
-    kind, _, body = model.partition(":")
-    if body and kind in _KINDS:
-        return kind == "diffusers"
-    return _FUNCTION.fullmatch(model) is not None
 
 
 def _published(body: str) -> Checkpoint:

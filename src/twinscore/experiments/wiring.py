@@ -1,4 +1,4 @@
-"""Foreign models are tried before they are measured: a wrong convention is refused, and named."""
+"""A convention that is named is tried before a model is measured: a wrong one is refused."""
 
 import numpy as np
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from twinscore import runs
 from twinscore.analysis import calibration
 from twinscore.denoisers import Checkpoint
-from twinscore.denoisers.loading import foreign
+from twinscore.denoisers.adapters import Wiring
 from twinscore.errors import InputError
 from twinscore.images import ImageSet
 
@@ -22,16 +22,17 @@ def chosen(images: ImageSet, count: int, seed: int) -> Tensor:
 
 
 def refuse_wrong(model: str, checkpoint: Checkpoint, x: Tensor) -> None:
-    """Refuse a foreign model if another convention fits images clearly better, and denoises them.
+    """Refuse a network of a named convention if another fits clearly better, and denoises.
 
-    A large error alone is none of its business: a model that memorised others has one too.
+    A large error alone is none of its business: a model that memorised others has one too. A
+    function that names no convention is what its author says, a denoiser.
 
     Raises
     ------
     InputError
         That names the convention that fits.
     """
-    if foreign(model):
+    if isinstance(getattr(checkpoint.denoiser, "rule", None), Wiring):
         found = calibration.fits(checkpoint.on(x.device), x[:MOST], SIGMAS, 0)
         if calibration.better(found, SIGMAS):
             raise InputError(
