@@ -85,7 +85,8 @@ def _study(command: str, *words: str) -> int:
 
     study = import_module(f"twinscore.experiments.{command}").STUDY
     optional = (*study.machine, *(["no_images"] if page.shows_images(command) else []))
-    options = parse(words, _with(StudyOptions, optional), study.spec, command)
+    shown = command.replace("_", "-")
+    options = parse(words, _with(StudyOptions, optional), study.spec, shown)
     if options.print_spec:
         _print_spec(options.spec)
         return 0
