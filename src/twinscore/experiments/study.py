@@ -91,6 +91,8 @@ class Study(Generic[S, T, R]):
         ``record(spec, tasks, folder)`` writes what is known before the work begins;
         ``finish(spec, tasks, result, pool)`` adds to the result of a run with all its parts;
         ``pool(function, tasks)`` runs more tasks as the others.
+    before : callable
+        ``before(spec, out, device)``: the spec with what has to be made first, beside the folder.
     refined : callable
         ``refined(spec, result)``: a spec with more tasks, which a result asks for; None if it is
         enough.
@@ -112,6 +114,7 @@ class Study(Generic[S, T, R]):
     check: Callable[[S, str, Factory | None], Mapping[str, Any]] = lambda spec, *_: {}
     record: Callable[[S, Sequence[T], Path], None] = lambda spec, tasks, folder: None
     finish: Callable[[S, Sequence[T], R, Pool], R] = lambda spec, tasks, result, pool: result
+    before: Callable[[S, Path | str | None, str], S] = lambda spec, out, device: spec
     refined: Callable[[S, R], S | None] = lambda spec, result: None
     extendable: tuple[str, ...] = ()
     machine: tuple[str, ...] = ("device", "workers")
@@ -154,6 +157,7 @@ class Study(Generic[S, T, R]):
         """
         device = device if "device" in self.machine else "cpu"
         workers = 1 if network or "workers" not in self.machine else workers
+        spec = self.before(spec, out, device)
         content = self._content(spec, device, workers, network)
         with run_folder(content, out, extendable=self.extendable) as (folder, report):
             name = runs.run_digest(content, self.extendable)

@@ -130,6 +130,44 @@ class Legacy(Frozen):
     held_out: float | None
 
 
+class Level(Frozen):
+    """At a noise level: how often a training image has the smaller error; exact p of all."""
+
+    sigma: float
+    auc: Interval
+    p: float | None
+
+
+class Detection(Frozen):
+    """Share of training images that are told at a rate of false positives of at most ``rate``."""
+
+    rate: float
+    share: Interval
+
+
+class Membership(Frozen):
+    """Whether the model's errors are smaller on training images than on held-out ones.
+
+    ``auc`` and ``detected`` are of the mean rank over all noise levels; ``p`` is that of the
+    largest difference at any level, corrected for their number, and None where the deal cannot be
+    relied on; ``at_risk``: how many training images are listed at the false-discovery rate.
+    """
+
+    auc: Interval
+    p: float | None
+    by_level: list[Level]
+    detected: list[Detection]
+    at_risk: int
+
+    def text(self) -> str:
+        """In one line."""
+        told = "".join(
+            f"; {100 * d.share.value:.0f} % told at {100 * d.rate:g} % false" for d in self.detected
+        )
+        p = "no p" if self.p is None else f"p = {self.p:.2g}"
+        return f"AUC {self.auc.text()}, {p}, {self.at_risk:,} images at risk{told}"
+
+
 class Result(base.Result):
     """``result.json`` of an audit.
 
@@ -137,7 +175,8 @@ class Result(base.Result):
     ``shown`` those that no chance explains by their distance although they cannot be listed,
     ``decoys`` the strongest of the held-out set. ``extractable``: at least so many distinct images
     come out of twice the samples. ``recall``: of images that were moved on purpose, how many a
-    shortlist finds; None where all images were compared. ``failed``: the condition of ``--fail-if``
+    shortlist finds; None where all images were compared. ``membership`` is None without a model, or
+    without held-out images. ``failed``: the condition of ``--fail-if``
     that is met.
     """
 
@@ -155,6 +194,7 @@ class Result(base.Result):
     assumptions: list[Assumption]
     legacy: list[Legacy]
     data: Data
+    membership: Membership | None = None
     recall: Interval | None = None
     failed: str | None = None
 
@@ -175,6 +215,7 @@ class Result(base.Result):
             else "no p: " + "; ".join(a.found for a in self.assumptions if a.holds is False),
             f"copies among {self.data.drawn:,} samples: {self.copies.times(100).text(1)} %",
             *([self.power.text()] if self.power else []),
+            *([f"membership: {self.membership.text()}"] if self.membership else []),
             *([f"moved images by a shortlist, recall {self.recall.text()}"] if self.recall else []),
             *([f"--fail-if {self.failed}: met"] if self.failed else []),
         ]

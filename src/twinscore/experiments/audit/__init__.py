@@ -9,13 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from twinscore.analysis.audit.ranking import power
+from twinscore.denoisers.checkpoint import model_digest
 from twinscore.errors import InputError
 from twinscore.experiments.audit import embedding
+from twinscore.experiments.audit.drawing import drawn
+from twinscore.experiments.audit.membership import try_model
 from twinscore.experiments.audit.pool import opened
 from twinscore.experiments.audit.searching import estimate, pieces, refuse, work
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.audit.summary import summarise
 from twinscore.experiments.study import Study
+from twinscore.experiments.trials import open_model
 
 __all__ = ["STUDY", "Spec", "run"]
 
@@ -25,6 +29,9 @@ def check_sets(spec: Spec, *_: Any) -> Mapping[str, Any]:
     sets = opened(spec)
     embedding.opened.cache_clear()  # the file may have changed since an earlier run of this process
     own = {"embedding_digest": embedding.opened(spec.embedding)[1]} if spec.embedding else {}
+    if spec.model:
+        try_model(spec, sets.train)
+        own["model_digest"] = model_digest(open_model(spec.model))
     if sets.held_out is None:
         return own
     n, m, samples = len(sets.train), len(sets.held_out), len(sets.samples)
@@ -54,6 +61,7 @@ STUDY = Study(
     reads=("samples", "train", "held_out"),
     usable=lambda source: None,
     check=check_sets,
+    before=drawn,
     extendable=("q", "most", "duplicates", "overlap", "steered", "chosen", "fail_if"),
 )
 run = STUDY.run

@@ -13,7 +13,7 @@ from twinscore.experiments.audit.evidence import PICTURED
 from twinscore.experiments.audit.pool import Units
 from twinscore.experiments.audit.spec import COMPARE, Spec, condition
 from twinscore.experiments.audit.votes import Votes, cast
-from twinscore.results.audit import Dependence, Depth, Power, Verdict
+from twinscore.results.audit import Dependence, Depth, Membership, Power, Verdict
 from twinscore.results.base import Interval
 from twinscore.runs import derive_seed
 
@@ -122,15 +122,27 @@ def _verdict(
 
 
 def failed(
-    asked: str | None, copies: Interval, p: float | None, listed: int, more: float | None
+    asked: str | None,
+    copies: Interval,
+    p: float | None,
+    listed: int,
+    more: float | None,
+    membership: Membership | None,
 ) -> str | None:
     """The condition of ``--fail-if``, if it is met; what is not known meets none."""
     if asked is None:
         return None
     name, sign, number = condition(asked)
-    known = {"dependence.p": p, "listed": float(listed), "extractable": more}
+    known: dict[str, float | None] = {
+        "dependence.p": p,
+        "listed": float(listed),
+        "extractable": more,
+    }
     known |= {f"copies.{end}": getattr(copies, end) for end in ("low", "value", "high")}
-    value = known[name]
+    if membership:
+        own = {"p": membership.p, "auc.low": membership.auc.low, "at_risk": membership.at_risk}
+        known |= {f"membership.{of}": number for of, number in own.items()}
+    value = known.get(name)
     return asked if value is not None and COMPARE[sign](value, number) else None
 
 

@@ -17,7 +17,7 @@ from twinscore.analysis.audit.search import NEAREST, Near, search
 from twinscore.analysis.audit.views import Evened, Kind, kinds, reduced
 from twinscore.environment import Execution
 from twinscore.execution import Report
-from twinscore.experiments.audit import embedding
+from twinscore.experiments.audit import embedding, membership
 from twinscore.experiments.audit.pool import BLOCK, blocks, opened, seen
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
@@ -30,7 +30,7 @@ from twinscore.training import memory, single_device
 VERSION = 2
 """Raised when the same spec gives other neighbours."""
 
-DUPLICATES = "duplicates"
+DUPLICATES, MEMBERSHIP = "duplicates", "membership"
 
 _SHARE, _MOST = 2e12, 16
 """Products that make a part of the search worth its own file, and the most parts."""
@@ -101,7 +101,8 @@ def pieces(spec: Spec, report: Report) -> list[Piece]:
         Piece(f"pool-{i:02d}", start=start, stop=stop)
         for i, (start, stop) in enumerate(pairwise(ends))
     ]
-    return [*parts, *([Piece(DUPLICATES)] if sets.held_out else [])]
+    besides = [DUPLICATES, *([MEMBERSHIP] if spec.model else [])] if sets.held_out else []
+    return [*parts, *map(Piece, besides)]
 
 
 def work(spec: Spec, piece: Piece, report: Report) -> Arrays:
@@ -110,7 +111,7 @@ def work(spec: Spec, piece: Piece, report: Report) -> Arrays:
     key: dict[str, object] = {"version": VERSION}
     if piece.name == DUPLICATES:
         key["threshold"] = spec.duplicates
-    compute = _duplicates if piece.name == DUPLICATES else _near
+    compute = {DUPLICATES: _duplicates, MEMBERSHIP: _errors}.get(piece.name, _near)
     own = {"of": piece.seal, "report": report}
     return remembered(folder, piece.name, key, lambda: compute(spec, piece, report), **own)
 
@@ -180,6 +181,10 @@ def _duplicates(spec: Spec, piece: Piece, report: Report) -> Arrays:
         "spanning": spanning.astype(np.int64),
         "correlation": across.correlation[index],
     }
+
+
+def _errors(spec: Spec, piece: Piece, report: Report) -> Arrays:
+    return membership.errors(spec, opened(spec), _device(piece), report)
 
 
 def _memory(spec: Spec) -> tuple[int, int]:

@@ -2,14 +2,18 @@
 
 import operator
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from twinscore.limits import LARGEST_SIDE, Seed
+from twinscore.limits import LARGEST_SIDE, MOST_SAMPLES, Listed, Seed
 from twinscore.results.base import Frozen
+from twinscore.sampling import SamplingSpec
 
-NUMBERS = ("copies.low", "copies.value", "copies.high", "dependence.p", "listed", "extractable")
+NUMBERS = (
+    *("copies.low", "copies.value", "copies.high", "dependence.p", "listed", "extractable"),
+    *("membership.p", "membership.auc.low", "membership.at_risk"),
+)
 """What ``--fail-if`` may name."""
 
 COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
@@ -22,6 +26,18 @@ class Spec(Frozen):
 
     samples: str | None = None
     """The samples: a folder, an array, or any other source of images (docs/images.md)."""
+    model: str | None = None
+    """The model itself, a trial folder or another (docs/models.md): its errors on both sets are
+    compared too, and it is drawn from where no samples are given."""
+    count: int | None = Field(default=None, ge=1, le=MOST_SAMPLES)
+    """Samples to draw from the model (default: as many as a list needs where a share --most of them
+    copies)."""
+    sampling: SamplingSpec = SamplingSpec()
+    """How they are drawn."""
+    sigmas: Listed[Annotated[float, Field(ge=1e-4, le=1e3)]] = (0.05, 0.1, 0.2, 0.4, 0.8)
+    """Noise levels at which errors of the model are compared, image units."""
+    draws: int = Field(default=4, ge=1, le=10**4)
+    """Draws of the noise, the same for every image."""
     train: str | None = None
     """The images that the model was trained on."""
     held_out: str | None = None

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from twinscore.analysis.audit import legacy, rates
 from twinscore.analysis.statistics import clopper_pearson
-from twinscore.experiments.audit import evidence
+from twinscore.experiments.audit import evidence, membership
 from twinscore.experiments.audit.assumptions import check
 from twinscore.experiments.audit.judgement import failed, judge
 from twinscore.experiments.audit.pool import Sets, Units, opened, some, units
-from twinscore.experiments.audit.searching import DUPLICATES, Piece, kinds_of, side_of
+from twinscore.experiments.audit.searching import DUPLICATES, MEMBERSHIP, Piece, kinds_of, side_of
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.audit.votes import Votes, together
 from twinscore.experiments.study import Arrays, Summary, csv_text, parquet
@@ -33,7 +33,7 @@ _NONE = np.empty((0, 2), dtype=np.int64)
 def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Result]:
     """The verdict, its numbers, pictures of the evidence, and a table of all units."""
     sets, given = opened(spec), {piece.name: arrays for piece, arrays in done}
-    pairs = given.pop(DUPLICATES, None)
+    pairs, errors = given.pop(DUPLICATES, None), given.pop(MEMBERSHIP, None)
     near = together(list(given.values()), [kind.name for kind in kinds_of(spec)])
     dropped = pairs["spanning"] if pairs and spec.overlap == "drop" else _NONE
     of = units(sets, pairs["within"] if pairs else _NONE, dropped)
@@ -50,6 +50,9 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
     }
     more = _extractable(matches["listed"], found.length - len(found.listed), len(sets.samples))
     count, p = len(matches["listed"]), found.dependence.p
+    member, risk = None, []
+    if errors:
+        member, risk = membership.judged(spec, sets, of, errors["errors"], sound=not broken)
     result = Result(
         verdict=found.verdict,
         why=found.why,
@@ -63,7 +66,8 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
         assumptions=assumptions,
         legacy=_legacy(spec, sets),
         data=_data(spec, sets, of),
-        failed=failed(spec.fail_if, found.copies, p, count, more),
+        membership=member,
+        failed=failed(spec.fail_if, found.copies, p, count, more, member),
     )
     arrays = evidence.pictures(sets, matches["listed"] or matches["shown"], matches["decoys"])
     arrays |= {
@@ -71,8 +75,19 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
         "ranking/score": found.votes.all.strength[found.votes.order],
     }
     rows = _rows(spec, sets, found.votes, found.length)
-    tables = {"matches.csv": csv_text(MATCHES, rows), "matches.parquet": parquet(MATCHES, rows)}
-    return Summary(result, arrays, {name: of for name, of in tables.items() if of is not None})
+    tables = _files("matches", MATCHES, rows)
+    if risk:
+        levels = [f"error at {sigma:g}" for sigma in spec.sigmas]
+        tables |= _files("risk", (*membership.RISK, *levels), risk)
+    return Summary(result, arrays, tables)
+
+
+def _files(name: str, columns: Sequence[str], rows: Sequence[tuple]) -> dict[str, str | bytes]:
+    """A table as CSV, and as Parquet where that can be written."""
+    binary = parquet(columns, rows)
+    return {f"{name}.csv": csv_text(columns, rows)} | (
+        {} if binary is None else {f"{name}.parquet": binary}
+    )
 
 
 def _extractable(listed: Sequence[Match], decoys: int, samples: int) -> float | None:
