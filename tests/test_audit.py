@@ -192,6 +192,18 @@ def test_votes_of_chance_have_one_scale_in_any_dimension(dimension):
         assert abs((found > level).mean() - share) < 3 * np.sqrt(share / 2000) + 0.02
 
 
+@pytest.mark.parametrize("votes", [1, 30, 1000])
+def test_one_vote_of_chance_is_larger_than_the_largest(votes):
+    """Of 4,000 sets of votes; 4 standard errors."""
+    rng = np.random.default_rng(votes)
+    most = ballots.largest_by_chance(votes)
+    strength = (rng.exponential(size=(4000, min(votes, 30), 4)) / [1, 2, 3, 4]).sum(2)
+    mean = (strength > most).mean() * votes
+    expected = 1 if votes > 1 else 0.5
+    error = np.sqrt(expected * votes / strength.size)
+    assert abs(mean - expected) < 4 * error
+
+
 def test_a_copy_under_noise_stands_out_where_its_distance_is_not_small():
     rng = np.random.default_rng(1)
     near = spaced(50, 0.3, rng, voters=500)
@@ -313,6 +325,13 @@ def test_a_list_begins_where_power_says():
             trained = np.concatenate([np.ones(top, bool), np.zeros(50, bool)])
             of = Ranking(np.arange(top + 50), trained, np.ones(top + 50, int), n, m)
             assert ranking.listed(of, 0.1) == expected
+
+
+def test_no_more_than_the_first_are_listed():
+    of = Ranking(np.arange(60), np.arange(60) < 40, np.ones(60, int), 500, 500)
+    assert ranking.listed(of, 0.1) > 30
+    assert ranking.listed(of, 0.1, 12) == 12
+    assert ranking.listed(of, 0.1, 9) == 0
 
 
 # Rates

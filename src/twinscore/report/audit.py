@@ -47,6 +47,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         ("Copies among the samples", f"{result.copies.times(100).text(1)} %"),
         ("Dependence on the training set", "no p" if p is None else f"p = {p:.2g}"),
         *([("Power", result.power.text().partition(": ")[2])] if result.power else []),
+        *([("Membership", result.membership.text())] if result.membership else []),
         *([("Recall of the shortlist", result.recall.text())] if result.recall else []),
         *(
             [("Images that twice the samples would repeat", f"at least {result.extractable:,.0f}")]
@@ -195,4 +196,29 @@ def ranks(run: Run, theme: Theme) -> Figure | None:
     axes.set_xlim(1, len(trained))
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper left")
+    return drawn
+
+
+@figure(
+    "Errors of the model, training against held-out images",
+    "How often a training image has the smaller error, of all pairs with a held-out one, at each "
+    "noise level; bars are 95 % intervals. A model that does not depend on which images it was "
+    "trained on has one half. A small gap does not clear a model: one that overfits a few images "
+    "has it too.",
+    lambda run: f"Points with bars over noise levels; {run.result.membership.text()}.",
+)
+def membership(run: Run, theme: Theme) -> Figure | None:
+    """The area under the curve at each noise level."""
+    result: Result = run.result
+    if result.membership is None:
+        return None
+    levels = result.membership.by_level
+    drawn, (axes,) = plots.new_row(2.6, 1)
+    axes.axhline(0.5, color=theme.muted, linewidth=1)
+    sigma = [level.sigma for level in levels]
+    plots.error_bars(axes, sigma, [level.auc for level in levels], theme.nearest, marker="o")
+    axes.set(xscale="log", xlabel="noise level σ (image units)", ylabel="AUC, T against H")
+    axes.set_xticks(sigma, [f"{s:g}" for s in sigma])
+    axes.minorticks_off()
+    axes.set_ylim(min(0.4, *(level.auc.low for level in levels)), 1.02)
     return drawn

@@ -1,5 +1,6 @@
 """From the nearest images of each sample to votes of one scale, blind to whose images they are."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,9 +12,6 @@ from twinscore.analysis.audit.search import Near
 AMONG = 5
 """The near image whose distance is compared with that of the nearest: a copied image may have a few
 that are all but equal to it."""
-
-TYPICAL = sum(1 / rank for rank in range(1, AMONG))
-"""Mean strength of votes of chance."""
 
 _LEAST = 1e-3
 """Distance of unit vectors below which they are equal, in float32."""
@@ -80,6 +78,15 @@ def strength(near: Near) -> NDArray[np.float64]:
     expected = ((rank - among) / rank).mean()
     inverse = np.log(distances[:, -1:] / distances[:, among:-1]).mean(1) / expected
     return np.log(distances[:, among] / distances[:, 0]) / np.maximum(inverse, _LEAST)
+
+
+def largest_by_chance(votes: int) -> float:
+    """Strength that one of so many votes of chance exceeds on average.
+
+    ``AMONG - 1`` exponentials of means 1, 1/2, ... sum up to the largest of as many of mean 1
+    (Renyi 1953).
+    """
+    return -math.log1p(-((1 - min(1 / max(votes, 1), 0.5)) ** (1 / (AMONG - 1))))
 
 
 def _distances(near: Near) -> NDArray[np.float64]:

@@ -105,8 +105,10 @@ def dependence(
     return Dependence(float(dealt.corrected.min()), by_depth)
 
 
-def listed(ranking: Ranking, q: float) -> int:
+def listed(ranking: Ranking, q: float, most: int | None = None) -> int:
     """Length of the longest prefix whose false-discovery rate is at most q; 0 if there is none.
+
+    It has at most ``most`` units, a number that must not depend on the sets.
 
     The largest k with ``(1 + H_k) (n / m) <= q T_k``, of T_k and H_k units of either set among the
     k strongest. Units of T in it are reported; on average at most a share q of them is there by
@@ -114,7 +116,7 @@ def listed(ranking: Ranking, q: float) -> int:
     """
     t = ranking.trained.cumsum()
     h = (~ranking.trained).cumsum()
-    good = np.flatnonzero((1 + h) * ranking.n <= q * ranking.m * t)
+    good = np.flatnonzero(((1 + h) * ranking.n <= q * ranking.m * t)[:most])
     return int(good[-1]) + 1 if len(good) else 0
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinscore.analysis.audit import ranking, rates
-from twinscore.analysis.audit.ballots import TYPICAL, Ballots, strongest
+from twinscore.analysis.audit.ballots import Ballots, largest_by_chance, strongest
 from twinscore.analysis.audit.search import Near
 from twinscore.experiments.audit.evidence import PICTURED
 from twinscore.experiments.audit.pool import Units
@@ -52,7 +52,7 @@ def judge(
     votes = cast(near, units, samples, derive_seed(spec.seed, "lots"))
     n, m = units.counts
     dependence = _dependence(votes, sound=not broken, control=m > 0, seed=spec.seed)
-    length = 0 if broken else ranking.listed(votes.ranking, spec.q)
+    length = 0 if broken else ranking.listed(votes.ranking, spec.q, _beyond_chance(votes))
     trained = votes.ranking.trained
     listed = np.flatnonzero(trained[:length])
     shown = _shown(votes) if m else np.arange(len(votes.order))[:PICTURED]
@@ -70,6 +70,16 @@ def judge(
     return Judged(votes, dependence, copies, power, length, listed, shown, decoys, verdict, why)
 
 
+def _beyond_chance(votes: Votes) -> int:
+    """Units whose vote stands out further than the strongest of chance does.
+
+    A model that learned T well may be nearer to all of T than to H without a copy: its votes are
+    then those of chance, of which T has more than its part.
+    """
+    most = largest_by_chance(len(votes.all.strength))
+    return int((votes.all.strength[votes.order] > most).sum())
+
+
 def _shown(votes: Votes) -> NDArray[np.int64]:
     """Ranks, from 0, of units of T that a sample shows more clearly than any decoy is shown.
 
@@ -80,7 +90,8 @@ def _shown(votes: Votes) -> NDArray[np.int64]:
     nearest = np.ones(of.kind.max(initial=0) + 1)
     np.minimum.at(nearest, of.kind[~votes.trained], of.distance[~votes.trained])
     strength, kind = of.strength[votes.order], of.kind[votes.order]
-    far = strength > OUTSTANDING * strength[~trained].max(initial=TYPICAL)
+    chance = largest_by_chance(len(of.strength))
+    far = strength > OUTSTANDING * strength[~trained].max(initial=chance)
     near = OUTSTANDING * of.distance[votes.order] < nearest[kind]
     return np.flatnonzero(trained & far & near)
 
