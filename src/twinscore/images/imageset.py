@@ -92,6 +92,9 @@ class ImageSet:
         What each image was cut or taken from (a photograph, a person), where the source knows.
     attributes : mapping of str to numpy.ndarray
         ``(N,)`` bool for each yes-or-no property the source records (for example *smiling*).
+    originals : numpy.ndarray or None
+        ``(N,)`` int64, the same for an image and its mirrored copy, which no split parts; where
+        there are copies.
     skipped : tuple of str
         Names of the corrupt files that ``skip_corrupt`` left out.
     notes : tuple of str
@@ -105,6 +108,7 @@ class ImageSet:
     labels: np.ndarray | None = field(default=None, repr=False)
     groups: tuple[str, ...] | None = field(default=None, repr=False)
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    originals: np.ndarray | None = field(default=None, repr=False)
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -144,6 +148,7 @@ class ImageSet:
             labels=None if self.labels is None else self.labels[rows],
             groups=None if self.groups is None else tuple(self.groups[i] for i in rows),
             attributes={name: values[rows] for name, values in self.attributes.items()},
+            originals=None if self.originals is None else self.originals[rows],
         )
 
     def mean(self) -> list[float]:
