@@ -1,4 +1,4 @@
-"""``augment=mirror``: copies come right after their images, and no split or comparison parts them."""
+"""``augment=mirror``: copies follow their images, and no split or comparison parts them."""
 
 from dataclasses import replace
 

@@ -1,13 +1,13 @@
 """Packed files: one safetensors file of pixels and their manifest, memory-mapped when read.
 
 Tensors of a packed file, in this order: ``pixels`` (N, C, H, W), uint8 where ``twinscore prepare``
-wrote them; ``digests`` (N, 32) uint8; ``names``; where the images have them ``groups``, ``labels`` (N,) and ``attributes`` (N, K) uint8.
-A list of texts called ``t`` is two tensors, ``t.text`` (its UTF-8 bytes one after the other) and
-``t.ends`` (int64, where each ends); groups, and labels that are words, are a list of the distinct
-ones and ``t.codes`` (N,) int64. Where images have mirrored copies, ``originals`` (N,) int64 says of
-which. The metadata hold ``twinscore_packed`` (the version of this
-layout), ``peak``, ``source`` and ``manifest_sha256``, of these two and all tensors but the pixels,
-which a file written by an older version lacks.
+wrote them; ``digests`` (N, 32) uint8; ``names``; where the images have them ``groups``, ``labels``
+(N,), ``attributes`` (N, K) uint8 and ``originals`` (N,) int64. A list of texts called ``t`` is two
+tensors, ``t.text`` (its UTF-8 bytes one after the other) and ``t.ends`` (int64, where each ends);
+groups, and labels that are words, are a list of the distinct ones and ``t.codes`` (N,) int64. The
+metadata hold ``twinscore_packed`` (the version of this layout), ``peak``, ``source`` and
+``manifest_sha256``, of these two and all tensors but the pixels, which a file written by an older
+version lacks.
 """
 
 import hashlib
