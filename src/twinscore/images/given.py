@@ -78,7 +78,7 @@ def _in_range(pixels: np.ndarray) -> Pixels:
         raise InputError(
             f"images: floats from {low:.7g} to {high:.7g} are not in [0, 1]; rescale them"
         )
-    if pixels.dtype == np.float32 and 0 <= low and high <= 1:
+    if pixels.dtype == np.float32 and low >= 0 and high <= 1:
         return pixels
     read = lambda rows: pixels[rows].astype(np.float32).clip(0, 1)  # noqa: E731
     return LazyPixels(pixels.shape, np.dtype(np.float32), read)
