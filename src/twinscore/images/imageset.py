@@ -70,9 +70,8 @@ class LazyPixels:
 class ImageSet:
     """Images of one shape, in a fixed order.
 
-    ``images[indices]`` takes an integer, a slice, or a sequence, numpy array or tensor of integers
-    or booleans, and gives a float32 tensor ``(n, C, H, W)`` in [0, 1]; a single integer gives a
-    batch of one.
+    ``images[i]`` is a float32 tensor ``(C, H, W)`` in [0, 1]; a slice, or a sequence, numpy array
+    or tensor of integers or booleans, gives a batch ``(n, C, H, W)``.
 
     Attributes
     ----------
@@ -119,9 +118,11 @@ class ImageSet:
         if isinstance(indices, torch.Tensor):
             indices = indices.cpu().numpy()
         if not isinstance(indices, slice):
-            indices = np.atleast_1d(np.asarray(indices))
+            indices = np.asarray(indices)
             if indices.size == 0:
                 indices = indices.astype(np.int64)
+            if indices.ndim == 0:
+                return self[indices[None]][0]
         return torch.from_numpy(
             np.array(self.pixels[indices], dtype=np.float32, order="C", subok=False)
         ).div_(self.peak)

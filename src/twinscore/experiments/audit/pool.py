@@ -48,7 +48,7 @@ class Sets:
         return self.train.names[image] if inside < 0 else self.held_out.names[inside]
 
     def image(self, image: int) -> Tensor:
-        """An image of the pool, (1, C, H, W)."""
+        """An image of the pool, (C, H, W)."""
         inside = image - len(self.train)
         return self.train[image] if inside < 0 else self.held_out[inside]
 
