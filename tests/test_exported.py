@@ -281,13 +281,11 @@ def test_a_function_of_the_users_wraps_a_file(tmp_path):
         "from twinscore.denoisers import adapters, load\n\n\n"
         "def wrapped():\n"
         f"    model = load('torch-export:{tmp_path}/a.pt2')\n"
-        "    return replace(model, denoiser=adapters.noise_predicting(model.denoiser))\n"
+        "    return replace(model, denoiser=adapters.with_range(model.denoiser, -1, 1))\n"
     )
     model = load(f"{tmp_path}/mine.py:wrapped")
-    noise = Told()(Y, SIGMA)
-    torch.testing.assert_close(
-        check(model.denoiser, Y, SIGMA), (Y - SIGMA.view(-1, 1, 1, 1) * noise).detach()
-    )
+    expected = (Told()(2 * Y - 1, 2 * SIGMA) + 1) / 2
+    torch.testing.assert_close(check(model.denoiser, Y, SIGMA), expected)
     before = model_digest(model)
     write_program(tmp_path / "a.pt2", Told(gain=0.3))
     assert model_digest(load(f"{tmp_path}/mine.py:wrapped")) != before
