@@ -33,7 +33,7 @@ def held_out(run: Path, number: int, path: Path) -> None:
     with (run / "images.csv").open(newline="") as file:
         rows = [int(row["index"]) for row in csv.DictReader(file) if row["role_0"] == "test"]
     data = images.load(json.loads((run / "spec.json").read_text())["data"])
-    pixels = data[rows[number]][0, 0].numpy()
+    pixels = data[rows[number]][0].numpy()
     Image.fromarray(np.rint(255 * pixels).astype(np.uint8)).save(path)
 
 

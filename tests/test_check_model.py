@@ -86,7 +86,7 @@ def test_a_memoriser_is_warned_on_held_out_images_and_never_refused(checked):
 
 
 def test_no_command_measures_a_model_that_is_wired_wrongly(mine, tmp_path, capsys):
-    pixels = np.rint(255 * images.load("digits")[0][0, 0].numpy()).astype(np.uint8)
+    pixels = np.rint(255 * images.load("digits")[0][0].numpy()).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "digit.png")
     commands = {
         "harmonics": ["--data", "digits", "--sigmas", "0.2", "--draws", "2"],

@@ -18,7 +18,7 @@ def test_digits():
     assert (len(digits), digits.shape, digits.peak) == (1797, (1, 8, 8), 16)
     assert digits.labels[:10].tolist() == list(range(10))
     assert (digits[:].min().item(), digits[:].max().item()) == (0, 1)
-    assert digits[0][0, 0, 0].tolist() == [0, 0, 5 / 16, 13 / 16, 9 / 16, 1 / 16, 0, 0]
+    assert digits[0][0, 0].tolist() == [0, 0, 5 / 16, 13 / 16, 9 / 16, 1 / 16, 0, 0]
     assert len(set(digits.names)) == 1797
 
 

@@ -30,6 +30,11 @@ def test_images_are_the_same_however_their_pixels_are_held(kind, tmp_path):
     mask = np.array([True, False, False, True, False, False, True])
     for indices in (3, -1, slice(1, 6, 2), [4, 0, 0], [], mask, torch.tensor([2, 6])):
         torch.testing.assert_close(images[indices], plain[indices], rtol=0, atol=0)
+    for i in (3, -1, np.int64(3), torch.tensor(3)):
+        assert images[i].shape == (3, 4, 5)
+        torch.testing.assert_close(images[i], plain[[int(i)]][0], rtol=0, atol=0)
+    with pytest.raises(IndexError):
+        images[7]
     part = images.take([6, 0, 3])
     torch.testing.assert_close(part[[0, 2]], plain[[6, 3]], rtol=0, atol=0)
     assert part.digests == tuple(plain.digests[i] for i in (6, 0, 3))

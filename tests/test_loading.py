@@ -61,7 +61,7 @@ def mine(tmp_path):
 @pytest.fixture
 def digit(tmp_path):
     path = tmp_path / "digit.png"
-    pixels = images.load("digits")[7][0, 0].numpy()
+    pixels = images.load("digits")[7][0].numpy()
     Image.fromarray(np.rint(255 * pixels).astype(np.uint8)).save(path)
     return path
 

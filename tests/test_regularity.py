@@ -84,7 +84,7 @@ def test_eigenvectors_of_a_linear_denoiser_are_those_of_its_matrix():
     def denoiser(y, sigma=None):
         return (y.flatten(1) @ matrix).view_as(y)
 
-    x = load("c_alpha:alpha=2,size=8,count=1")[0]
+    x = load("c_alpha:alpha=2,size=8,count=1")[:]
     found = compare_bases(denoiser, x, torch.ones_like(x), 0.1, count=4)
     np.testing.assert_allclose(found["eigenvalues"], spectrum.flip(0), atol=1e-5)  # float32
     overlaps = found["eigenvectors"].reshape(4, 64) @ vectors.flip(1)[:, :4].numpy()
@@ -106,7 +106,7 @@ def test_asymmetry_is_that_of_the_whole_difference(upper, asymmetry):
     def denoiser(y, sigma=None):
         return (y.flatten(1) @ matrix).view_as(y)
 
-    x = load("c_alpha:alpha=2,size=8,count=1")[0]
+    x = load("c_alpha:alpha=2,size=8,count=1")[:]
     found = compare_bases(denoiser, x, torch.ones_like(x), 0.1, count=1)
     assert found["asymmetry"] == pytest.approx(asymmetry, abs=1e-6)
 

@@ -33,7 +33,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def digit(tmp_path_factory):
     path = tmp_path_factory.mktemp("picture") / "digit.png"
-    Image.fromarray(np.rint(255 * load("digits")[7][0, 0].numpy()).astype(np.uint8)).save(path)
+    Image.fromarray(np.rint(255 * load("digits")[7][0].numpy()).astype(np.uint8)).save(path)
     return path
 
 

@@ -301,7 +301,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, fabric, always_s
     assert [row["step"] for row in rows_of(tmp_path)] == [3, 6]
     # and good pictures continue from there as if nothing had happened
     whole = fit(network(), pictures(), spec, seed=5, fabric=fabric)
-    resumed = fit(network(), pictures(), spec, seed=5, folder=tmp_path, fabric=fabric)
+    resumed = fit(network(), PoisonedAt(999), spec, seed=5, folder=tmp_path, fabric=fabric)
     assert same(weights(whole), weights(resumed))
 
 
@@ -353,8 +353,9 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, fabric, content):
         {"spec": SPEC.model_copy(update={"steps": SPEC.steps + 1})},
         {"seed": 9},
         {"images": pictures(7)},
+        {"images": pictures(seed=1)},
     ],
-    ids=["spec", "seed", "images"],
+    ids=["spec", "seed", "images", "content"],
 )
 def test_a_checkpoint_of_another_training_is_refused(tmp_path, fabric, other):
     same = {"spec": SPEC, "seed": 0, "images": pictures()}

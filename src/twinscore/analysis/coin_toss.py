@@ -34,6 +34,8 @@ class Deal:
         (P,) int: the coin dealt labels out among the images of one stratum.
     units : array
         (P,) int, 0 to U - 1: images that went together, which have one label and one stratum.
+    grouped : bool
+        Whether some went together as a group, which samples may look like without a copy.
 
     Raises
     ------
@@ -44,6 +46,7 @@ class Deal:
     labels: NDArray[np.bool_]
     strata: NDArray[np.int64]
     units: NDArray[np.int64]
+    grouped: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no coin can have dealt."""
@@ -59,11 +62,6 @@ class Deal:
     def first(self) -> NDArray[np.int64]:
         """First image of each unit, (U,)."""
         return np.unique(self.units, return_index=True)[1]
-
-    @property
-    def grouped(self) -> bool:
-        """Whether some images went together."""
-        return len(self.first) < len(self.labels)
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -96,7 +94,20 @@ def paired(pairs: NDArray) -> Deal:
     """
     labels = np.arange(len(pairs)) < len(pairs) // 2
     stratum = np.unique(pairs, return_inverse=True)[1]
-    return Deal(labels, stratum, np.unique(2 * stratum + labels, return_inverse=True)[1])
+    unit = np.unique(2 * stratum + labels, return_inverse=True)[1]
+    return Deal(labels, stratum, unit, grouped=bool(unit.max() + 1 < len(unit)))
+
+
+def together(deal: Deal, originals: NDArray) -> Deal:
+    """The same deal where the images of one original, (P,), were dealt as one.
+
+    Originals of which unequally many images are in the pool are told apart: a coin cannot have
+    exchanged them.
+    """
+    units = np.unique(originals, return_inverse=True)[1]
+    sizes = np.bincount(units)[units]
+    strata = np.unique(deal.strata * (sizes.max() + 1) + sizes, return_inverse=True)[1]
+    return Deal(deal.labels, strata, units)
 
 
 def with_controls(n: int) -> Deal:

@@ -1,6 +1,7 @@
 """Model strings: what ``--model`` takes becomes a denoiser and what is known of its images.
 
 ``trial/folder``, ``weights.safetensors``, ``lcv:model.pt``, ``diffusers:folder``,
+``onnx:model.onnx``, ``torch-export:model.pt2``, ``torchscript:model.pt``,
 ``mine.py:function``, ``empirical:digits``, ``gaussian:photos,size=16``, ``threshold:wavelets``.
 Prefixes win over paths: ``./lcv:x`` is a file.
 """
@@ -16,7 +17,15 @@ from typing import Any
 
 from torch import nn
 
-from twinscore.denoisers import checkpoint, fitted, named_thresholds, parts, published
+from twinscore.denoisers import (
+    checkpoint,
+    exported,
+    fitted,
+    named_thresholds,
+    onnx,
+    parts,
+    published,
+)
 from twinscore.denoisers.adapters import Adapted, level_per_image
 from twinscore.denoisers.checkpoint import Checkpoint
 from twinscore.errors import InputError
@@ -33,8 +42,10 @@ def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None
         A trial folder or its weights file; ``lcv:PATH``, a checkpoint published with [GAHB], or its
         folder (with ``,first=relu`` for a BF-CNN whose first layer has a ReLU);
         ``diffusers:PATH``, a folder that the library diffusers wrote (with ``,class=K`` for a
-        network of classes); ``FILE.py:FUNCTION``, a function of the user's own that takes nothing
-        and returns a denoiser, or a :class:`Checkpoint` that also gives the images' shape and mean;
+        network of classes); ``onnx:FILE.onnx``, ``torch-export:FILE.pt2`` and
+        ``torchscript:FILE.pt``, an exported denoiser; ``FILE.py:FUNCTION``, a function of the
+        user's own that takes nothing and returns a denoiser, or a :class:`Checkpoint` that also
+        gives the images' shape and mean;
         ``gaussian:SOURCE`` and ``empirical:SOURCE``, the closed forms of the images of a source
         (:func:`twinscore.images.load`); ``threshold:BASIS``, a shrinkage estimator
         (:func:`twinscore.denoisers.named_thresholds.thresholding`).
@@ -81,6 +92,9 @@ def _pipeline(body: str) -> Checkpoint:
 _KINDS: dict[str, Callable[[str], Checkpoint]] = {
     "lcv": _published,
     "diffusers": _pipeline,
+    "onnx": onnx.read,
+    "torch-export": exported.read_program,
+    "torchscript": exported.read_script,
     "gaussian": fitted.gaussian,
     "empirical": fitted.empirical,
     "threshold": named_thresholds.thresholding,

@@ -18,7 +18,8 @@ def listed(spec: Any, images: ImageSet, keep: np.ndarray) -> Twins | None:
     ------
     InputError
         If it is neither a rule nor a folder, the lists cannot be used, the test list is too short
-        or a list holds a near-duplicate, which is not in ``keep``.
+        or a list holds a near-duplicate, which is not in ``keep``, or the mirrored copy of an image
+        on another list.
     """
     if spec.split in image_sets.BY:
         return None
@@ -37,12 +38,27 @@ def listed(spec: Any, images: ImageSet, keep: np.ndarray) -> Twins | None:
             f"split: {len(dropped)} listed images are near-duplicates of earlier ones, "
             f"{images.names[dropped[0]]!r} first; take them out or give duplicate_threshold 1"
         )
+    _require_copies_together(images, lists)
     if spec.test > len(lists.test):
         raise InputError(
             f"test: {spec.test} images are asked for and test.txt lists {len(lists.test)}; "
             "give less"
         )
     return lists
+
+
+def _require_copies_together(images: ImageSet, lists: Twins) -> None:
+    if images.originals is None:
+        return
+    place: dict[int, tuple[str, int]] = {}
+    for part in ("a", "b", "test"):
+        for index in getattr(lists, part):
+            where, other = place.setdefault(images.originals[index], (part, index))
+            if where != part:
+                raise InputError(
+                    f"split: {images.names[other]!r} is listed in {where}.txt and "
+                    f"{images.names[index]!r} in {part}.txt; put both copies on one list"
+                )
 
 
 def twins(

@@ -61,16 +61,22 @@ def untestable(spec: Any, split: Twins) -> str:
 
 def dealt(images: ImageSet, rule: str, split: Twins) -> Deal:
     """How a rule dealt the images of A and then of B, or of each and its controls."""
-    if rule == "attribute":
-        return coin_toss.with_controls(len(split.a))
-    if rule == "label":
-        both = np.concatenate([split.a, split.b])
-        return coin_toss.halves(len(split.a), np.array([str(x) for x in images.labels])[both])
     if rule == "group":
         names = images.labels if images.groups is None else images.groups
         own = np.array([str(names[i]) for i in split.a])
         return coin_toss.paired(np.concatenate([own, own]))
-    return coin_toss.halves(len(split.a))
+    pool = np.concatenate([split.a, split.b])
+    if rule == "attribute":
+        pool = np.concatenate([split.a, split.controls[0], split.b, split.controls[1]])
+        deal = coin_toss.with_controls(len(split.a))
+    elif rule == "label":
+        labels = np.array([str(x) for x in images.labels])
+        deal = coin_toss.halves(len(split.a), labels[pool])
+    else:
+        deal = coin_toss.halves(len(split.a))
+    if images.originals is None:
+        return deal
+    return coin_toss.together(deal, images.originals[pool])
 
 
 def _baseline(spec: Any, images: ImageSet, keep: NDArray, kinds: NDArray | None) -> NDArray:

@@ -23,8 +23,9 @@ from twinscore import environment, runs, sealed
 from twinscore.denoisers import Checkpoint
 from twinscore.denoisers.checkpoint import WEIGHTS
 from twinscore.environment import Execution
+from twinscore.errors import InputError
 from twinscore.execution import Report, run_tasks, settled_torch
-from twinscore.experiments import estimates
+from twinscore.experiments import estimates, given_images
 from twinscore.experiments.estimates import Cells, Estimate, Needs
 from twinscore.experiments.folders import Done, remembered, run_folder
 from twinscore.experiments.trials import (
@@ -38,7 +39,7 @@ from twinscore.experiments.trials import (
     tell,
     train,
 )
-from twinscore.images import ImageSet
+from twinscore.images import Given, ImageSet
 from twinscore.results.base import Result
 
 Arrays = dict[str, NDArray]
@@ -128,6 +129,7 @@ class Study(Generic[S, T, R]):
         device: str = "auto",
         workers: int | None = None,
         network: Factory | None = None,
+        images: Given | None = None,
     ) -> Done[R]:
         """Do what is not done yet, and write the run folder, by default ``runs/<study>-<hash>``.
 
@@ -146,41 +148,68 @@ class Study(Generic[S, T, R]):
         network : callable, optional
             The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``; its
             name and code go into the hash. Tasks then run in this process, without an estimate.
+        images : ImageSet, Tensor, array or map-style data set, optional
+            Instead of ``spec.data``, as :func:`twinscore.images.from_data` takes them. They are
+            kept in the run folder, as a packed file; their content goes into the hash.
 
         Raises
         ------
         InputError
-            For data that do not suffice, settings that do not fit each other, the memory or the
-            machine (nothing is written then), or a folder of another run or in use.
+            For images that the study does not take or that cannot be used, data that do not
+            suffice, settings that do not fit each other, the memory or the machine (nothing is
+            written then), or a folder of another run or in use.
         TrainingError
             If a loss is not finite.
         """
         device = device if "device" in self.machine else "cpu"
         workers = 1 if network or "workers" not in self.machine else workers
-        spec = self.before(spec, out, device)
-        content = self._content(spec, device, workers, network)
-        with run_folder(content, out, extendable=self.extendable) as (folder, report):
-            name = runs.run_digest(content, self.extendable)
-            how = environment.start(
-                folder,
-                device=device,
-                workers=workers,
-                trials=self.count(spec),
-                run=name,
-                report=report,
-            )
-            with environment.timed(folder):
-                for source in self._sources(spec).values():
-                    tell(open_images(source), report)
-                if network is None and (left := self._left(spec, folder)):
-                    report("estimate", {"text": self.estimate(spec, left, how).text()})
-                place = partial(Task.placed, folder=folder, run=name, device=device, custom=network)
-                spec, tasks, result = self._work(spec, place, folder, how, report)
-                report.stop()
-                pool = partial(_pooled, how, report)
-                if (finished := self.finish(spec, tasks, result, pool)) is not result:
-                    _write_result(folder, finished)
-                return Done(folder, finished)
+        if images is not None and "data" not in self.reads:
+            raise InputError(f"images: {self.name} has no data to replace; name its sources")
+        with contextlib.ExitStack() as stack:
+            file = None if images is None else stack.enter_context(given_images.packed_file(images))
+            spec = self.before(_reading(spec, file), out, device)
+            content = self._content(spec, device, workers, network)
+            if file:
+                spec = _reading(spec, Path(out or runs.default_folder(content)) / given_images.FILE)
+                content["data"] = spec.data
+            with run_folder(content, out, extendable=self.extendable) as (folder, report):
+                if file:
+                    given_images.keep(file, folder)
+                    stack.close()
+                return self._run(spec, content, folder, report, device, workers, network)
+
+    def _run(
+        self,
+        spec: S,
+        content: Mapping[str, Any],
+        folder: Path,
+        report: Report,
+        device: str,
+        workers: int | None,
+        network: Factory | None,
+    ) -> Done[R]:
+        """All that is not done yet, in a folder that is held."""
+        name = runs.run_digest(content, self.extendable)
+        how = environment.start(
+            folder,
+            device=device,
+            workers=workers,
+            trials=self.count(spec),
+            run=name,
+            report=report,
+        )
+        with environment.timed(folder):
+            for source in self._sources(spec).values():
+                tell(open_images(source), report)
+            if network is None and (left := self._left(spec, folder)):
+                report("estimate", {"text": self.estimate(spec, left, how).text()})
+            place = partial(Task.placed, folder=folder, run=name, device=device, custom=network)
+            spec, tasks, result = self._work(spec, place, folder, how, report)
+            report.stop()
+            pool = partial(_pooled, how, report)
+            if (finished := self.finish(spec, tasks, result, pool)) is not result:
+                _write_result(folder, finished)
+            return Done(folder, finished)
 
     @settled_torch()
     def cost(
@@ -263,6 +292,10 @@ class Study(Generic[S, T, R]):
                 if summary := self.summarise(spec, done):
                     result = _written(folder, summary, missing)
         return result
+
+
+def _reading(spec: S, file: Path | None) -> S:
+    return spec.model_copy(update={"data": str(file)}) if file else spec
 
 
 def _place(task: Task) -> tuple[str, str]:

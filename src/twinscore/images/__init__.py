@@ -3,6 +3,7 @@
 from twinscore.images.clustering import Clusters, Pair, cluster, extreme_pairs
 from twinscore.images.duplicates import Duplicates, near_duplicates
 from twinscore.images.files import picture
+from twinscore.images.given import Given, from_data
 from twinscore.images.imageset import ImageSet, LazyPixels, from_pixels
 from twinscore.images.name_lists import read_names, write_names
 from twinscore.images.sources import load, parse
@@ -14,12 +15,14 @@ __all__ = [
     "By",
     "Clusters",
     "Duplicates",
+    "Given",
     "ImageSet",
     "LazyPixels",
     "Pair",
     "Twins",
     "cluster",
     "extreme_pairs",
+    "from_data",
     "from_pixels",
     "having",
     "held_out",

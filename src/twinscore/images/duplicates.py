@@ -64,6 +64,8 @@ def near_duplicates(
     on gray images (mean of the channels) reduced to ``size x size`` (bilinear, antialiased). The
     sign counts: a negative is not a duplicate. A constant image correlates with nothing. Images of
     equal digest (equal pixel by pixel, same dtype) are dropped in any case, constant ones too.
+    An image and its mirrored copy (``ImageSet.originals``) do not count as near; where one of them
+    repeats another image, both are dropped.
     The images dropped are exactly those that the whole matrix of correlations in float64 gives.
 
     The partner is the most correlated such image; of several whose correlations differ by no more
@@ -108,7 +110,8 @@ def near_duplicates(
         first.setdefault(digest, index)
     partner = np.array([first.get(digest, -1) for digest in images.digests], dtype=np.int64)
     if against is None:
-        partner[partner == np.arange(len(images))] = -1
+        of = np.arange(len(images)) if images.originals is None else images.originals
+        partner[of[partner] == of] = -1
     correlation = np.where(partner < 0, np.nan, 1.0)
     rows = np.flatnonzero(partner < 0)
     columns = rows if against is None else np.array(list(first.values()))
@@ -123,11 +126,26 @@ def near_duplicates(
     if len(rows):
         limits = _Limits(threshold, _margin(side * side))
         features = _features(images, rows, others, columns, side, limits.cut)
-        near = _search(*features, limits, exact, block, against is None, tell)
+        copies = against is None and images.originals is not None
+        of = torch.from_numpy(images.originals[rows]) if copies else None
+        near = _search(*features, limits, exact, block, against is None, of, tell)
         found = np.flatnonzero(near >= 0)
         partner[rows[found]] = columns[near[found]]
         correlation[rows[found]] = exact(found, near[found])
+    if images.originals is not None:
+        _drop_together(images.originals, partner, correlation)
     return Duplicates(partner >= 0, partner, correlation)
+
+
+def _drop_together(originals: np.ndarray, partner: np.ndarray, correlation: np.ndarray) -> None:
+    """Let copies of one original that have no partner take that of the first that has one."""
+    _, unit = np.unique(originals, return_inverse=True)
+    found = np.flatnonzero(partner >= 0)[::-1]
+    first = np.full(len(originals), -1)
+    first[unit[found]] = found
+    lacking = np.flatnonzero((partner < 0) & (first[unit] >= 0))
+    partner[lacking] = partner[first[unit[lacking]]]
+    correlation[lacking] = correlation[first[unit[lacking]]]
 
 
 def _check(threshold: float, size: int, block: int) -> None:
@@ -281,9 +299,13 @@ def _search(
     exact: Exact,
     block: int,
     earlier_only: bool,
+    of: torch.Tensor | None,
     report: Callable[[int], None],
 ) -> np.ndarray:
-    """Position of each row's most correlated column above the threshold, -1 where there is none."""
+    """Position of each row's most correlated column above the threshold, -1 where there is none.
+
+    A column counts only if it is earlier, or of another original, where these are given.
+    """
     count, others = len(rows.full), len(columns.full)
     near = np.full(count, -1, dtype=np.int64)
     best = np.full(count, -np.inf)
@@ -297,6 +319,8 @@ def _search(
             torch.mm(rows.low[part], columns.low[other].T, out=bound)
             if earlier_only and left == top:
                 bound.masked_fill_(torch.ones(shape, dtype=torch.bool).triu(), -torch.inf)
+            if of is not None:
+                bound.masked_fill_(of[part, None] == of[other], -torch.inf)
             cut = (
                 torch.from_numpy(best[part]).clamp(min=limits.threshold).sub(limits.margin).float()
             )

@@ -70,9 +70,8 @@ class LazyPixels:
 class ImageSet:
     """Images of one shape, in a fixed order.
 
-    ``images[indices]`` takes an integer, a slice, or a sequence, numpy array or tensor of integers
-    or booleans, and gives a float32 tensor ``(n, C, H, W)`` in [0, 1]; a single integer gives a
-    batch of one.
+    ``images[i]`` is a float32 tensor ``(C, H, W)`` in [0, 1]; a slice, or a sequence, numpy array
+    or tensor of integers or booleans, gives a batch ``(n, C, H, W)``.
 
     Attributes
     ----------
@@ -92,6 +91,9 @@ class ImageSet:
         What each image was cut or taken from (a photograph, a person), where the source knows.
     attributes : mapping of str to numpy.ndarray
         ``(N,)`` bool for each yes-or-no property the source records (for example *smiling*).
+    originals : numpy.ndarray or None
+        ``(N,)`` int64, the same for an image and its mirrored copy, which no split parts; where
+        there are copies.
     skipped : tuple of str
         Names of the corrupt files that ``skip_corrupt`` left out.
     notes : tuple of str
@@ -105,6 +107,7 @@ class ImageSet:
     labels: np.ndarray | None = field(default=None, repr=False)
     groups: tuple[str, ...] | None = field(default=None, repr=False)
     attributes: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    originals: np.ndarray | None = field(default=None, repr=False)
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -115,9 +118,11 @@ class ImageSet:
         if isinstance(indices, torch.Tensor):
             indices = indices.cpu().numpy()
         if not isinstance(indices, slice):
-            indices = np.atleast_1d(np.asarray(indices))
+            indices = np.asarray(indices)
             if indices.size == 0:
                 indices = indices.astype(np.int64)
+            if indices.ndim == 0:
+                return self[indices[None]][0]
         return torch.from_numpy(
             np.array(self.pixels[indices], dtype=np.float32, order="C", subok=False)
         ).div_(self.peak)
@@ -144,6 +149,7 @@ class ImageSet:
             labels=None if self.labels is None else self.labels[rows],
             groups=None if self.groups is None else tuple(self.groups[i] for i in rows),
             attributes={name: values[rows] for name, values in self.attributes.items()},
+            originals=None if self.originals is None else self.originals[rows],
         )
 
     def mean(self) -> list[float]:

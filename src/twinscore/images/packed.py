@@ -1,12 +1,13 @@
-"""Packed files: one safetensors file of uint8 pixels and their manifest, memory-mapped when read.
+"""Packed files: one safetensors file of pixels and their manifest, memory-mapped when read.
 
-Tensors of a packed file, in this order: ``pixels`` (N, C, H, W) uint8; ``digests`` (N, 32) uint8;
-``names``; where the images have them ``groups``, ``labels`` (N,) and ``attributes`` (N, K) uint8.
-A list of texts called ``t`` is two tensors, ``t.text`` (its UTF-8 bytes one after the other) and
-``t.ends`` (int64, where each ends); groups, and labels that are words, are a list of the distinct
-ones and ``t.codes`` (N,) int64. The metadata hold ``twinscore_packed`` (the version of this
-layout), ``peak``, ``source`` and ``manifest_sha256``, of these two and all tensors but the pixels,
-which a file written by an older version lacks.
+Tensors of a packed file, in this order: ``pixels`` (N, C, H, W), uint8 where ``twinscore prepare``
+wrote them; ``digests`` (N, 32) uint8; ``names``; where the images have them ``groups``, ``labels``
+(N,), ``attributes`` (N, K) uint8 and ``originals`` (N,) int64. A list of texts called ``t`` is two
+tensors, ``t.text`` (its UTF-8 bytes one after the other) and ``t.ends`` (int64, where each ends);
+groups, and labels that are words, are a list of the distinct ones and ``t.codes`` (N,) int64. The
+metadata hold ``twinscore_packed`` (the version of this layout), ``peak``, ``source`` and
+``manifest_sha256``, of these two and all tensors but the pixels, which a file written by an older
+version lacks.
 """
 
 import hashlib
@@ -22,13 +23,21 @@ import numpy as np
 from twinscore import runs
 from twinscore.errors import InputError, one_line
 from twinscore.images.arrays import require_images
-from twinscore.images.imageset import ImageSet, LazyPixels, chunks, digests_of, from_pixels
+from twinscore.images.imageset import (
+    PEAKS,
+    ImageSet,
+    LazyPixels,
+    chunks,
+    digests_of,
+    from_pixels,
+)
 from twinscore.images.mapping import MappedPixels, OpenFile
 from twinscore.images.stored import SAFETENSORS
 from twinscore.images.transforms import Options, silent, transform_all
 from twinscore.images.verified import is_verified, remember
 
-VERSION = 1
+VERSION = 2
+"""Of the layout; files without copies, of 8 bits, are of version 1."""
 _ADVICE = "write it with twinscore prepare"
 _BYTES = np.dtype(np.uint8)
 _LARGEST_HEADER = 2**16
@@ -68,6 +77,7 @@ def to_uint8(images: ImageSet) -> ImageSet:
             groups=images.groups,
             attributes=images.attributes,
         ),
+        originals=images.originals,
         skipped=images.skipped,
     )
 
@@ -86,7 +96,7 @@ def write(
     path : Path
         Written in one step at the end; an existing file is replaced.
     images : ImageSet
-        uint8; see :func:`to_uint8`.
+        Stored as they are; see :func:`to_uint8`.
     source : str
         Where they came from, for people to read.
     progress : callable
@@ -95,11 +105,8 @@ def write(
     Raises
     ------
     InputError
-        When the images are not uint8, their labels are neither numbers nor words, or the file
-        cannot be written.
+        When their labels are neither numbers nor words, or the file cannot be written.
     """
-    if images.pixels.dtype != np.uint8:
-        raise InputError(f"{path}: {images.pixels.dtype} pixels; packed files hold uint8")
     manifest = _manifest(images, path)
     head = _header(images, manifest, source)
 
@@ -107,7 +114,7 @@ def write(
         with temporary.open("wb") as file:
             file.write(head)
             for chunk in chunks(images.pixels):
-                file.write(np.ascontiguousarray(images.pixels[chunk]).data)
+                file.write(np.ascontiguousarray(images.pixels[chunk], dtype=_stored(images)).data)
                 progress(chunk.stop, len(images))
             for tensor in manifest.values():
                 file.write(tensor.tobytes())
@@ -147,19 +154,23 @@ def load(path: Path, options: Options) -> ImageSet:
         _require_written(metadata, tensors)
         if not is_verified(file):
             _require_digests(images)
+            _require_range(images)
             remember(file)
     except (ValueError, OSError, MemoryError) as error:  # InputError is a ValueError
         raise InputError(f"{str(path)!r}: {one_line(error)}; {_ADVICE}") from None
     pixels = transform_all(images.pixels, images.peak, options, repr(str(path)))
     if pixels is images.pixels:
         return images
-    return from_pixels(
-        pixels,
-        peak=images.peak,
-        names=images.names,
-        labels=images.labels,
-        groups=images.groups,
-        attributes=images.attributes,
+    return replace(
+        from_pixels(
+            pixels,
+            peak=images.peak,
+            names=images.names,
+            labels=images.labels,
+            groups=images.groups,
+            attributes=images.attributes,
+        ),
+        originals=images.originals,
     )
 
 
@@ -168,6 +179,14 @@ def _require_digests(images: ImageSet) -> None:
     for name, stored, digest in zip(images.names, images.digests, found, strict=True):
         if digest != stored:
             raise InputError(f"the pixels of {name!r} are not those that were written")
+
+
+def _require_range(images: ImageSet) -> None:
+    if images.pixels.dtype.kind == "f" and not all(
+        (images.pixels[chunk] >= 0).all() and (images.pixels[chunk] <= images.peak).all()
+        for chunk in chunks(images.pixels)
+    ):
+        raise InputError(f"pixels beyond 0 to {images.peak:g}")
 
 
 @dataclass(frozen=True)
@@ -208,6 +227,8 @@ def _manifest(images: ImageSet, path: Path) -> dict[str, np.ndarray]:
     if images.attributes:
         manifest["attributes"] = np.stack(list(images.attributes.values()), axis=1).astype(np.uint8)
         manifest |= _texts("attributes", list(images.attributes))
+    if images.originals is not None:
+        manifest["originals"] = images.originals.astype("<i8")
     return manifest
 
 
@@ -244,12 +265,13 @@ def _coded(name: str, words: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _header(images: ImageSet, manifest: Mapping[str, np.ndarray], source: str) -> bytes:
-    metadata = {"twinscore_packed": str(VERSION), "peak": f"{images.peak:g}"}
+    plain = images.originals is None and images.pixels.dtype == np.uint8
+    metadata = {"twinscore_packed": str(1 if plain else VERSION), "peak": f"{images.peak:g}"}
     metadata["source"] = source[:_LONGEST_SOURCE]
     metadata["manifest_sha256"] = _checksum(metadata, manifest)
     content: dict[str, Any] = {"__metadata__": metadata}
     end = 0
-    tensors = {"pixels": (np.dtype("u1"), images.pixels.shape)}
+    tensors = {"pixels": (_stored(images), images.pixels.shape)}
     tensors |= {name: (tensor.dtype, tensor.shape) for name, tensor in manifest.items()}
     for name, (dtype, shape) in tensors.items():
         start, end = end, end + math.prod(shape) * dtype.itemsize
@@ -261,6 +283,10 @@ def _header(images: ImageSet, manifest: Mapping[str, np.ndarray], source: str) -
     text = json.dumps(content).encode()
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
+
+
+def _stored(images: ImageSet) -> np.dtype:
+    return np.dtype(images.pixels.dtype).newbyteorder("<")
 
 
 def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Any], int]:
@@ -300,8 +326,11 @@ def _assemble(metadata: Mapping[str, str], tensors: Mapping[str, _Tensor]) -> Im
     pixels, peak = _take(tensors, "pixels"), float(_take(metadata, "peak"))
     if len(pixels.shape) != 4 or pixels.shape[1] not in (1, 3) or 0 in pixels.shape:
         raise InputError(f"pixels of shape {pixels.shape} are not images")
-    if pixels.dtype != np.uint8 or not 0 < peak <= 255:
-        raise InputError(f"{pixels.dtype} pixels with peak {peak:g}, not uint8 and up to 255")
+    if not 0 < peak <= PEAKS.get(str(pixels.dtype), 0.0):
+        raise InputError(
+            f"{pixels.dtype} pixels with peak {peak:g}; they are {', '.join(PEAKS)}, with peaks up "
+            f"to {', '.join(f'{most:g}' for most in PEAKS.values())}"
+        )
     require_images(pixels.shape, "pixels")
     number = pixels.shape[0]
     names = _read_texts(tensors, "names", number)
@@ -317,7 +346,14 @@ def _assemble(metadata: Mapping[str, str], tensors: Mapping[str, _Tensor]) -> Im
         labels=_labels(tensors, number),
         groups=groups,
         attributes=_attributes(tensors, number),
+        originals=_originals(tensors, number),
     )
+
+
+def _originals(tensors: Mapping[str, _Tensor], number: int) -> np.ndarray | None:
+    if "originals" not in tensors:
+        return None
+    return _shaped(tensors, "originals", (number,), dtype=np.dtype("<i8")).astype(np.int64)
 
 
 def _labels(tensors: Mapping[str, _Tensor], number: int) -> np.ndarray | None:

@@ -20,6 +20,7 @@ from twinscore.images.hub import load_hub
 from twinscore.images.idx import load_idx
 from twinscore.images.imageset import ImageSet
 from twinscore.images.layouts import AXES
+from twinscore.images.mirror import with_mirrored
 from twinscore.images.paths import LEVELS, load_path
 from twinscore.images.synthetic import loading
 from twinscore.images.synthetic.shuffle import shuffle_pixels
@@ -83,6 +84,8 @@ def load(
         ``size=S`` (crop to the central square and resize it to SxS, antialiased; of a synthetic
         class the side that is made), ``crop=S`` (keep the central SxS first), ``gray`` (luma),
         ``skip_corrupt`` (leave out undecodable files, and list them in ``ImageSet.skipped``),
+        ``augment=mirror`` (every image is followed by its mirrored copy, see
+        :func:`~twinscore.images.mirror.with_mirrored`),
         ``shuffle=SEED`` (permute the pixels last, all images in the same way), and those of its
         kind: of files ``depth=BITS`` (bits in use of integers) and ``window=LOW:HIGH`` (values that
         become 0 and 1), of arrays ``layout=NHWC`` and ``key=NAME``, of volumes ``axis=0``. Names
@@ -107,6 +110,8 @@ def load(
     if name in KINDS and _exists(name):
         note = f"{name} is the built-in source; what lies here is ./{name}"
         images = replace(images, notes=(*images.notes, note))
+    if options.augment == "mirror":
+        images = with_mirrored(images)
     return images if options.shuffle is None else shuffle_pixels(images, options.shuffle)
 
 
@@ -195,6 +200,12 @@ def _side(text: str) -> int:
     return int(text)
 
 
+def _augment(text: str) -> str:
+    if text != "mirror":
+        raise ValueError("is not a way to augment; give mirror")
+    return text
+
+
 def _seed(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise ValueError("is not a seed; give 0, say")
@@ -231,8 +242,9 @@ def _axis(text: str) -> int:
     return int(text)
 
 
-_EVERY = ("crop", "shuffle", "size")
+_EVERY = ("augment", "crop", "shuffle", "size")
 _READERS: dict[str, Callable[[str], Any]] = {
+    "augment": _augment,
     "axis": _axis,
     "crop": _side,
     "depth": _depth,

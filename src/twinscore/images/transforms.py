@@ -50,6 +50,8 @@ class Options:
         The axes of an array, by their letters: *NHWC*.
     axis : int or None
         Along which volumes are cut into slices.
+    augment : str or None
+        *mirror*: every image is followed by its mirrored copy.
     shuffle : int or None
         Seed of the permutation of the pixels, applied after everything else.
     extra : mapping of str to str
@@ -67,6 +69,7 @@ class Options:
     window: tuple[float, float] | None = None
     layout: str | None = None
     axis: int | None = None
+    augment: Literal["mirror"] | None = None
     shuffle: int | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[int, int], None] = field(default=silent, compare=False, repr=False)

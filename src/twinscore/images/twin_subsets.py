@@ -44,6 +44,10 @@ def twins(
       are as many left, from the other end of the same permutation: nested too.
     - *auto*: by group where the images have groups, else random.
 
+    Where images have mirrored copies (``ImageSet.originals``), the rule deals the images, and each
+    is followed by its copy: n counts both. Of an odd n or test the last copy is left out, and used
+    nowhere.
+
     Parameters
     ----------
     images : ImageSet
@@ -70,21 +74,22 @@ def twins(
     InputError
         When the images lack what ``by`` goes by; when there are too few, of a group, a label or an
         attribute, and by how many; when n is less than 1, test, seed or replicate is negative, or
-        ``among`` holds duplicates or indices out of range.
+        ``among`` holds duplicates, indices out of range or an image without its mirrored copy.
     """
     if n < 1:
         raise InputError(f"n: {n} images to train on are too few; give at least 1")
     rule, pool = rule_of(images, by, attribute), _pool(len(images), among)
-    deal = _deal(rule, pool, test, seed, replicate)
+    deal = _deal(rule, images, pool, test, seed, replicate)
     if test > len(pool):
         raise InputError(f"test: {test} images are asked for and {len(pool)} are there; give less")
     if n > min(len(deal.a), len(deal.b)):
         raise InputError(f"n: {rule.shortage(n, pool, test, deal)}")
     if not nested:
         rest = np.sort(np.concatenate([deal.a, deal.b]))
-        fresh = rule.deal(rest, 0, _generator(seed, replicate, n))
+        fresh = _dealt(rule, images, rest, 0, _generator(seed, replicate, n))
         deal = Twins(a=fresh.a, b=fresh.b, test=deal.test)
-    left = (deal.a[n:], deal.b[n:]) if rule.apart else ()
+    halves = (deal.a, deal.b) if rule.apart else ()
+    left = [_without_copies(images, half[n:], half[:n]) for half in halves]
     controls = tuple(of_kind[::-1][:n] for of_kind in left)
     return Twins(a=deal.a[:n], b=deal.b[:n], test=deal.test, controls=controls)
 
@@ -113,7 +118,7 @@ def held_out(
         If ``test`` images cannot be held out, or the images lack what ``by`` goes by.
     """
     rule = rule_of(images, by, attribute)
-    deal = _deal(rule, _pool(len(images), None), test, seed, 0)
+    deal = _deal(rule, images, _pool(len(images), None), test, seed, 0)
     both = np.stack([deal.a[: len(deal.b)], deal.b[: len(deal.a)]], axis=1).ravel()
     training = np.concatenate([both, deal.a[len(deal.b) :], deal.b[len(deal.a) :], deal.rest])
     if len(deal.test) < test or not len(training):
@@ -137,16 +142,52 @@ def largest_n(
     ``by`` goes by.
     """
     rule = rule_of(images, by, attribute)
-    deal = _deal(rule, _pool(len(images), among), test, seed, replicate)
+    deal = _deal(rule, images, _pool(len(images), among), test, seed, replicate)
     return min(len(deal.a), len(deal.b)) if len(deal.test) == test else 0
 
 
-def _deal(rule: Rule, pool: np.ndarray, test: int, seed: int, replicate: int) -> Dealt:
+def _deal(
+    rule: Rule, images: ImageSet, pool: np.ndarray, test: int, seed: int, replicate: int
+) -> Dealt:
     """Deal all images out: the test set, and A and B in the order in which they grow."""
     for name, value in (("test", test), ("seed", seed), ("replicate", replicate)):
         if value < 0:
             raise InputError(f"{name}: {value} is negative; give 0 or more")
-    return rule.deal(pool, test, _generator(seed, replicate))
+    return _dealt(rule, images, pool, test, _generator(seed, replicate))
+
+
+def _dealt(
+    rule: Rule, images: ImageSet, pool: np.ndarray, test: int, generator: np.random.Generator
+) -> Dealt:
+    """Deal the images, each followed by its copies where there are any."""
+    if images.originals is None or not len(pool):
+        return rule.deal(pool, test, generator)
+    together = _together(images, pool)
+    dealt = rule.deal(together[:, 0], -(-test // together.shape[1]), generator)
+    parts = {
+        part: together[np.searchsorted(together[:, 0], getattr(dealt, part))].ravel()
+        for part in ("a", "b", "test", "rest")
+    }
+    return Dealt(**parts | {"test": parts["test"][:test]})
+
+
+def _together(images: ImageSet, pool: np.ndarray) -> np.ndarray:
+    """Images of an increasing pool with their copies, one a row; the first column increases."""
+    _, unit, counts = np.unique(images.originals[pool], return_inverse=True, return_counts=True)
+    if counts.min() < counts.max():
+        alone = images.names[pool[np.flatnonzero(counts[unit] < counts.max())[0]]]
+        raise InputError(
+            f"among: {alone!r} comes without its mirrored copy or its original; give both or none"
+        )
+    rows = pool[np.argsort(unit, kind="stable")].reshape(len(counts), -1)
+    return rows[np.argsort(rows[:, 0])]
+
+
+def _without_copies(images: ImageSet, indices: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """The indices less those of copies of images in use."""
+    if images.originals is None:
+        return indices
+    return indices[~np.isin(images.originals[indices], images.originals[used])]
 
 
 def _generator(*seeds: int) -> np.random.Generator:

@@ -1,5 +1,6 @@
 """Fit a denoiser to images: the loop, its checkpoints, and how it continues after a break."""
 
+import hashlib
 import inspect
 import json
 import math
@@ -11,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from twinscore import sealed
 from twinscore.errors import Damaged, InputError, RunFailed, one_line
 from twinscore.execution import settled_torch
+from twinscore.images import Given, ImageSet, from_data
 from twinscore.runs import digest, make_folder
 from twinscore.training import history
 from twinscore.training.laws import batch_indices, learning_rate, noise_draw
@@ -40,7 +44,7 @@ class TrainingError(RunFailed):
 
 
 class Images(Protocol):
-    """Images by index: a tensor (N, C, H, W) or an ImageSet."""
+    """Images by many indices at once: a tensor (N, C, H, W) or an ImageSet."""
 
     def __len__(self) -> int: ...
 
@@ -128,7 +132,7 @@ def single_device(name: str = "auto") -> Fabric:
 @settled_torch()
 def fit(
     denoiser: nn.Module,
-    images: Images,
+    images: Images | Given,
     spec: TrainingSpec,
     *,
     seed: int = 0,
@@ -149,8 +153,9 @@ def fit(
     denoiser : nn.Module
         Trained in place; maps images (B, C, H, W) and noise levels (B,), which a blind one ignores,
         to the shape of the images.
-    images : Tensor or ImageSet
-        Training images, (N, C, H, W) float32 in [0, 1] when indexed.
+    images : Tensor, ImageSet, array or map-style data set
+        Training images. A tensor is taken as it is, (N, C, H, W) of floats; an array and a data
+        set as by :func:`twinscore.images.from_data`.
     spec : TrainingSpec
         Budget, noise law, optimiser.
     seed : int
@@ -161,8 +166,8 @@ def fit(
         Where ``history.csv`` and the checkpoint ``resume.safetensors`` go; a training found there
         continues, so give each training a folder of its own.
     identity : str, optional
-        What else tells this training from others, its images say: a checkpoint of another one is
-        refused.
+        What else tells this training from others, besides the content of its images: a checkpoint
+        of another one is refused.
     fabric : lightning_fabric.Fabric, optional
         Chooses device and precision; never launched or seeded here. Default: the best device.
     on_step : callable, optional
@@ -179,16 +184,19 @@ def fit(
     TrainingError
         If the loss or a weight is not finite; names the step.
     InputError
-        If the network does not take a noise level, ``folder`` cannot be written, or (``Damaged``)
-        its checkpoint is damaged or from another training.
+        If the network does not take a noise level, the images cannot be used, ``folder`` cannot
+        be written, or (``Damaged``) its checkpoint is damaged or from another training.
     """
     _require_level(denoiser)
+    if isinstance(images, np.ndarray | Dataset | list | tuple):
+        images = from_data(images)
     fabric = fabric or single_device()
     denoiser.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=spec.learning_rate, fused=True)
     module, optimizer = fabric.setup(denoiser, optimizer)
     average = _detached(denoiser) if spec.ema else None
-    own = {"spec": spec.model_dump(), "seed": seed, "images": len(images), "identity": identity}
+    own = {"spec": spec.model_dump(), "seed": seed, "images": _content(images)}
+    own |= {"identity": identity}
     state = _State(denoiser, optimizer, average, digest(own))
     rows: list[dict[str, float]] = []
     if folder:
@@ -231,6 +239,17 @@ def fit(
     if state.average is not None:
         denoiser.load_state_dict(state.average)
     return denoiser.eval().cpu()
+
+
+def _content(images: Images) -> str | int:
+    """Digest of the images; where they are neither a tensor nor an ImageSet, how many they are."""
+    if isinstance(images, ImageSet):
+        return images.digest
+    if not isinstance(images, Tensor):
+        return len(images)
+    found = hashlib.sha256(f"{images.dtype} {tuple(images.shape)} ".encode())
+    found.update(images.detach().cpu().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _require_level(denoiser: nn.Module) -> None:

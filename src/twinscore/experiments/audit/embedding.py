@@ -1,6 +1,5 @@
 """Images as vectors of the user's own embedding: one more way in which they are compared."""
 
-import hashlib
 import re
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -11,15 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from twinscore.analysis.audit.views import Kind, Pair
-from twinscore.denoisers import parts
+from twinscore.denoisers import onnx, parts
 from twinscore.denoisers.checkpoint import state_digest
 from twinscore.denoisers.loading import called, identified
 from twinscore.errors import InputError, one_line
 
 BATCH = 64
-
-_FATAL = 4
-"""Severity from which onnxruntime says something; its errors are raised anyway."""
 
 Embedding = Callable[[Tensor], Tensor]
 """(B, C, H, W) to (B, k)."""
@@ -68,28 +64,15 @@ def opened(source: str) -> tuple[Embedding, str]:
 def _onnx(file: Path) -> tuple[Embedding, str]:
     """The first output of a network, of images as its first input."""
     try:
-        import onnxruntime
-    except ImportError:
-        raise InputError(
-            f"embedding: {file} needs onnxruntime, which is not installed; "
-            "pip install 'twinscore[onnx]'"
-        ) from None
-    try:
-        content = file.read_bytes()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _FATAL
-        options.intra_op_num_threads = torch.get_num_threads()
-        session = onnxruntime.InferenceSession(content, options)
-    except OSError as error:
-        raise InputError(f"embedding: {file}: {error.strerror or error}") from None
-    except Exception as error:  # of a class of its own for each fault
-        raise InputError(f"embedding: {file} is not an ONNX network: {one_line(error)}") from None
+        session, content = onnx.opened(file)
+    except InputError as error:
+        raise InputError(f"embedding: {error}") from None
     name = session.get_inputs()[0].name
 
     def embed(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {name: images.float().numpy()})[0])
 
-    return embed, hashlib.sha256(content).hexdigest()
+    return embed, content
 
 
 @torch.no_grad()

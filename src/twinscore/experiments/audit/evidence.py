@@ -35,7 +35,7 @@ def matches(spec: Spec, sets: Sets, votes: Votes, ranks: Sequence[int]) -> list[
         row = _plainest(of, votes.order[rank])
         image, sample, place = int(of.image[row]), int(of.sample[row]), int(of.place[row])
         kind = kinds[of.kind[row]]
-        what = best_pair(sets.samples[sample][0], sets.image(image)[0], kind, place)[0].what
+        what = best_pair(sets.samples[sample], sets.image(image), kind, place)[0].what
         pixels = {name: what.get(name, 0) / kind.side for name in ("down", "right")}
         found.append(
             Match(
@@ -70,7 +70,7 @@ def pictures(sets: Sets, trained: Sequence[Match], decoys: Sequence[Match]) -> A
         if not pairs:
             continue
         sample, image = (
-            torch.cat([_picture(of[i]) for i in rows])
+            torch.cat([_picture(of[[i]]) for i in rows])
             for of, rows in (
                 (sets.samples, [m.sample for m in pairs]),
                 (images, [m.image for m in pairs]),

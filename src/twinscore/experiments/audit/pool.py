@@ -48,7 +48,7 @@ class Sets:
         return self.train.names[image] if inside < 0 else self.held_out.names[inside]
 
     def image(self, image: int) -> Tensor:
-        """An image of the pool, (1, C, H, W)."""
+        """An image of the pool, (C, H, W)."""
         inside = image - len(self.train)
         return self.train[image] if inside < 0 else self.held_out[inside]
 
@@ -136,7 +136,9 @@ class Units:
 
 
 def units(sets: Sets, pairs: NDArray, spanning: NDArray) -> Units:
-    """Join groups, and near-duplicates of one set; drop units with one in the other set.
+    """Join groups, mirrored copies and near-duplicates of one set.
+
+    Units with a near-duplicate in the other set are dropped.
 
     Parameters
     ----------
@@ -147,7 +149,7 @@ def units(sets: Sets, pairs: NDArray, spanning: NDArray) -> Units:
         numbers in the pool. ``spanning`` is empty where they are to stay.
     """
     n, count = len(sets.train), sets.images
-    joined, by = [pairs.reshape(-1, 2)], "image"
+    joined, by = [pairs.reshape(-1, 2), _copies(sets)], "image"
     if sets.held_out is not None and all(x.groups is not None for x in sets.pool):
         names = np.concatenate([np.array([str(g) for g in x.groups]) for x in sets.pool])
         own = np.unique(names, return_inverse=True)[1] * 2 + (np.arange(count) >= n)
@@ -161,6 +163,17 @@ def units(sets: Sets, pairs: NDArray, spanning: NDArray) -> Units:
     trained[of[:n]] = True
     kept = ~np.isin(of, of[spanning.ravel()])
     return Units(of, trained, kept, by)
+
+
+def _copies(sets: Sets) -> NDArray:
+    """Pairs of images of one original, (K, 2), by their numbers in the pool."""
+    links, offset = [np.empty((0, 2), np.int64)], 0
+    for images in sets.pool:
+        if images.originals is not None:
+            first, of = np.unique(images.originals, return_index=True, return_inverse=True)[1:]
+            links.append(np.stack([np.arange(len(images)), first[of]], 1) + offset)
+        offset += len(images)
+    return np.concatenate(links)
 
 
 def shared_groups(sets: Sets) -> list[str]:

@@ -152,7 +152,7 @@ def _from_shortlist(
     sets, rough = opened(spec), _rough(spec)
     generator = np.random.default_rng(derive_seed(spec.seed, piece.name, "probes"))
     of = piece.start + generator.permutation(piece.stop - piece.start)[:PROBES]
-    images = torch.cat([kind.look(sets.image(int(i))) for i in of])
+    images = torch.cat([kind.look(sets.image(int(i))[None]) for i in of])
     planted = shortlist.probes(images, kind, generator)
     both = torch.cat([samples, planted]).to(_device(piece))
     first = search(rough.look(both), _pool(spec, piece, rough), rough, shortlist.CANDIDATES)

@@ -1,0 +1,134 @@
+"""ONNX networks, run by onnxruntime on the CPU (extra ``onnx``)."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from twinscore.denoisers.base import per_image
+from twinscore.denoisers.checkpoint import Checkpoint
+from twinscore.denoisers.published import UNKNOWN_MEAN
+from twinscore.errors import InputError, one_line
+
+_FATAL = 4
+"""Severity from which onnxruntime says something; its errors are raised anyway."""
+
+_TYPES = {"float16": torch.float16, "float": torch.float32, "double": torch.float64}
+"""Types of tensors, by what ONNX calls them."""
+
+
+class OnnxNetwork(nn.Module):
+    """A denoiser whose network is run by onnxruntime, which has no derivatives.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+        Of a network of (y, sigma), or of y alone.
+    """
+
+    def __init__(self, session: Any) -> None:
+        super().__init__()
+        self.session = session
+        self.names = [given.name for given in session.get_inputs()]
+        self.types = [_TYPES[_kind(given.type)] for given in session.get_inputs()]
+        self.training = False
+
+    def forward(self, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
+        """Clean estimate of ``y``, (B, C, H, W).
+
+        Raises
+        ------
+        InputError
+            Where a derivative is asked for, or the network does not take such images.
+        ValueError
+            Without a level, if it takes one.
+        """
+        if torch.is_grad_enabled() and y.requires_grad:
+            raise InputError(
+                "an ONNX network has no derivatives, and so no Jacobian; give the network as "
+                "torch-export:FILE.pt2, or as a function of your own (docs/models.md)"
+            )
+        given = [y, per_image(sigma, y)][: len(self.names)]
+        if given[-1] is None:
+            raise ValueError("this denoiser needs the noise level; pass sigma")
+        feed = {
+            name: values.detach().to("cpu", kind).numpy()
+            for name, values, kind in zip(self.names, given, self.types, strict=True)
+        }
+        try:
+            out = self.session.run(None, feed)[0]
+        except Exception as error:  # of a class of its own for each fault
+            raise InputError(
+                f"the ONNX network fails on images {tuple(y.shape)}: {one_line(error)}"
+            ) from None
+        return torch.from_numpy(out).to(y)
+
+
+def opened(file: Path) -> tuple[Any, str]:
+    """Open a network: onnxruntime's session, on as many threads as torch has; its file's digest.
+
+    Raises
+    ------
+    InputError
+        If onnxruntime is not installed, or the file cannot be read or is not a whole network.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(
+            f"{file} needs onnxruntime, which is not installed; pip install 'twinscore[onnx]'"
+        ) from None
+    try:
+        content = file.read_bytes()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _FATAL
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(content, options)
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}") from None
+    except Exception as error:  # of a class of its own for each fault
+        raise InputError(f"{file} is not an ONNX network: {one_line(error)}") from None
+    return session, hashlib.sha256(content).hexdigest()
+
+
+def read(body: str) -> Checkpoint:
+    """Open the denoiser of a file: (y, sigma) to its clean estimate, or y alone if it is blind.
+
+    Its weights lie in the file itself. ``UNKNOWN_MEAN`` stands for the images' mean.
+
+    Raises
+    ------
+    InputError
+        As :func:`opened`, or if the network has other inputs or outputs, or a fixed batch.
+    """
+    session, content = opened(Path(body))
+    given, out = session.get_inputs(), session.get_outputs()
+    shapes = [list(one.shape) for one in given]
+    if [len(shape) for shape in shapes] not in ([4], [4, 1]) or len(out) != 1:
+        shown = ", ".join(f"{one.name} {one.shape}" for one in given)
+        raise InputError(
+            f"{body}: takes {shown} and gives {len(out)} outputs; give a network of y (B, C, H, W) "
+            "and sigma (B,), or of y alone, with one output"
+        )
+    strange = [one.type for one in given if _kind(one.type) not in _TYPES]
+    if strange:
+        raise InputError(f"{body}: takes {strange[0]}; give a network of floating-point tensors")
+    require_free_batch(body, [shape[0] for shape in shapes])
+    channels, *size = (side if isinstance(side, int) else None for side in shapes[0][1:])
+    return Checkpoint(OnnxNetwork(session), (channels, *size), (UNKNOWN_MEAN,), content)
+
+
+def require_free_batch(body: str, sizes: list[Any]) -> None:
+    """Refuse a network that takes so many images at a time and no others; InputError."""
+    fixed = [size for size in sizes if isinstance(size, int)]
+    if fixed:
+        raise InputError(
+            f"{body}: takes batches of {fixed[0]} alone; export it with a dynamic first axis"
+        )
+
+
+def _kind(tensor: str) -> str:
+    """Of ``tensor(float)``, *float*."""
+    return tensor.removeprefix("tensor(").removesuffix(")")
