@@ -20,6 +20,7 @@ from twinscore.report import page, reading, style
 from twinscore.report.content import HOLDS_NOT
 from twinscore.results import studies
 from twinscore.training import memory
+from words import last_of_each
 
 NET = ("--network.width", "2", "--network.levels", "1")
 STEPS = ("--training.steps", "4", "--training.batch", "4", "--training.evaluations", "1")
@@ -145,7 +146,7 @@ def twinscore(inputs, capfd):
         words = [inputs.get(word, word) for word in WORDS[study]]
         machine = import_module(f"twinscore.experiments.{study}").STUDY.machine
         words += ["--device", "cpu"] if "device" in machine and "--device" not in more else []
-        code = cli.main([study, *words, *more, "--out", str(out)])
+        code = cli.main(last_of_each([study, *words, *more, "--out", str(out)]))
         said = capfd.readouterr()
         return code, said.out, said.err
 
@@ -294,6 +295,27 @@ def test_the_report_leaves_images_out_when_asked(study, copied):
     assert {path.stem for path in (copied / "figures").iterdir()} == drawn - showing
     assert HOLDS_NOT in text
     assert "<canvas" not in text
+
+
+def test_a_run_is_not_taken_for_a_model_nor_a_model_for_a_run(finished, tmp_path, capfd):
+    """Each is answered with what to give instead, which then serves."""
+    folder = finished[0]
+    models = sorted(path.parent for path in folder.glob("trials/*/weights.safetensors"))
+    words = ["sample", "--count", "1", "--sampling.steps", "1", "--out", str(tmp_path / "x.png")]
+    assert cli.main([*words, "--model", str(folder)]) == 2
+    said = capfd.readouterr().err
+    start = f"twinscore: {folder}: a run folder, not a model; give "
+    assert said.startswith(start)
+    assert said.count("\n") == 1
+    if models:
+        instead = said.removeprefix(f"{start}one of its models, such as ").strip()
+        assert cli.main([*words, "--model", instead]) == 0
+        capfd.readouterr()
+        assert cli.main(["report", instead]) == 2
+        said = capfd.readouterr().err
+        assert said.startswith(f"twinscore: {instead}: a model, which has no report; give its run")
+        assert str(folder) in said.partition("give its run folder, ")[2]
+        assert said.count("\n") == 1
 
 
 def test_a_missing_device_is_one_line(study, tmp_path, twinscore):

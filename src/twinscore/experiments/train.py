@@ -8,6 +8,8 @@ from pydantic import Field
 
 from twinscore import environment, runs
 from twinscore.denoisers import NetworkSpec
+from twinscore.denoisers.checkpoint import WEIGHTS
+from twinscore.errors import Damaged
 from twinscore.execution import settled_torch
 from twinscore.experiments.estimates import NOTHING, Estimate, Needs, of_trainings, refuse_trainings
 from twinscore.experiments.folders import run_folder
@@ -24,7 +26,8 @@ from twinscore.limits import MOST_IMAGES, Seed
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
 from twinscore.training import TrainingSpec
-from twinscore.training.history import SIGMAS
+from twinscore.training.fit import HISTORY
+from twinscore.training.history import SIGMAS, columns
 
 
 class Spec(Frozen):
@@ -96,7 +99,18 @@ def run(
                 report("estimate", {"text": of_trainings(_needs, spec, 1, how).text()})
             tell(open_images(spec.data), report)
             train_trial(trial, report)
-    return Result(folder=folder, row=trial.history[-1])
+    return Result(folder=folder, row=_last_row(trial))
+
+
+def _last_row(trial: Trial) -> dict[str, float]:
+    """The last row of the history, which in folders of earlier versions is a table alone."""
+    rows = trial.history
+    if not rows or any(column not in rows[-1] for column in columns() if column != "seconds"):
+        raise Damaged(
+            f"{trial.path / HISTORY}: lacks numbers of the training, whose weights are there; "
+            f"delete {WEIGHTS} to train again"
+        )
+    return rows[-1]
 
 
 @settled_torch()
