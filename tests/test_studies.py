@@ -335,14 +335,16 @@ def test_results_are_read_back_as_they_were_written(study, finished):
 
 
 def flipped(content, rng):
-    place = rng.randrange(len(content)) if content else 0
+    if not content:
+        return b"\0"
+    place = rng.randrange(len(content))
     return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
 
 
 DAMAGES = {
     "flip": flipped,
     "empty": lambda content, rng: b"",
-    "cut": lambda content, rng: content[: rng.randrange(len(content))],
+    "cut": lambda content, rng: content[: rng.randrange(max(len(content), 1))],
     "garbage": lambda content, rng: rng.randbytes(len(content)),
     "gone": lambda content, rng: None,
 }
@@ -351,6 +353,42 @@ DAMAGES = {
 def damage(path, kind, rng):
     content = DAMAGES[kind](path.read_bytes(), rng)
     path.unlink() if content is None else path.write_bytes(content)
+
+
+JSON = ("spec.json", "environment.json", "result.json", "trials/*/spec.json")
+ARRAYS = (
+    *("arrays.safetensors", "trials/*/weights.safetensors", "trials/*/resume.safetensors"),
+    *("trials/*/measures-*.safetensors", "trials/*/likelihood-*.safetensors"),
+    *("trials/[!n]*.safetensors", "twins_kl/*.safetensors"),
+)
+UNREAD = (
+    *("*.csv", "splits/*/*.txt", "log.txt", ".lock", "trials/*/history.csv", "trials/*/.lock"),
+    *("report.html", "figures/*.pdf", "figures/*.png"),
+)
+KINDS = (*JSON, *ARRAYS, *UNREAD)
+"""Every kind of file of a run folder: those that are read back, and those that are for people."""
+
+
+def kind_of(path, folder):
+    """The kind of a file in a run folder; None for one that is not known."""
+    name = path.relative_to(folder)
+    return next((k for k in KINDS if len(name.parts) == k.count("/") + 1 and name.match(k)), None)
+
+
+def by_kind(folder, rng):
+    """For each kind of file that a run holds, one of them."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found.setdefault(kind_of(path, folder), []).append(path)
+    return {kind: rng.choice(paths) for kind, paths in found.items()}
+
+
+def test_every_file_of_a_run_is_of_a_known_kind(finished):
+    """One of a new kind must be named above, and so damaged below."""
+    folder = finished[0]
+    unknown = [p for p in folder.rglob("*") if p.is_file() and kind_of(p, folder) is None]
+    assert unknown == []
 
 
 def files(folder):
@@ -374,24 +412,57 @@ def test_whatever_is_damaged_is_named_and_made_again(study, copied, twinscore, k
         assert all(str(path) in errors for path in spoilt)
 
 
+def same_or_refused(code, said, errors, path):
+    """Whether a command took no harm; else it was refused in one line that names the file."""
+    assert code in (0, 2), (path, errors)
+    assert "Traceback" not in errors
+    if code == 2:
+        last = errors.splitlines()[-1]
+        assert last.startswith("twinscore: ")
+        assert str(path) in last
+        assert re.search("run the same command again|another --out|new --out", last), last
+        assert said == ""
+    return code == 0
+
+
+@pytest.mark.parametrize(
+    "damaged", ["flip", *(pytest.param(each, marks=pytest.mark.slow) for each in ("cut", "empty"))]
+)
+def test_no_report_is_drawn_of_damaged_numbers(study, copied, capfd, damaged):
+    """A damaged file is named with what helps; what nobody reads changes nothing."""
+    words, rng = ["report", str(copied)], random.Random(f"{study} {damaged}")
+    assert cli.main(words) == 0
+    page_before = (copied / "report.html").read_bytes()
+    one = by_kind(copied, rng)
+    for kind in (*JSON, *ARRAYS):
+        if kind in one:
+            content = one[kind].read_bytes()
+            damage(one[kind], damaged, rng)
+            capfd.readouterr()
+            code = cli.main(words)
+            if same_or_refused(code, *capfd.readouterr(), one[kind]):
+                assert (copied / "report.html").read_bytes() == page_before
+            one[kind].write_bytes(content)
+    for path in copied.rglob("*"):
+        if path.is_file() and kind_of(path, copied) in UNREAD:
+            damage(path, damaged, rng)
+    assert cli.main(words) == 0
+    assert (copied / "report.html").read_bytes() == page_before
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", DAMAGES)
-def test_each_damaged_file_is_made_again_or_refused_in_one_line(
-    study, finished, copied, twinscore, kind, tmp_path
+@pytest.mark.parametrize("damaged", DAMAGES)
+def test_one_damaged_file_of_each_kind_is_made_again_or_refused_in_one_line(
+    study, finished, copied, twinscore, damaged
 ):
-    before, rng, tried = contents(finished[0]), random.Random(f"{study} {kind}"), 0
-    for path in files(finished[0]):
-        for _ in range(3 if kind == "flip" else 1):
+    before, rng, tried = contents(finished[0]), random.Random(f"{study} {damaged}"), 0
+    for path in by_kind(finished[0], rng).values():
+        for _ in range(3 if damaged == "flip" else 1):
             shutil.rmtree(copied)
             shutil.copytree(finished[0], copied, copy_function=shutil.copy2)
-            damage(copied / path.relative_to(finished[0]), kind, rng)
-            code, said, errors = twinscore(study, copied)
+            spoilt = copied / path.relative_to(finished[0])
+            damage(spoilt, damaged, rng)
             tried += 1
-            assert code in (0, 2), (path, errors)
-            assert "Traceback" not in errors
-            if code == 2:
-                assert said == ""
-                assert errors.splitlines()[-1].startswith("twinscore: ")
-            else:
+            if same_or_refused(*twinscore(study, copied), spoilt):
                 assert contents(copied) == before, path
-    print(f"{study}, {kind}: {tried} damaged files, all made again or refused")
+    print(f"{study}, {damaged}: {tried} damaged files, all made again or refused")

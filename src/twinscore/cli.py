@@ -96,7 +96,7 @@ def _no_such_command(typed: str) -> str:
 
     near = get_close_matches(typed.lower(), commands(), n=1)
     hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(commands())}"
-    return f"{' '.join(ascii(typed)[1:-1].split())[:80]}: no such command; {hint}"
+    return f"{' '.join(typed.split())[:80]}: no such command; {hint}"
 
 
 def _what_failed(error: Exception) -> str:

@@ -15,6 +15,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from twinscore.errors import InputError, one_line
+from twinscore.runs import require_utf8
 
 SHORT = {"--quality": "--sampling.quality"}
 """Flags that may be written without the part of the spec that they belong to."""
@@ -136,7 +137,7 @@ def _read(runs: Sequence[Sequence[str]], flags: _Flags) -> tuple[dict[str, Any],
             if flags[flag][1] is bool and typed.endswith("="):
                 raise InputError(f"{flag}: takes no value, got {_shown(words[0])}; leave it out")
             given[flag], words = _take(flag, flags[flag][1], words)
-            if flags[flag][0][:1] == ("spec",):
+            if flag != "--spec":
                 _check_text(flag, given[flag])
         loose += words
     return given, loose
@@ -145,10 +146,7 @@ def _read(runs: Sequence[Sequence[str]], flags: _Flags) -> tuple[dict[str, Any],
 def _check_text(flag: str, value: Any) -> None:
     """Refuse bytes that are not UTF-8: what a spec says is written into the files of a run."""
     for word in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
-        try:
-            word.encode("utf-8")
-        except UnicodeEncodeError:
-            raise InputError(f"{flag}: {word!a} is not UTF-8; give it another name") from None
+        require_utf8(flag, word)
 
 
 def _known(typed: str, flags: _Flags) -> str:

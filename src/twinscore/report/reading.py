@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from twinscore import sealed
 from twinscore.errors import Damaged, InputError
 from twinscore.results import studies
-from twinscore.runs import check_schema, read_json
+from twinscore.runs import check_schema, read_json, require_utf8
 
 AGAIN = "run the same command again to write it anew"
 _WEIGHTS, _RESUME = "weights.safetensors", "resume.safetensors"
@@ -56,7 +56,8 @@ class Run:
         path = self.folder / "arrays.safetensors"
         if not path.is_file():
             return frozenset()
-        found = sealed.check(path).get(sealed.SHA256, "")
+        with _remedied():
+            found = sealed.check(path).get(sealed.SHA256, "")
         if self.result and self.result.arrays != found:
             raise Damaged(f"{path}: is not that of result.json; {AGAIN}")
         with self._opened() as arrays:
@@ -92,6 +93,7 @@ def read(folder: Path, *, images: bool = True) -> Run:
         If the folder is not a run folder, a file is not valid JSON or its schema is newer.
     """
     folder = Path(folder)
+    require_utf8("run folder", folder)
     started = (folder / "result.json").is_file() or (folder / "trials").is_dir()
     if not (started and (folder / "spec.json").is_file()):
         raise InputError(_not_a_run(folder))
@@ -149,7 +151,7 @@ def _history(folder: Path) -> History | None:
     None where nothing was measured yet.
     """
     spec_path = folder / "spec.json"
-    spec = read_json(spec_path)
+    spec = _read_object(spec_path)
     absent = [key for key in ("n", "twin") if key not in spec]
     if absent:
         raise InputError(f"{spec_path}: has no field {absent[0]!r}; {AGAIN}")
@@ -173,20 +175,32 @@ def _recorded(path: Path) -> dict[str, np.ndarray] | None:
 
     Those of earlier versions have no checksum, so that anything may stand there.
     """
+    with _remedied():
+        known = sealed.check(path)
     try:
-        rows = json.loads(sealed.check(path).get("twinscore", "{}")).get("history")
+        rows = json.loads(known.get("twinscore", "{}")).get("history")
         if rows is None:
             return None
         names = rows[0] if rows else ()
         return {name: np.array([row[name] for row in rows], dtype=float) for name in names}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise error if isinstance(error, Damaged) else _damaged(path, error) from None
+        raise _damaged(path, error) from None
 
 
 def _read_object(path: Path, *, required: bool = True) -> dict[str, Any]:
     if not required and not path.is_file():
         return {}
-    return read_json(path)
+    with _remedied():
+        return read_json(path)
+
+
+@contextmanager
+def _remedied() -> Iterator[None]:
+    """Say of a damaged file what helps."""
+    try:
+        yield
+    except Damaged as error:
+        raise Damaged(f"{error}; {AGAIN}") from None
 
 
 def _read_columns(path: Path) -> dict[str, np.ndarray]:
