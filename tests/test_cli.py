@@ -198,6 +198,7 @@ OTHER_COMPLAINTS = {
         ["report", "{model}/weights.safetensors"],
         ["a file, not a run folder; give its folder, {model}"],
     ),
+    "report of a path that is not UTF-8": (["report", "caf\udce9"], ["run folder: 'caf\\udce9'"]),
     "report with a spec": (["report", "--spec", "demo", "{bad}/empty"], ["--spec"]),
 }
 
@@ -499,6 +500,18 @@ def test_signals_are_as_before_when_main_returns(run):
 def test_main_can_be_called_in_a_thread():
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(cli.main, ["--version"]).result() == 0
+
+
+def test_an_ascii_terminal_shows_what_it_cannot_say_with_backslashes(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "report", "σ"],
+        env=os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"twinscore: \\u03c3: not a run folder")
+    assert done.stderr.count(b"\n") == 1
 
 
 # Standard streams that are closed, full, or read by nobody

@@ -406,6 +406,14 @@ def test_a_word_of_the_wrong_type_is_one_line_that_names_the_flag(capsys, comman
 
 
 @pytest.mark.parametrize("command", cli.commands())
+def test_bytes_that_are_not_utf8_are_refused_by_every_flag_that_takes_text(capsys, command):
+    for flag, kind in every_flag(command).items():
+        if typed(kind) in (str, Path) and flag != "--spec":
+            said = complaint(capsys, command, [f"{flag}=caf\udce9"])
+            assert said == f"twinscore: {flag}: 'caf\\udce9' is not UTF-8; give it another name\n"
+
+
+@pytest.mark.parametrize("command", cli.commands())
 def test_a_flag_given_twice_is_named(capsys, command):
     for flag, kind in every_flag(command).items():
         inner = get_args(typed(kind))

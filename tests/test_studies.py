@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import re
 import shutil
@@ -318,6 +319,31 @@ def test_a_run_is_not_taken_for_a_model_nor_a_model_for_a_run(finished, tmp_path
         assert said.count("\n") == 1
 
 
+def test_a_path_that_is_not_utf8_is_refused_at_the_start(study, finished, tmp_path, twinscore):
+    code, said, errors = twinscore(study, tmp_path / "caf\udce9")
+    assert (code, said) == (2, "")
+    assert re.fullmatch(r"twinscore: --out: '.*caf\\udce9' is not UTF-8; .*\n", errors)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_terminal_that_knows_ascii_alone_is_told_everything(study, finished, tmp_path, inputs):
+    """The run is finished, so that this draws its report and prints its verdict again."""
+    out = shutil.copytree(finished[0], tmp_path / "σé", copy_function=shutil.copy2)
+    words = [inputs.get(word, word) for word in WORDS[study]]
+    machine = import_module(f"twinscore.experiments.{study}").STUDY.machine
+    words += ["--device", "cpu"] if "device" in machine else []
+    program = "import sys; from twinscore import cli; sys.exit(cli.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, study, *words, "--out", str(out)],
+        env=os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    told = finished[1].replace(str(finished[0]), str(out))
+    assert done.stdout == told.encode("ascii", "backslashreplace")
+
+
 def test_a_missing_device_is_one_line(study, tmp_path, twinscore):
     machine = import_module(f"twinscore.experiments.{study}").STUDY.machine
     if "device" not in machine:
@@ -355,9 +381,11 @@ def damage(path, kind, rng):
     path.unlink() if content is None else path.write_bytes(content)
 
 
-JSON = ("spec.json", "environment.json", "result.json", "trials/*/spec.json")
-ARRAYS = (
+SHOWN = (
+    *("spec.json", "environment.json", "result.json", "trials/*/spec.json"),
     *("arrays.safetensors", "trials/*/weights.safetensors", "trials/*/resume.safetensors"),
+)
+KEPT = (
     *("trials/*/measures-*.safetensors", "trials/*/likelihood-*.safetensors"),
     *("trials/[!n]*.safetensors", "twins_kl/*.safetensors"),
 )
@@ -365,8 +393,9 @@ UNREAD = (
     *("*.csv", "splits/*/*.txt", "log.txt", ".lock", "trials/*/history.csv", "trials/*/.lock"),
     *("report.html", "figures/*.pdf", "figures/*.png"),
 )
-KINDS = (*JSON, *ARRAYS, *UNREAD)
-"""Every kind of file of a run folder: those that are read back, and those that are for people."""
+KINDS = (*SHOWN, *KEPT, *UNREAD)
+"""Every kind of file of a run folder: what reports read, what only a run that continues reads, and
+what nobody reads but people."""
 
 
 def kind_of(path, folder):
@@ -431,23 +460,21 @@ def same_or_refused(code, said, errors, path):
 def test_no_report_is_drawn_of_damaged_numbers(study, copied, capfd, damaged):
     """A damaged file is named with what helps; what nobody reads changes nothing."""
     words, rng = ["report", str(copied)], random.Random(f"{study} {damaged}")
-    assert cli.main(words) == 0
-    page_before = (copied / "report.html").read_bytes()
-    one = by_kind(copied, rng)
-    for kind in (*JSON, *ARRAYS):
-        if kind in one:
-            content = one[kind].read_bytes()
-            damage(one[kind], damaged, rng)
+    before = (copied / "report.html").read_bytes()
+    for kind, path in by_kind(copied, rng).items():
+        if kind in SHOWN:
+            content = path.read_bytes()
+            damage(path, damaged, rng)
             capfd.readouterr()
             code = cli.main(words)
-            if same_or_refused(code, *capfd.readouterr(), one[kind]):
-                assert (copied / "report.html").read_bytes() == page_before
-            one[kind].write_bytes(content)
+            if same_or_refused(code, *capfd.readouterr(), path):
+                assert (copied / "report.html").read_bytes() == before
+            path.write_bytes(content)
     for path in copied.rglob("*"):
-        if path.is_file() and kind_of(path, copied) in UNREAD:
+        if path.is_file() and kind_of(path, copied) not in SHOWN:
             damage(path, damaged, rng)
     assert cli.main(words) == 0
-    assert (copied / "report.html").read_bytes() == page_before
+    assert (copied / "report.html").read_bytes() == before
 
 
 @pytest.mark.slow
