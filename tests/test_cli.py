@@ -22,6 +22,7 @@ from twinscore.experiments import train, transition
 from twinscore.interrupts import SIGNALS
 from twinscore.report import style
 from twinscore.training import TrainingError
+from words import last_of_each
 
 NETWORK = ["--network.width", "2", "--network.levels", "1"]
 TRAINING = ["--training.steps", "8", "--training.batch", "2", "--training.evaluations", "2"]
@@ -56,7 +57,7 @@ def run(capfd):
 
     def call(*words):
         capfd.readouterr()
-        code = cli.main([str(word) for word in words])
+        code = cli.main(last_of_each(words))
         said = capfd.readouterr()
         return code, said.out, said.err.splitlines()
 
@@ -171,7 +172,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(run, bad, tmp_path, monkey
 
 
 OTHER_COMPLAINTS = {
-    "unknown command": (["transform"], ["transform", "transition"]),
+    "unknown command": (["publish"], ["publish", "transition", "report"]),
+    "misspelt command": (["transitoin"], ["transitoin", "did you mean transition?"]),
     "train with too many": (["train", "--n", "5000", "--out", "x"], ["n: 5000", "largest"]),
     "sample without model": (["sample", "--out", "x.png"], ["--model"]),
     "sample without out": (["sample", "--model", "{model}"], ["--out", ".npz"]),
@@ -191,6 +193,12 @@ OTHER_COMPLAINTS = {
     "report of nothing": (["report"], ["report", "run folder"]),
     "report of an empty folder": (["report", "{bad}/empty"], ["{bad}/empty"]),
     "report of two": (["report", "{bad}/empty", "{bad}/file"], ["{bad}/file"]),
+    "report of a model": (["report", "{model}"], ["{model}: a model", "--out", "--model"]),
+    "report of weights": (
+        ["report", "{model}/weights.safetensors"],
+        ["a file, not a run folder; give its folder, {model}"],
+    ),
+    "report of a path that is not UTF-8": (["report", "caf\udce9"], ["run folder: 'caf\\udce9'"]),
     "report with a spec": (["report", "--spec", "demo", "{bad}/empty"], ["--spec"]),
 }
 
@@ -240,7 +248,7 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     out = tmp_path / "model"
-    words = [*TRAIN, "--network.width", "16", "--out", str(out)]
+    words = last_of_each([*TRAIN, "--network.width", "16", "--out", out])
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     [line] = [line for line in done.stderr.splitlines() if line.startswith("twinscore: ")]
     assert done.returncode == 2, done.stderr
@@ -361,10 +369,10 @@ def test_a_report_of_an_unfinished_run_says_what_is_missing(run, tmp_path, monke
         return study.work(spec, trial, report)
 
     monkeypatch.setattr(transition, "STUDY", replace(study, work=stopped))
-    words = [*TINY, "--sizes", "2", "3", "--out", out]
+    words = last_of_each([*TINY, "--sizes", "2", "3", "--out", out])
     code, said, errors = run(*words)
     assert (code, said) == (130, "")
-    continued = "continue with: twinscore " + " ".join(map(str, words))
+    continued = "continue with: twinscore " + " ".join(words)
     assert errors[-1] == f"twinscore: stopped; {continued}"
     code, said, _ = run("report", out)
     assert code == 0
@@ -492,6 +500,18 @@ def test_signals_are_as_before_when_main_returns(run):
 def test_main_can_be_called_in_a_thread():
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(cli.main, ["--version"]).result() == 0
+
+
+def test_an_ascii_terminal_shows_what_it_cannot_say_with_backslashes(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "report", "σ"],
+        env=os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"twinscore: \\u03c3: not a run folder")
+    assert done.stderr.count(b"\n") == 1
 
 
 # Standard streams that are closed, full, or read by nobody

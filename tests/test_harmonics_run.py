@@ -513,7 +513,7 @@ def test_largest_entry_of_a_drawn_eigenvector_is_white():
         (["--model", "gaussian:digits", "--sigma", "1e-30"], "--sigma: "),
         (
             ["--model", "gaussian:digits", "--sigmas", "0.1", "-1"],
-            "--sigmas: Input should be great",
+            "--sigmas: should be great",
         ),
         (["--model", "gaussian:digits", "--first", "9", "--last", "10"], "last must be at least"),
         (["--model", "gaussian:digits", "--names", "a", "b"], "names must hold one for each"),

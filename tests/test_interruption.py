@@ -16,6 +16,7 @@ from twinscore import cli, environment, runs
 from twinscore.experiments import transition
 from twinscore.experiments.estimates import NOTHING
 from twinscore.report import page
+from words import last_of_each
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 
@@ -166,7 +167,7 @@ def finishes(started, uninterrupted, monkeypatch, capfd):
         assert len(before) < 4
         monkeypatch.setattr(page, "write", lambda folder, **_: folder / "report.html")
         capfd.readouterr()
-        assert cli.main([*words, "--workers", "1"]) == 0
+        assert cli.main(last_of_each([*words, "--workers", "1"])) == 0
         said = capfd.readouterr().err
         assert not any(f"{path.parent.name}: step 1 of" in said for path in begun)
         after = started.finished()

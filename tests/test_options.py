@@ -7,6 +7,9 @@ with the newest releases of both.
 import re
 from dataclasses import MISSING, fields
 from operator import attrgetter
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
@@ -14,7 +17,7 @@ from pydantic import BaseModel, RootModel
 
 from twinscore import cli, commands
 from twinscore.errors import InputError
-from twinscore.options import parse
+from twinscore.options import _flags, _with_spec, parse
 
 HELP = "--help lists the options"
 SPELT = {
@@ -24,15 +27,15 @@ SPELT = {
     ),
     "number in a list of a part": (
         ["mixture", "--shift.weights", "0.1", "inf"],
-        "--shift.weights: Input should be a finite number, got inf",
+        "--shift.weights: should be a finite number, got inf",
     ),
     "number in a list": (
         ["regularity", "--fit-range", "10", "inf"],
-        "--fit-range: Input should be a finite number, got inf",
+        "--fit-range: should be a finite number, got inf",
     ),
     "underscore typed": (
         ["mixture", "--tau_last", "nan"],
-        "--tau-last: Input should be a finite number, got nan",
+        "--tau-last: should be a finite number, got nan",
     ),
     "spec's own check": (
         ["regularity", "--alphas", "1", "-1"],
@@ -53,14 +56,42 @@ SPELT = {
     ),
     "field of a part": (
         ["transition", "--network.width", "0"],
-        "--network.width: Input should be greater than or equal to 1, got 0",
+        "--network.width: should be greater than or equal to 1, got 0",
     ),
     "empty value": (["transition", "--data", ""], "--data: give a value after it"),
     "empty value after =": (["transition", "--out="], "--out: give a value after it"),
     "too few values": (["regularity", "--fit-range", "10"], "--fit-range: give 2 values after it"),
     "values missing": (["manifold", "--radius"], "--radius: give 2 values after it"),
     "too many values": (["mixture", "--seed", "1", "2"], f"2: no such option; {HELP}"),
-    "value of a switch": (["mixture", "--print-spec=no"], f"no: no such option; {HELP}"),
+    "value of a switch": (
+        ["mixture", "--estimate=no"],
+        "--estimate: takes no value, got no; leave it out",
+    ),
+    "given twice": (["mixture", "--seed", "1", "--seed=1"], "--seed: given twice; give it once"),
+    "given twice in two spellings": (
+        ["sample", "--quality", "draft", "--sampling.quality", "draft"],
+        "--sampling.quality: given twice; give it once",
+    ),
+    "switch given twice": (
+        ["mixture", "--estimate", "--estimate"],
+        "--estimate: given twice; give it once",
+    ),
+    "two files": (
+        ["mixture", "--spec=demo", "--spec", "demo"],
+        "--spec: given twice; give it once",
+    ),
+    "part left out and misspelt": (
+        ["transition", "--stepps", "3"],
+        "--stepps: no such option; did you mean --training.steps or --sampling.steps?",
+    ),
+    "commas where one number is taken": (
+        ["mixture", "--seed", "1,2"],
+        "--seed: 1,2 is not a whole number",
+    ),
+    "too many of them": (
+        ["transition", "--sizes", *map(str, range(1, 102))],
+        "--sizes: give at most 100 of them, got 101",
+    ),
     "one dash": (["mixture", "-x"], f"-x: no such option; {HELP}"),
     "only dashes": (["mixture", "--"], f"--: no such option; {HELP}"),
     "unlike any flag": (["mixture", "--qqq=3"], f"--qqq: no such option; {HELP}"),
@@ -88,7 +119,7 @@ SPELT = {
     ),
     "choice in a list": (
         ["regularity", "--generators", "published", "mine"],
-        "--generators: Input should be 'published' or 'regularity', got mine",
+        "--generators: should be 'published' or 'regularity', got mine",
     ),
     "choice of the command": (
         ["train", "--device", "tpu"],
@@ -96,8 +127,7 @@ SPELT = {
     ),
     "6,000 digits": (
         ["mixture", "--seed", "9" * 6000],
-        "--seed: Unable to parse input string as an integer, exceeded maximum size, got "
-        f"{'9' * 77}...",
+        f"--seed: {'9' * 77}... is not a whole number of a usual size",
     ),
     "bytes that are not UTF-8": (
         ["harmonics", "--names", "caf\udce9"],
@@ -105,7 +135,7 @@ SPELT = {
     ),
     "6,000 digits before the point": (
         ["mixture", "--mu", "9" * 6000],
-        f"--mu: Input should be a finite number, got {'9' * 77}...",
+        f"--mu: should be a finite number, got {'9' * 77}...",
     ),
 }
 
@@ -120,7 +150,6 @@ def test_an_error_is_one_line_that_names_the_flag(capsys, case):
 
 READ = {
     "after =": (["mixture", "--seed=3"], {"seed": 3}),
-    "the last of two": (["mixture", "--seed", "x", "--seed", "3"], {"seed": 3}),
     "negative": (["regularity", "--fit-range", "-5", "1e1"], {"fit_range": [-5.0, 10.0]}),
     "negative after =": (["sample", "--mean=-.5"], {"mean": -0.5}),
     "list after =": (["transition", "--sizes=3", "4"], {"sizes": [3, 4]}),
@@ -135,7 +164,6 @@ READ = {
         {"network": {"kind": "bf_cnn", "layers": 3}},
     ),
     "over a file": (["mixture", "--spec", "{file}", "--seed", "3"], {"seed": 3, "rate": 5.0}),
-    "the last of two files": (["mixture", "--spec=none", "--spec={file}"], {"rate": 5.0}),
     "part over a file": (
         ["mixture", "--spec", "{file}", "--twins.width=9"],
         {"twins": {"width": 9, "count": 7}, "shift": {"width": 8}},
@@ -173,7 +201,7 @@ BOMB = "a0: &a0 [x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
 )
 WRONG = {
-    "seed: " + "9" * 6000: "seed: Unable to parse input string as an integer, exceeded maximum",
+    "seed: " + "9" * 6000: f"seed: {'9' * 77}... is not a whole number of a usual size",
     "seed: 0x" + "f" * 6000: f"seed: 0x{'f' * 75}... is not a whole number",
     "1: 2": "not a spec: line 1: the name of a field must be text, got 1 (int)",
     "shift:\n  null: 2": "not a spec: line 2: the name of a field must be text, got null (null)",
@@ -181,7 +209,7 @@ WRONG = {
     "seed: 1\nseed: 2": "not a spec: line 2: seed is given twice",
     "shift: {width: 1, width: 2}": "not a spec: line 1: width is given twice",
     "mu: [1,\n  2]": "mu: [1, 2] is not a number",
-    "mu: .nan": "mu: Input should be a finite number, got nan",
+    "mu: .nan": "mu: should be a finite number, got nan",
     "mu: 2020-01-01": "mu: 2020-01-01 is not a number",
     "mu: !!binary aGVsbG8=": "not a spec: line 1: tags (!) are not taken; write the value alone",
     "mu: !!python/object/apply:os.system [ls]": "not a spec: line 1: tags (!) are not taken",
@@ -311,3 +339,123 @@ def test_the_help_shows_docstrings_and_the_defaults_of_the_spec(capsys, file):
     said = " ".join(capsys.readouterr().out.split())
     assert "--rate FLOAT Largest rate beta" in said.replace("│ ", "")
     assert "(default: 5.0)" in said
+
+
+# Every option of every command
+
+WRONG_WORDS = {
+    int: ("two", "1.5", "1,2", "nan", "", None),
+    float: ("two", "1,2", "nan", "1e400", "0x1", "", None),
+    bool: ("maybe", "1", ""),
+    str: ("", None),
+    Path: ("", None),
+}
+"""What is not of a type; None where nothing follows the flag."""
+INTERNALS = re.compile(
+    r"traceback|pydantic|tyro|validat|valueerror|typeerror|\bNone\b|<|Input |_type"
+)
+
+
+def typed(kind):
+    """The type of one word of a flag; a choice is its own."""
+    inner = [each for each in get_args(kind) if each not in (NoneType, Ellipsis)]
+    if get_origin(kind) is Annotated or (inner and get_origin(kind) is not Literal):
+        return typed(inner[0])
+    return kind
+
+
+def takes_several(kind):
+    """Whether a flag takes more words than one."""
+    return any(get_origin(each) is tuple for each in (kind, *get_args(kind)))
+
+
+def every_flag(command):
+    """Flags of a command with the types of their words."""
+    options, spec_type, _ = parsed(command)
+    whole = options if spec_type is None else _with_spec(options, spec_type)
+    placed = {each.name for each in fields(whole) if each.default is MISSING}
+    kinds = {k: v for k, v in get_type_hints(whole).items() if k not in placed}
+    return {flag: kind for flag, (_, kind) in _flags(kinds).items()}
+
+
+def choices_of_kind(flags, flag):
+    """Words that choose each kind of a flag's part in turn; some have fields that others lack."""
+    kind = f"{flag.rpartition('.')[0]}.kind"
+    return [[kind, each] for each in get_args(flags[kind])] if kind in {*flags} - {flag} else [[]]
+
+
+def complaint(capsys, command, words):
+    """What a command says of words that it must refuse."""
+    start = [command, "run"] if command == "report" else [command]
+    capsys.readouterr()
+    assert cli.main([*start, *words]) == 2, words
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert len(said.err) < 500
+    return said.err
+
+
+@pytest.mark.parametrize("command", cli.commands())
+def test_a_word_of_the_wrong_type_is_one_line_that_names_the_flag(capsys, command):
+    flags = every_flag(command)
+    for flag, kind in flags.items():
+        one = typed(kind)
+        known = get_origin(one) is Literal
+        for word in ("neither", "", None) if known else WRONG_WORDS[one]:
+            if word is None and (one is bool or takes_several(kind)):
+                continue  # a switch; an empty list, which some take
+            words = [flag] if word is None else [f"{flag}={word}"]
+            said = [
+                complaint(capsys, command, [*chosen, *words])
+                for chosen in choices_of_kind(flags, flag)
+            ]
+            assert any(each.startswith(f"twinscore: {flag}: ") for each in said)
+            assert not any(map(INTERNALS.search, said)), said
+
+
+@pytest.mark.parametrize("command", cli.commands())
+def test_bytes_that_are_not_utf8_are_refused_by_every_flag_that_takes_text(capsys, command):
+    for flag, kind in every_flag(command).items():
+        if typed(kind) in (str, Path) and flag != "--spec":
+            said = complaint(capsys, command, [f"{flag}=caf\udce9"])
+            assert said == f"twinscore: {flag}: 'caf\\udce9' is not UTF-8; give it another name\n"
+
+
+@pytest.mark.parametrize("command", cli.commands())
+def test_a_flag_given_twice_is_named(capsys, command):
+    for flag, kind in every_flag(command).items():
+        inner = get_args(typed(kind))
+        word = [] if kind is bool else [str(inner[0]) if inner else "1"] * 2
+        words = [flag, *word[: 2 if takes_several(kind) else 1]]
+        said = complaint(capsys, command, [*words, *words])
+        assert said == f"twinscore: {flag}: given twice; give it once\n"
+
+
+@pytest.mark.parametrize("command", cli.commands())
+def test_a_misspelt_flag_is_answered_with_the_right_one(capsys, command):
+    """The last letter is doubled."""
+    flags = every_flag(command)
+    for flag in flags:
+        misspelt = flag + flag[-1]
+        if len(flag.rpartition(".")[2].lstrip("-")) > 3 and misspelt not in flags:
+            said = complaint(capsys, command, [misspelt])
+            assert said.startswith(f"twinscore: {misspelt}: no such option; did you mean --")
+            assert flag in said
+
+
+@pytest.mark.parametrize("command", cli.commands())
+@pytest.mark.parametrize(
+    "spoil", [lambda x: x[:-1], str.upper, lambda x: x[0] + x, lambda x: f"--{x}"]
+)
+def test_a_misspelt_command_is_answered_with_the_right_one(capsys, command, spoil):
+    assert cli.main([spoil(command)]) == 2
+    said = capsys.readouterr().err
+    assert said == f"twinscore: {spoil(command)}: no such command; did you mean {command}?\n"
+
+
+def test_a_word_unlike_any_command_is_shown_all_on_one_line(capsys):
+    assert cli.main(["q\nq" * 999]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert len(said) < 400
+    assert all(command in said for command in cli.commands())

@@ -326,6 +326,46 @@ def test_damaged_folders_are_named_in_one_line(folder, spoil, message):
     assert not (folder / "report.html").exists()
 
 
+OLD = b"step,train_loss\n2,0.5\n4,0.25\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "steps"),
+    [
+        (OLD, [2, 4]),
+        (OLD[:-2], [2, 4]),
+        (OLD[:-5], [2, 4]),
+        (OLD[:-6], [2]),  # the last row was being written
+        (b"", []),
+        (OLD.replace(b"0.5", b"0.\xff"), None),
+        (OLD.replace(b"2,0.5", b"2"), None),
+        (OLD.replace(b"2,0.5", b"2,x"), None),
+        (b"\n" + OLD, None),
+    ],
+)
+def test_histories_of_earlier_versions_are_read_or_named_in_one_line(folder, content, steps):
+    """They have no checksum, and a table instead of rows in the weights."""
+    (trial(folder) / "weights.safetensors").unlink()
+    path = trial(folder) / "history.csv"
+    path.write_bytes(content)
+    if steps is None:
+        with pytest.raises(InputError, match=r"^[^\n]*history.csv: cannot be read \([^\n]*\); run"):
+            _ = reading.read(folder).histories
+    else:
+        found = {each.name: each.columns for each in reading.read(folder).histories}
+        assert list(found[path.parent.name].get("step", [])) == steps
+
+
+@pytest.mark.parametrize("header", ["[]", "{", '{"history": 3}', '{"history": [{"step": "x"}]}'])
+def test_a_damaged_header_of_an_earlier_version_is_named_in_one_line(folder, header):
+    weights = trial(folder) / "weights.safetensors"
+    weights.write_bytes(save({}, {"twinscore": header}))
+    with pytest.raises(
+        InputError, match=r"weights.safetensors: cannot be read \([^\n]*\); run the"
+    ):
+        _ = reading.read(folder).histories
+
+
 def test_failure_to_write_leaves_nothing_half_written(folder, undrawn, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
 from twinscore.errors import InputError
-from twinscore.experiments import sample
+from twinscore.experiments import folders, sample
 from twinscore.sampling import SamplingSpec, noise, samples
 from twinscore.sampling.samples import batch_for, draw, draw_batch
 from twinscore.sampling.spec import QUALITIES, evaluations
@@ -174,3 +174,64 @@ def test_a_film_is_a_picture_of_two_moments_or_more(model, tmp_path):
         sample.run(spec_of(model, film=3), tmp_path / "a.npz", device="cpu")
     with pytest.raises(ValidationError, match="2 moments"):
         spec_of(model, film=1)
+
+
+# What a killed one left, damaged meanwhile
+
+
+def left_behind(model, out, monkeypatch, after):
+    """Files of the hidden folder of samples that were stopped after some batches."""
+    drawn, calls = draw_batch, []
+
+    def stopped(*arguments, **options):
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return drawn(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sample, "draw_batch", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            sample.run(spec_of(model, count=6, batch=2), out, device="cpu")
+    return sorted(out.with_name(f".{out.name}.parts").iterdir())
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda x: b"", lambda x: x[: len(x) // 2], lambda x: x[:-1] + b"~"]
+)
+def test_each_damaged_file_of_unfinished_samples_is_made_again_or_named(
+    model, tmp_path, monkeypatch, damage
+):
+    sample.run(spec_of(model, count=6, batch=2), tmp_path / "whole.npz", device="cpu")
+    whole = np.load(tmp_path / "whole.npz")
+    names = [path.name for path in left_behind(model, tmp_path / "0.npz", monkeypatch, 2)]
+    assert names == [".lock", "000000.safetensors", "000001.safetensors", "spec.json"]
+    for index, name in enumerate(names, 1):
+        out = tmp_path / f"{index}.npz"
+        left_behind(model, out, monkeypatch, 2)
+        path = out.with_name(f".{out.name}.parts") / name
+        path.write_bytes(damage(path.read_bytes()))
+        spec = spec_of(model, count=6, batch=2)
+        if name == "spec.json":
+            with pytest.raises(InputError, match=r"spec.json: .*give another --out$"):
+                sample.run(spec, out, device="cpu")
+        else:
+            sample.run(spec, out, device="cpu")
+            np.testing.assert_array_equal(np.load(out)["samples"], whole["samples"])
+            assert not path.parent.exists()
+
+
+def test_a_damaged_note_of_finished_samples_is_named_with_what_helps(model, tmp_path, monkeypatch):
+    out, spec = tmp_path / "s.npz", spec_of(model, count=2)
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "_inside", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sample.run(spec, out, device="cpu")
+    (tmp_path / ".s.npz.parts" / "finished.json").write_bytes(b"")
+    with pytest.raises(InputError, match=r"finished.json: .*s.npz is finished: delete the folder"):
+        sample.run(spec, out, device="cpu")
+    assert np.load(out)["samples"].shape == (2, *SHAPE)

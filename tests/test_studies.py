@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import re
 import shutil
@@ -20,6 +21,7 @@ from twinscore.report import page, reading, style
 from twinscore.report.content import HOLDS_NOT
 from twinscore.results import studies
 from twinscore.training import memory
+from words import last_of_each
 
 NET = ("--network.width", "2", "--network.levels", "1")
 STEPS = ("--training.steps", "4", "--training.batch", "4", "--training.evaluations", "1")
@@ -145,7 +147,7 @@ def twinscore(inputs, capfd):
         words = [inputs.get(word, word) for word in WORDS[study]]
         machine = import_module(f"twinscore.experiments.{study}").STUDY.machine
         words += ["--device", "cpu"] if "device" in machine and "--device" not in more else []
-        code = cli.main([study, *words, *more, "--out", str(out)])
+        code = cli.main(last_of_each([study, *words, *more, "--out", str(out)]))
         said = capfd.readouterr()
         return code, said.out, said.err
 
@@ -296,6 +298,52 @@ def test_the_report_leaves_images_out_when_asked(study, copied):
     assert "<canvas" not in text
 
 
+def test_a_run_is_not_taken_for_a_model_nor_a_model_for_a_run(finished, tmp_path, capfd):
+    """Each is answered with what to give instead, which then serves."""
+    folder = finished[0]
+    models = sorted(path.parent for path in folder.glob("trials/*/weights.safetensors"))
+    words = ["sample", "--count", "1", "--sampling.steps", "1", "--out", str(tmp_path / "x.png")]
+    assert cli.main([*words, "--model", str(folder)]) == 2
+    said = capfd.readouterr().err
+    start = f"twinscore: {folder}: a run folder, not a model; give "
+    assert said.startswith(start)
+    assert said.count("\n") == 1
+    if models:
+        instead = said.removeprefix(f"{start}one of its models, such as ").strip()
+        assert cli.main([*words, "--model", instead]) == 0
+        capfd.readouterr()
+        assert cli.main(["report", instead]) == 2
+        said = capfd.readouterr().err
+        assert said.startswith(f"twinscore: {instead}: a model, which has no report; give its run")
+        assert str(folder) in said.partition("give its run folder, ")[2]
+        assert said.count("\n") == 1
+
+
+def test_a_path_that_is_not_utf8_is_refused_at_the_start(study, finished, tmp_path, twinscore):
+    code, said, errors = twinscore(study, tmp_path / "caf\udce9")
+    assert (code, said) == (2, "")
+    assert re.fullmatch(r"twinscore: --out: '.*caf\\udce9' is not UTF-8; .*\n", errors)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_terminal_that_knows_ascii_alone_is_told_everything(study, finished, tmp_path, inputs):
+    """The run is finished, so that this draws its report and prints its verdict again."""
+    out = shutil.copytree(finished[0], tmp_path / "σé", copy_function=shutil.copy2)
+    words = [inputs.get(word, word) for word in WORDS[study]]
+    machine = import_module(f"twinscore.experiments.{study}").STUDY.machine
+    words += ["--device", "cpu"] if "device" in machine else []
+    program = "import sys; from twinscore import cli; sys.exit(cli.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, study, *words, "--out", str(out)],
+        env=os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    told = finished[1].replace(str(finished[0]), str(out))
+    assert done.stdout == told.encode("ascii", "backslashreplace")
+
+
 def test_a_missing_device_is_one_line(study, tmp_path, twinscore):
     machine = import_module(f"twinscore.experiments.{study}").STUDY.machine
     if "device" not in machine:
@@ -313,14 +361,16 @@ def test_results_are_read_back_as_they_were_written(study, finished):
 
 
 def flipped(content, rng):
-    place = rng.randrange(len(content)) if content else 0
+    if not content:
+        return b"\0"
+    place = rng.randrange(len(content))
     return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
 
 
 DAMAGES = {
     "flip": flipped,
     "empty": lambda content, rng: b"",
-    "cut": lambda content, rng: content[: rng.randrange(len(content))],
+    "cut": lambda content, rng: content[: rng.randrange(max(len(content), 1))],
     "garbage": lambda content, rng: rng.randbytes(len(content)),
     "gone": lambda content, rng: None,
 }
@@ -329,6 +379,45 @@ DAMAGES = {
 def damage(path, kind, rng):
     content = DAMAGES[kind](path.read_bytes(), rng)
     path.unlink() if content is None else path.write_bytes(content)
+
+
+SHOWN = (
+    *("spec.json", "environment.json", "result.json", "trials/*/spec.json"),
+    *("arrays.safetensors", "trials/*/weights.safetensors", "trials/*/resume.safetensors"),
+)
+KEPT = (
+    *("trials/*/measures-*.safetensors", "trials/*/likelihood-*.safetensors"),
+    *("trials/[!n]*.safetensors", "twins_kl/*.safetensors"),
+)
+UNREAD = (
+    *("*.csv", "splits/*/*.txt", "log.txt", ".lock", "trials/*/history.csv", "trials/*/.lock"),
+    *("report.html", "figures/*.pdf", "figures/*.png"),
+)
+KINDS = (*SHOWN, *KEPT, *UNREAD)
+"""Every kind of file of a run folder: what reports read, what only a run that continues reads, and
+what nobody reads but people."""
+
+
+def kind_of(path, folder):
+    """The kind of a file in a run folder; None for one that is not known."""
+    name = path.relative_to(folder)
+    return next((k for k in KINDS if len(name.parts) == k.count("/") + 1 and name.match(k)), None)
+
+
+def by_kind(folder, rng):
+    """For each kind of file that a run holds, one of them."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found.setdefault(kind_of(path, folder), []).append(path)
+    return {kind: rng.choice(paths) for kind, paths in found.items()}
+
+
+def test_every_file_of_a_run_is_of_a_known_kind(finished):
+    """One of a new kind must be named above, and so damaged below."""
+    folder = finished[0]
+    unknown = [p for p in folder.rglob("*") if p.is_file() and kind_of(p, folder) is None]
+    assert unknown == []
 
 
 def files(folder):
@@ -352,24 +441,55 @@ def test_whatever_is_damaged_is_named_and_made_again(study, copied, twinscore, k
         assert all(str(path) in errors for path in spoilt)
 
 
+def same_or_refused(code, said, errors, path):
+    """Whether a command took no harm; else it was refused in one line that names the file."""
+    assert code in (0, 2), (path, errors)
+    assert "Traceback" not in errors
+    if code == 2:
+        last = errors.splitlines()[-1]
+        assert last.startswith("twinscore: ")
+        assert str(path) in last
+        assert re.search("run the same command again|another --out|new --out", last), last
+        assert said == ""
+    return code == 0
+
+
+@pytest.mark.parametrize(
+    "damaged", ["flip", *(pytest.param(each, marks=pytest.mark.slow) for each in ("cut", "empty"))]
+)
+def test_no_report_is_drawn_of_damaged_numbers(study, copied, capfd, damaged):
+    """A damaged file is named with what helps; what nobody reads changes nothing."""
+    words, rng = ["report", str(copied)], random.Random(f"{study} {damaged}")
+    before = (copied / "report.html").read_bytes()
+    for kind, path in by_kind(copied, rng).items():
+        if kind in SHOWN:
+            content = path.read_bytes()
+            damage(path, damaged, rng)
+            capfd.readouterr()
+            code = cli.main(words)
+            if same_or_refused(code, *capfd.readouterr(), path):
+                assert (copied / "report.html").read_bytes() == before
+            path.write_bytes(content)
+    for path in copied.rglob("*"):
+        if path.is_file() and kind_of(path, copied) not in SHOWN:
+            damage(path, damaged, rng)
+    assert cli.main(words) == 0
+    assert (copied / "report.html").read_bytes() == before
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", DAMAGES)
-def test_each_damaged_file_is_made_again_or_refused_in_one_line(
-    study, finished, copied, twinscore, kind, tmp_path
+@pytest.mark.parametrize("damaged", DAMAGES)
+def test_one_damaged_file_of_each_kind_is_made_again_or_refused_in_one_line(
+    study, finished, copied, twinscore, damaged
 ):
-    before, rng, tried = contents(finished[0]), random.Random(f"{study} {kind}"), 0
-    for path in files(finished[0]):
-        for _ in range(3 if kind == "flip" else 1):
+    before, rng, tried = contents(finished[0]), random.Random(f"{study} {damaged}"), 0
+    for path in by_kind(finished[0], rng).values():
+        for _ in range(3 if damaged == "flip" else 1):
             shutil.rmtree(copied)
             shutil.copytree(finished[0], copied, copy_function=shutil.copy2)
-            damage(copied / path.relative_to(finished[0]), kind, rng)
-            code, said, errors = twinscore(study, copied)
+            spoilt = copied / path.relative_to(finished[0])
+            damage(spoilt, damaged, rng)
             tried += 1
-            assert code in (0, 2), (path, errors)
-            assert "Traceback" not in errors
-            if code == 2:
-                assert said == ""
-                assert errors.splitlines()[-1].startswith("twinscore: ")
-            else:
+            if same_or_refused(*twinscore(study, copied), spoilt):
                 assert contents(copied) == before, path
-    print(f"{study}, {kind}: {tried} damaged files, all made again or refused")
+    print(f"{study}, {damaged}: {tried} damaged files, all made again or refused")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import resource
 import sys
 
@@ -16,7 +17,7 @@ from torch import nn
 from twinscore import images, sealed
 from twinscore.denoisers import UNet
 from twinscore.denoisers.layers import generator_of
-from twinscore.errors import InputError
+from twinscore.errors import Damaged, InputError
 from twinscore.training import TrainingError, TrainingSpec, fit, history
 from twinscore.training.fit import RESUME
 from twinscore.training.laws import batch_indices, learning_rate, noise_draw
@@ -272,6 +273,20 @@ def test_large_step_numbers_survive_the_history(tmp_path):
     before = path.read_bytes()
     history.write(path, history.read(path))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"step,train_loss\n1,0.\xff\n", b"step,train_loss\n1\n2,0.5\n", b"step,train_loss\n1,x\n"],
+    ids=["stray byte", "cut row", "no number"],
+)
+def test_a_damaged_history_is_named_in_one_line(tmp_path, content):
+    path = tmp_path / "history.csv"
+    path.write_bytes(content)
+    with pytest.raises(Damaged, match=f"^{re.escape(str(path))}: cannot be read as a table[^\n]*$"):
+        history.read(path)
+    history.mend(path, [{"step": 1, "train_loss": 0.5}])
+    assert history.read(path) == [{"step": 1, "train_loss": 0.5}]
 
 
 # Failures ---------------------------------------------------------------------------------------

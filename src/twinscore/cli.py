@@ -83,12 +83,20 @@ def _do(words: Sequence[str]) -> int:
         return 0
     command = words[0].replace("_", "-")
     if command not in commands():
-        raise InputError(f"{words[0]}: no such command; give one of {', '.join(commands())}")
+        raise InputError(_no_such_command(words[0]))
     from twinscore.commands import call
 
     with suppress(SystemExit):  # after --help
         return call(command.replace("-", "_"), words[1:])
     return 0
+
+
+def _no_such_command(typed: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(typed.lower(), commands(), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(commands())}"
+    return f"{' '.join(typed.split())[:80]}: no such command; {hint}"
 
 
 def _what_failed(error: Exception) -> str:

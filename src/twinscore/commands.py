@@ -17,6 +17,9 @@ class WriteOptions:
 
     out: Path | None = None
     """Where the result goes."""
+    threads: int | None = None
+    """Processors that the command may take, all workers together (default: OMP_NUM_THREADS of each
+    worker, and never more than affinity and container grant)."""
     print_spec: bool = False
     """Print the spec as YAML and stop."""
 
@@ -90,7 +93,7 @@ def _study(command: str, *words: str) -> int:
     if options.print_spec:
         _print_spec(options.spec)
         return 0
-    where = {name: getattr(options, name) for name in study.machine}
+    where = {name: getattr(options, name) for name in ("threads", *study.machine)}
     if options.estimate:
         print(study.cost(options.spec, options.out, **where).text())
         return 0
@@ -117,7 +120,7 @@ def _prepare(words: Sequence[str]) -> None:
     options = parse(words, WriteOptions, prepare.Spec, "prepare")
     if options.print_spec:
         return _print_spec(options.spec)
-    result = prepare.run(options.spec, options.out)
+    result = prepare.run(options.spec, options.out, threads=options.threads)
     print(result.table(), f"images: {result.path}", sep="\n")
     return None
 
@@ -128,9 +131,10 @@ def _train(words: Sequence[str]) -> None:
     options = parse(words, _with(StudyOptions, ["device"]), train.Spec, "train")
     if options.print_spec:
         return _print_spec(options.spec)
+    where = {"device": options.device, "threads": options.threads}
     if options.estimate:
-        return print(train.cost(options.spec, options.out, device=options.device).text())
-    result = train.run(options.spec, options.out, device=options.device)
+        return print(train.cost(options.spec, options.out, **where).text())
+    result = train.run(options.spec, options.out, **where)
     print(result.table(), f"model: {result.folder}", sep="\n")
     return None
 
@@ -141,7 +145,8 @@ def _sample(words: Sequence[str]) -> None:
     options = parse(words, NetworkOptions, sample.Spec, "sample")
     if options.print_spec:
         return _print_spec(options.spec)
-    result = sample.run(options.spec, options.out, device=options.device)
+    where = {"device": options.device, "threads": options.threads}
+    result = sample.run(options.spec, options.out, **where)
     if result.unfinished:
         say(f"{result.unfinished} samples did not converge")
     print(f"samples: {result.path}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from twinscore import runs
 from twinscore.errors import InputError
-from twinscore.execution import Report
+from twinscore.execution import Report, granted_threads
 
 PACKAGES = ("twinscore", "torch", "numpy", "scipy", "scikit-image", "scikit-learn")
 
@@ -32,9 +32,12 @@ class Execution:
 
 
 def available_cores() -> int:
-    """Processors that this process may use: by its affinity, and by the quota of its container."""
+    """Processors that this process may use: by affinity, quota of its container, and ``--threads``.
+
+    In a worker, and inside :func:`~twinscore.execution.settled_torch`, its share of them.
+    """
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(own, quota())))
+    return max(1, int(min(own, quota(), granted_threads() or math.inf)))
 
 
 def quota(root: Path = Path("/")) -> float:
@@ -78,41 +81,78 @@ def asked_threads() -> int | None:
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
-def check(device: str, workers: int | None = None) -> None:
+def own_threads(threads: int | None) -> int:
+    """Threads of work that one process does: those given, else by ``OMP_NUM_THREADS`` and cores."""
+    cores = available_cores()
+    return threads or min(asked_threads() or cores, cores)
+
+
+def check(device: str, workers: int | None = None, threads: int | None = None) -> None:
     """Refuse settings that this machine cannot serve, before anything is written.
 
     Raises
     ------
     InputError
-        If the device is not there, or ``workers`` is less than 1.
+        If the device is not there, ``workers`` or ``threads`` is less than 1, ``threads`` are more
+        than the processors, or ``workers`` more than ``threads``.
     """
     import torch
 
+    for flag, number in (("--workers", workers), ("--threads", threads)):
+        if number is not None and number < 1:
+            raise InputError(f"{flag}: {number} is too few; give at least 1")
+    if threads and threads > (cores := available_cores()):
+        raise InputError(
+            f"--threads: {threads} is more than this process may use; give {cores} at most"
+        )
+    if threads and workers and workers > threads:
+        raise InputError(
+            f"--workers: {workers} take more than --threads {threads}; give {threads} at most"
+        )
     missing = {
         "cuda": not torch.cuda.is_available(),
         "mps": not torch.backends.mps.is_available(),
     }
     if missing.get(device):
         raise InputError(f"--device: {device} is not available on this machine; give auto or cpu")
-    if workers is not None and workers < 1:
-        raise InputError(f"--workers: {workers} is too few; give at least 1")
 
 
-def settings(folder: Path, *, device: str, workers: int | None, trials: int) -> Execution:
+def settings(
+    folder: Path, *, device: str, workers: int | None, trials: int, threads: int | None = None
+) -> Execution:
     """Settings of a run: those it was started with, or new ones.
 
     On a CPU the default is one trial per core with one thread each: two twins side by side on two
     cores finish sooner than one after the other with both (benchmarks/training.py). On other
-    devices trials run one at a time. ``OMP_NUM_THREADS`` lowers the threads of each.
+    devices trials run one at a time. ``threads`` are what all of them may take together;
+    ``OMP_NUM_THREADS``, where they are not given, lowers the threads of each.
+
+    Raises
+    ------
+    InputError
+        If the threads that the run was begun with are more than ``threads`` allow.
     """
-    side_by_side = workers or default_workers(device, trials)
-    shared = max(1, available_cores() // side_by_side)
-    threads = _known(folder)["threads"] or min(asked_threads() or shared, shared)
-    return Execution(device, side_by_side, threads)
+    most, each = threads or available_cores(), _known(folder)["threads"]
+    side_by_side = workers or min(default_workers(device, trials), max(1, most // (each or 1)))
+    if threads and each and side_by_side * each > threads:
+        raise InputError(
+            f"--threads: {threads} is too few: {folder} was begun with {each} for each worker, "
+            f"which its numbers depend on; give at least {side_by_side * each}, or a new --out"
+        )
+    shared = max(1, most // side_by_side)
+    asked = threads or asked_threads() or shared
+    return Execution(device, side_by_side, each or min(asked, shared))
 
 
 def start(
-    folder: Path, *, device: str, workers: int | None, trials: int, run: str, report: Report
+    folder: Path,
+    *,
+    device: str,
+    workers: int | None,
+    trials: int,
+    run: str,
+    report: Report,
+    threads: int | None = None,
 ) -> Execution:
     """The :func:`settings` of a run, recorded in its folder with the digest that names the run.
 
@@ -122,7 +162,7 @@ def start(
     if path.exists() and not known["threads"]:
         text = f"{path}: damaged; written anew, so that what is left may use other threads"
         report("files", {"text": text})
-    execution = settings(folder, device=device, workers=workers, trials=trials)
+    execution = settings(folder, device=device, workers=workers, trials=trials, threads=threads)
     content = {
         "started": known["started"] or runs.now(),
         "finished": None,

@@ -3,13 +3,16 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
 from twinscore.errors import InputError
 from twinscore.workers import Interrupted, Outcome, Report, Task, WorkerDied, on_workers
 
-__all__ = ["Interrupted", "Report", "WorkerDied", "run_tasks", "settled_torch"]
+__all__ = ["Interrupted", "Report", "WorkerDied", "granted_threads", "run_tasks", "settled_torch"]
+
+_GRANTED: ContextVar[int | None] = ContextVar("granted", default=None)
 
 
 def run_tasks(
@@ -64,6 +67,7 @@ def run_tasks(
 def settled_torch(threads: int | None = None) -> Iterator[None]:
     """Let torch and numpy compute as in a new process, on so many threads, if a number is given.
 
+    What else could use more, processes that decode pictures say, is granted as many.
     Whatever the caller set is put back afterwards: default dtype and device, precision of float32
     products, autocast, gradients, inference mode, deterministic algorithms, detection of anomalies,
     denormal numbers, backends, numpy's floating-point errors. Global random states are not drawn
@@ -73,6 +77,7 @@ def settled_torch(threads: int | None = None) -> Iterator[None]:
     """
     import numpy as np
     import torch
+    from threadpoolctl import threadpool_limits
 
     with contextlib.ExitStack() as stack:
         for get, put, *fresh in _settings(threads):
@@ -80,6 +85,10 @@ def settled_torch(threads: int | None = None) -> Iterator[None]:
                 if (before := get()) not in fresh:
                     stack.callback(put, before)
                     put(fresh[0])
+        if threads:
+            stack.callback(_GRANTED.set, _GRANTED.get())
+            _GRANTED.set(threads)
+            stack.enter_context(threadpool_limits(threads))
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
@@ -89,6 +98,11 @@ def settled_torch(threads: int | None = None) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         yield
+
+
+def granted_threads() -> int | None:
+    """What :func:`settled_torch` was given, where this runs inside; None elsewhere."""
+    return _GRANTED.get()
 
 
 def _settings(threads: int | None) -> Iterator[tuple[Any, ...]]:

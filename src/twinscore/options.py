@@ -10,14 +10,17 @@ from dataclasses import MISSING, field, fields, make_dataclass
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
+from textwrap import shorten
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from twinscore.errors import InputError
+from twinscore.errors import InputError, one_line
+from twinscore.runs import require_utf8
 
 SHORT = {"--quality": "--sampling.quality"}
 """Flags that may be written without the part of the spec that they belong to."""
 
+_SPEC = {"--spec", "--spec="}
 _Flags = Mapping[str, tuple[tuple[str, ...], Any]]
 """For each flag the path of its field, and its type."""
 
@@ -25,7 +28,7 @@ _Flags = Mapping[str, tuple[tuple[str, ...], Any]]
 def parse(words: Sequence[str], options: type, spec_type: type | None, command: str) -> Any:
     """Read a command's options; defaults come from ``--spec``, flags override them.
 
-    A flag is the path of a field, joined by dots; of a flag given twice, the last counts.
+    A flag is the path of a field, joined by dots, and is given once.
 
     Parameters
     ----------
@@ -58,7 +61,7 @@ def parse(words: Sequence[str], options: type, spec_type: type | None, command: 
     flags = _flags({name: kind for name, kind in kinds.items() if name not in placed})
     runs = _runs(words)
     helped = any(flag in {"-h", "--help"} for flag, *_ in runs)
-    given, loose = _read([run for run in runs if not helped or run[0] == "--spec"], flags)
+    given, loose = _read([run for run in runs if not helped or run[0] in _SPEC], flags)
     values: dict[str, Any] = {}
     if spec_type is not None:
         values["spec"] = _defaults(given.pop("--spec", None), spec_type)
@@ -108,12 +111,15 @@ def _spelt(path: Iterable[str | int]) -> str:
 
 
 def _runs(words: Sequence[str]) -> list[list[str]]:
-    """Each flag and the words up to the next; those before the first flag, after an empty one."""
+    """Each flag and the words up to the next; those before the first flag, after an empty one.
+
+    One that was given with its value ends with ``=``.
+    """
     runs = [[""]]
     for word in words:
         if word.startswith("--") or word == "-h":
             flag, equals, value = word.partition("=")
-            runs.append([flag, value] if equals else [flag])
+            runs.append([f"{flag}=", value] if equals else [flag])
         else:
             runs[-1].append(word)
     return runs
@@ -125,9 +131,13 @@ def _read(runs: Sequence[Sequence[str]], flags: _Flags) -> tuple[dict[str, Any],
     loose: list[str] = []
     for typed, *words in runs:
         if typed:
-            flag = _known(typed, flags)
+            flag = _known(typed.removesuffix("="), flags)
+            if flag in given:
+                raise InputError(f"{flag}: given twice; give it once")
+            if flags[flag][1] is bool and typed.endswith("="):
+                raise InputError(f"{flag}: takes no value, got {_shown(words[0])}; leave it out")
             given[flag], words = _take(flag, flags[flag][1], words)
-            if flags[flag][0][:1] == ("spec",):
+            if flag != "--spec":
                 _check_text(flag, given[flag])
         loose += words
     return given, loose
@@ -136,10 +146,7 @@ def _read(runs: Sequence[Sequence[str]], flags: _Flags) -> tuple[dict[str, Any],
 def _check_text(flag: str, value: Any) -> None:
     """Refuse bytes that are not UTF-8: what a spec says is written into the files of a run."""
     for word in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
-        try:
-            word.encode("utf-8")
-        except UnicodeEncodeError:
-            raise InputError(f"{flag}: {word!a} is not UTF-8; give it another name") from None
+        require_utf8(flag, word)
 
 
 def _known(typed: str, flags: _Flags) -> str:
@@ -148,11 +155,18 @@ def _known(typed: str, flags: _Flags) -> str:
     for spelt in (flag, SHORT.get(flag)):
         if spelt in flags:
             return spelt
-    name, names = flag.removeprefix("--"), [known.removeprefix("--") for known in flags]
-    near = [known for known in names if known.endswith(f".{name}")]
-    near = near or get_close_matches(name, names, n=1)
+    near = _near(flag.removeprefix("--"), [known.removeprefix("--") for known in flags])
     hint = f"did you mean --{' or --'.join(near)}?" if near else "--help lists the options"
     raise InputError(f"{_shown(typed)}: no such option; {hint}")
+
+
+def _near(name: str, names: Sequence[str]) -> list[str]:
+    """What may have been meant: a flag with its part left out, misspelt, or both."""
+    last = {known: known.rpartition(".")[2] for known in names}
+    within = [known for known in names if "." in known and last[known] == name]
+    meant = get_close_matches(name, dict.fromkeys([*names, *last.values()]), n=1)
+    whole = [known for known in names if known in meant]
+    return within or whole or [known for known in names if last[known] in meant]
 
 
 def _take(flag: str, kind: Any, words: list[str]) -> tuple[Any, list[str]]:
@@ -228,25 +242,33 @@ def _first_error(error: Any, spelt: Callable[[Sequence[str | int]], str]) -> str
     first = error.errors()[0]
     field = spelt(first["loc"])
     if first["type"] == "value_error":
-        text = str(first["ctx"]["error"])
+        text = shorten(one_line(first["ctx"]["error"]), 400, placeholder=" ...")
     elif first["type"] == "extra_forbidden":
         text = "no such field; --print-spec shows all of them"
     elif first["type"] in _NOT:
-        text = f"{_shown(first['input'])} is not {_NOT[first['type']]}{_apart(first['input'])}"
+        text = f"{_shown(first['input'])} is not {_NOT[first['type']]}"
+        text += _apart(first["input"]) if isinstance(first["loc"][-1], int) else ""
+    elif first["type"] in _LENGTHS:
+        word, key = _LENGTHS[first["type"]]
+        text = f"give {word} {first['ctx'][key]} of them, got {first['ctx']['actual_length']}"
     else:
-        text = f"{first['msg']}, got {_shown(first['input'])}"
+        text = f"{first['msg'].replace('Input should be', 'should be')}, got "
+        text += _shown(first["input"])
     return f"{field}: {text}" if field else text
 
 
 _NOT = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
+    "int_parsing_size": "a whole number of a usual size",
     **dict.fromkeys(("float_parsing", "float_type"), "a number"),
     **dict.fromkeys(("bool_parsing", "bool_type"), "True or False"),
 }
 
+_LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
+
 
 def _apart(value: Any) -> str:
-    """What to do where several numbers were given with commas between."""
+    """What to do where several values of a flag were given with commas between."""
     words = value.split(",") if isinstance(value, str) else []
     return f"; give several as {' '.join(words)}" if len(words) > 1 and all(words) else ""
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,6 +189,23 @@ def held(
         yield said
 
 
+def require_utf8(what: str, text: Path | str) -> None:
+    """Refuse bytes that are not UTF-8: neither JSON nor safetensors take them.
+
+    Raises
+    ------
+    InputError
+        If the text has some; begins with ``what`` it is.
+    """
+    try:
+        str(text).encode("utf-8")
+    except UnicodeEncodeError:
+        more = "" if sys.getfilesystemencoding() == "utf-8" else ", or set PYTHONUTF8=1"
+        raise InputError(
+            f"{what}: {str(text)!a} is not UTF-8; give it another name{more}"
+        ) from None
+
+
 def clear_temporaries(folder: Path) -> None:
     """Delete what killed processes were writing, anywhere below a folder that is locked."""
     for stale in folder.rglob(f"{TEMPORARY}*"):
@@ -305,7 +323,10 @@ def _check(folder: Path, spec: dict[str, Any], extendable: Sequence[str]) -> str
     except Damaged as error:
         if _is_this(folder, spec, extendable):
             return f"{error}; written anew"
-        raise
+        raise Damaged(
+            f"{error}, so that nobody knows what run this is; move {folder} away or give another "
+            "--out"
+        ) from None
     check_schema(path, old)
     old.pop("schema_version")
     fields = []

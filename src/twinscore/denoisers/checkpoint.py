@@ -196,11 +196,7 @@ def read(
     """
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
-        what = "has no weights yet: its training is unfinished" if path.is_dir() else "not found"
-        raise InputError(
-            f"{path}: {what}; give a finished trial folder, a weights file "
-            "or another model (docs/models.md)"
-        )
+        raise InputError(_not_a_model(path))
     try:
         sealed.check(file, key)
     except Damaged as error:
@@ -223,6 +219,18 @@ def read(
         wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else one_line(error)
         reason = shorten(wrong, 300, placeholder=" ...")
         raise InputError(f"{file}: not a checkpoint that twinscore wrote: {reason}") from error
+
+
+def _not_a_model(path: Path) -> str:
+    """Why a path holds no weights, and what to give instead."""
+    models = "give a finished trial folder, a weights file or another model (docs/models.md)"
+    if not path.is_dir():
+        return f"{path}: not found; {models}"
+    if (path / "trials").is_dir() or (path / "result.json").is_file():
+        trained = sorted(path.glob(f"trials/*/{WEIGHTS}"))
+        instead = f"give one of its models, such as {trained[0].parent}" if trained else models
+        return f"{path}: a run folder, not a model; {instead}"
+    return f"{path}: has no weights yet: its training is unfinished; {models}"
 
 
 def recorded(file: Path) -> list[dict[str, float]]:

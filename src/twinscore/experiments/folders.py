@@ -53,6 +53,7 @@ def run_folder(
         For a folder of another run or in use.
     """
     folder = Path(out or runs.default_folder(content))
+    runs.require_utf8("--out", folder)
     with runs.held(folder, content, extendable) as said, Reporter(folder / "log.txt") as report:
         if said:
             report("files", {"text": said})
@@ -83,6 +84,7 @@ def making(out: Path, content: Mapping[str, Any]) -> Iterator[Making]:
     InputError
         If ``out`` exists, or its folder is in use or holds something else.
     """
+    runs.require_utf8("--out", out)
     parts = out.with_name(f".{out.name}.parts")
     whole, finished = parts / f"whole{out.suffix}", parts / "finished.json"
     exists = InputError(f"--out: {out} exists; give a new name")
@@ -94,7 +96,7 @@ def making(out: Path, content: Mapping[str, Any]) -> Iterator[Making]:
     with runs.held(parts, dict(content)):
         try:
             done = finished.exists() and not whole.exists()
-            file = Making(whole, done, runs.read_json(finished) if done else {})
+            file = Making(whole, done, _told(finished, out) if done else {})
             if not done:
                 finished.unlink(missing_ok=True)
             yield file
@@ -108,6 +110,14 @@ def making(out: Path, content: Mapping[str, Any]) -> Iterator[Making]:
             finished.unlink()
         finally:
             _leave(parts, made or [parts])
+
+
+def _told(finished: Path, out: Path) -> dict[str, Any]:
+    """What was told of a file that is finished."""
+    try:
+        return runs.read_json(finished)
+    except Damaged as error:
+        raise Damaged(f"{error}; {out} is finished: delete the folder {finished.parent}") from None
 
 
 def _leave(parts: Path, folders: Sequence[Path]) -> None:

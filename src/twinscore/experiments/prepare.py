@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twinscore import images
+from twinscore import environment, images
 from twinscore.execution import Report, settled_torch
 from twinscore.experiments.folders import making, require, require_end
 from twinscore.images import packed
@@ -48,22 +48,24 @@ class Result(Frozen):
 
 
 @settled_torch()
-def run(spec: Spec, out: Path | str | None = None) -> Result:
+def run(spec: Spec, out: Path | str | None = None, *, threads: int | None = None) -> Result:
     """Pack images into a new ``.safetensors`` file.
 
     Pixels of 8 bits are kept as they are; others are rounded to multiples of 1/255, which changes
-    the digests.
+    the digests. ``threads`` is how many processors may be used.
 
     Raises
     ------
     InputError
         For a source that cannot be used, an existing file or another kind of file.
     """
+    environment.check("cpu", threads=threads)
     require(spec, "data", "a source of images, like faces/,size=80,gray")
     out = require_end(out, ("safetensors",), "a packed file")
     with making(out, {"study": "prepare", "data": spec.data}) as file, Reporter() as report:
         if not file.done:
-            file.told.update(_packed(spec, file.whole, report))
+            with settled_torch(threads):
+                file.told.update(_packed(spec, file.whole, report))
     return Result(path=out, **file.told)
 
 

@@ -65,12 +65,20 @@ class Result(Frozen):
 
 
 @settled_torch()
-def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> Result:
+def run(
+    spec: Spec,
+    out: Path | str | None = None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Result:
     """Draw samples and write them to a new file.
 
     Batches are kept in a hidden folder beside it until all are there: memory holds one batch, and
     the same command continues after an interruption. A ``.png`` is a square grid, or a film strip,
     clipped to [0, 1]; a ``.npz`` has ``samples``, (S, C, H, W) float32, not clipped, and ``seeds``.
+    ``threads`` is how many processors may be used; by default all that ``OMP_NUM_THREADS``,
+    affinity and container grant.
 
     Raises
     ------
@@ -78,7 +86,12 @@ def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> R
         For a missing model, an existing file or another kind of file, or settings that do not fit
         the model or the machine.
     """
-    environment.check(device)
+    environment.check(device, threads=threads)
+    with settled_torch(environment.own_threads(threads)):
+        return _sampled(spec, out, device)
+
+
+def _sampled(spec: Spec, out: Path | str | None, device: str) -> Result:
     require(spec, "model", "a trial folder or another model (docs/models.md)")
     out = require_end(out, ("png", "npz"), "a file for samples")
     if spec.film and out.suffix != ".png":

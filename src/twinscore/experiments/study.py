@@ -128,6 +128,7 @@ class Study(Generic[S, T, R]):
         *,
         device: str = "auto",
         workers: int | None = None,
+        threads: int | None = None,
         network: Factory | None = None,
         images: Given | None = None,
     ) -> Done[R]:
@@ -145,6 +146,9 @@ class Study(Generic[S, T, R]):
             lightning-fabric's accelerator: auto, cpu, cuda, mps.
         workers : int, optional
             Tasks side by side, sharing the cores; default one per core on a CPU, else one.
+        threads : int, optional
+            Processors that all workers may take together; default all that affinity and container
+            grant, but of ``OMP_NUM_THREADS`` for each worker.
         network : callable, optional
             The user's own ``network(channels) -> nn.Module``, instead of ``spec.network``; its
             name and code go into the hash. Tasks then run in this process, without an estimate.
@@ -161,22 +165,21 @@ class Study(Generic[S, T, R]):
         TrainingError
             If a loss is not finite.
         """
-        device = device if "device" in self.machine else "cpu"
-        workers = 1 if network or "workers" not in self.machine else workers
         if images is not None and "data" not in self.reads:
             raise InputError(f"images: {self.name} has no data to replace; name its sources")
-        with contextlib.ExitStack() as stack:
+        asked = self._asked(device, 1 if network else workers, threads)
+        with settled_torch(threads), contextlib.ExitStack() as stack:
             file = None if images is None else stack.enter_context(given_images.packed_file(images))
-            spec = self.before(_reading(spec, file), out, device)
-            content = self._content(spec, device, workers, network)
+            spec = self.before(_reading(spec, file), out, asked["device"])
+            content, folder, asked = self._claimed(spec, out, asked, network)
             if file:
-                spec = _reading(spec, Path(out or runs.default_folder(content)) / given_images.FILE)
+                spec = _reading(spec, folder / given_images.FILE)
                 content["data"] = spec.data
-            with run_folder(content, out, extendable=self.extendable) as (folder, report):
+            with run_folder(content, folder, extendable=self.extendable) as (folder, report):
                 if file:
                     given_images.keep(file, folder)
                     stack.close()
-                return self._run(spec, content, folder, report, device, workers, network)
+                return self._run(spec, content, folder, report, asked, network)
 
     def _run(
         self,
@@ -184,26 +187,19 @@ class Study(Generic[S, T, R]):
         content: Mapping[str, Any],
         folder: Path,
         report: Report,
-        device: str,
-        workers: int | None,
+        asked: dict[str, Any],
         network: Factory | None,
     ) -> Done[R]:
         """All that is not done yet, in a folder that is held."""
         name = runs.run_digest(content, self.extendable)
-        how = environment.start(
-            folder,
-            device=device,
-            workers=workers,
-            trials=self.count(spec),
-            run=name,
-            report=report,
-        )
+        how = environment.start(folder, **asked, run=name, report=report)
         with environment.timed(folder):
             for source in self._sources(spec).values():
                 tell(open_images(source), report)
             if network is None and (left := self._left(spec, folder)):
                 report("estimate", {"text": self.estimate(spec, left, how).text()})
-            place = partial(Task.placed, folder=folder, run=name, device=device, custom=network)
+            own = {"device": how.device, "custom": network}
+            place = partial(Task.placed, folder=folder, run=name, **own)
             spec, tasks, result = self._work(spec, place, folder, how, report)
             report.stop()
             pool = partial(_pooled, how, report)
@@ -213,22 +209,45 @@ class Study(Generic[S, T, R]):
 
     @settled_torch()
     def cost(
-        self, spec: S, out: Path | str | None, *, device: str = "auto", workers: int | None = None
+        self,
+        spec: S,
+        out: Path | str | None,
+        *,
+        device: str = "auto",
+        workers: int | None = None,
+        threads: int | None = None,
     ) -> Estimate:
         """Time, memory and disk of what :meth:`run` would still do or refuse; writes nothing."""
+        asked = self._asked(device, workers, threads)
+        with settled_torch(threads):
+            _, folder, asked = self._claimed(spec, out, asked, None)
+            left = self._left(spec, folder)
+            how = environment.settings(folder, **asked)
+            return self.estimate(spec, left, how) if left else estimates.NOTHING
+
+    def _asked(self, device: str, workers: int | None, threads: int | None) -> dict[str, Any]:
+        """What of the machine is asked for, once it is known to be there."""
         device = device if "device" in self.machine else "cpu"
         workers = workers if "workers" in self.machine else 1
-        content = self._content(spec, device, workers, None)
+        environment.check(device, workers, threads)
+        return {"device": device, "workers": workers, "threads": threads}
+
+    def _claimed(
+        self, spec: S, out: Path | str | None, asked: dict[str, Any], network: Factory | None
+    ) -> tuple[dict[str, Any], Path, dict[str, Any]]:
+        """What ``spec.json`` will hold, the folder, and what is asked of the machine.
+
+        Refuses whatever speaks against the run.
+        """
+        content = self._content(spec, asked["device"], asked["workers"], network)
         folder = Path(out or runs.default_folder(content))
-        how = environment.settings(folder, device=device, workers=workers, trials=self.count(spec))
-        left = self._left(spec, folder)
-        return self.estimate(spec, left, how) if left else estimates.NOTHING
+        asked = asked | {"trials": self.count(spec)}
+        environment.settings(folder, **asked)  # refuses what its threads do not allow
+        return content, folder, asked
 
     def _content(
         self, spec: S, device: str, workers: int | None, network: Factory | None
     ) -> dict[str, Any]:
-        """What ``spec.json`` will hold, once nothing speaks against the run."""
-        environment.check(device, workers)
         forget_images()
         content = {"study": self.name} | spec.model_dump(mode="json")
         for field_name, source in self._sources(spec).items():

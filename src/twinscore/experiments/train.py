@@ -8,6 +8,8 @@ from pydantic import Field
 
 from twinscore import environment, runs
 from twinscore.denoisers import NetworkSpec
+from twinscore.denoisers.checkpoint import WEIGHTS
+from twinscore.errors import Damaged
 from twinscore.execution import settled_torch
 from twinscore.experiments.estimates import NOTHING, Estimate, Needs, of_trainings, refuse_trainings
 from twinscore.experiments.folders import run_folder
@@ -24,7 +26,8 @@ from twinscore.limits import MOST_IMAGES, Seed
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
 from twinscore.training import TrainingSpec
-from twinscore.training.history import SIGMAS
+from twinscore.training.fit import HISTORY
+from twinscore.training.history import SIGMAS, columns
 
 
 class Spec(Frozen):
@@ -64,10 +67,17 @@ class Result:
 
 
 @settled_torch()
-def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> Result:
+def run(
+    spec: Spec,
+    out: Path | str | None = None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Result:
     """Train, or continue, and write ``weights.safetensors`` and ``history.csv``.
 
-    The trial folder is by default ``runs/train-<hash>``.
+    The trial folder is by default ``runs/train-<hash>``. ``threads`` is how many processors may be
+    used, by default all that ``OMP_NUM_THREADS``, affinity and container grant.
 
     Raises
     ------
@@ -77,11 +87,11 @@ def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> R
     TrainingError
         If the loss is not finite.
     """
-    content, trial = _trial(spec, device)
-    folder = Path(out or runs.default_folder(content))
+    asked = {"device": device, "workers": 1, "threads": threads, "trials": 1}
+    content, trial, folder = _placed(spec, out, asked)
     with run_folder(content, folder) as (_, report):
         name = runs.run_digest(content)
-        how = environment.start(folder, device=device, workers=1, trials=1, run=name, report=report)
+        how = environment.start(folder, **asked, run=name, report=report)
     with Reporter(folder / "log.txt") as report:
         trial = trial.placed(folder, name, how.device, None)
         with environment.timed(folder), settled_torch(how.threads):
@@ -89,15 +99,32 @@ def run(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> R
                 report("estimate", {"text": of_trainings(_needs, spec, 1, how).text()})
             tell(open_images(spec.data), report)
             train_trial(trial, report)
-    return Result(folder=folder, row=trial.history[-1])
+    return Result(folder=folder, row=_last_row(trial))
+
+
+def _last_row(trial: Trial) -> dict[str, float]:
+    """The last row of the history, which in folders of earlier versions is a table alone."""
+    rows = trial.history
+    if not rows or any(column not in rows[-1] for column in columns() if column != "seconds"):
+        raise Damaged(
+            f"{trial.path / HISTORY}: lacks numbers of the training, whose weights are there; "
+            f"delete {WEIGHTS} to train again"
+        )
+    return rows[-1]
 
 
 @settled_torch()
-def cost(spec: Spec, out: Path | str | None = None, *, device: str = "auto") -> Estimate:
+def cost(
+    spec: Spec,
+    out: Path | str | None = None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Estimate:
     """Time, memory and disk of what :func:`run` would still do or refuse; writes nothing."""
-    content, trial = _trial(spec, device)
-    folder = Path(out or runs.default_folder(content))
-    how = environment.settings(folder, device=device, workers=1, trials=1)
+    asked = {"device": device, "workers": 1, "threads": threads, "trials": 1}
+    _, trial, folder = _placed(spec, out, asked)
+    how = environment.settings(folder, **asked)
     left = not trial.placed(folder, "", how.device, None).trained
     return of_trainings(_needs, spec, 1, how) if left else NOTHING
 
@@ -106,14 +133,20 @@ def _needs(spec: Spec) -> Needs:
     return Needs(shape=open_images(spec.data).shape, field="data: size")
 
 
-def _trial(spec: Spec, device: str) -> tuple[dict[str, Any], Trial]:
-    """What ``spec.json`` will hold, once nothing speaks against the training, and the training."""
-    environment.check(device)
+def _placed(
+    spec: Spec, out: Path | str | None, asked: dict[str, Any]
+) -> tuple[dict[str, Any], Trial, Path]:
+    """What ``spec.json`` will hold, the training and its folder, once nothing speaks against it."""
+    environment.check(asked["device"], threads=asked["threads"])
     forget_images()
-    require_content(spec.data)
-    training, test = held_out(spec, spec.seed)
-    refuse_trainings(_needs, spec, device, 1)
-    mean = tuple(open_images(spec.data).mean())
-    trial = Trial.of(spec, spec.data, indices=training, test=test, mean=mean, alone=True)
+    with settled_torch(asked["threads"]):
+        require_content(spec.data)
+        training, test = held_out(spec, spec.seed)
+        refuse_trainings(_needs, spec, asked["device"], 1)
+        mean = tuple(open_images(spec.data).mean())
+        trial = Trial.of(spec, spec.data, indices=training, test=test, mean=mean, alone=True)
     content = {"study": "train"} | spec.model_dump(mode="json")
-    return content | {"data_digest": trial.data_digest}, trial
+    content["data_digest"] = trial.data_digest
+    folder = Path(out or runs.default_folder(content))
+    environment.settings(folder, **asked)  # refuses what its threads do not allow
+    return content, trial, folder

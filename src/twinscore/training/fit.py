@@ -40,7 +40,7 @@ LOSS_CHECKS = 50
 
 
 class TrainingError(RunFailed):
-    """Training failed; its last good checkpoint is kept."""
+    """Training failed: a loss or a weight is not finite."""
 
 
 class Images(Protocol):
@@ -309,10 +309,7 @@ def _count(state: _State, losses: list[Tensor]) -> None:
 
 
 def _not_finite(what: str) -> TrainingError:
-    return TrainingError(
-        f"{what}; the last good checkpoint is kept; "
-        "try a smaller training.learning_rate or training.clip"
-    )
+    return TrainingError(f"{what}; try a smaller training.learning_rate or training.clip")
 
 
 def _evaluate(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from twinscore.denoisers import denoise, psnr
+from twinscore.errors import Damaged, one_line
 from twinscore.runs import derive_seed, write_text
 
 SIGMAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -22,11 +23,15 @@ def columns() -> list[str]:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """Rows of a ``history.csv``; empty if there is none."""
+    """Rows of a ``history.csv``; empty if there is none, ``Damaged`` if it is not as written."""
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        return [{k: float(v) for k, v in row.items() if v != ""} for row in rows]
+    except (OSError, ValueError, TypeError, csv.Error) as error:  # None where a row is cut
+        raise Damaged(f"{path}: cannot be read as a table of numbers: {one_line(error)}") from None
 
 
 def timeless(rows: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
@@ -38,7 +43,7 @@ def mend(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Write these rows unless the file holds them, whatever their times."""
     try:
         same = timeless(read(path)) == timeless(rows)
-    except (OSError, ValueError, TypeError):
+    except Damaged:
         same = False
     if not same:
         write(path, rows)
