@@ -8,24 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from twinscore import cli, environment, images
+from twinscore import cli, images
 from twinscore.experiments import audit
 from twinscore.experiments.audit import membership
 from twinscore.experiments.audit.pool import opened
-from twinscore.report import style
+
+pytestmark = pytest.mark.usefixtures("cheap")
 
 N = 120
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cheap():
-    """One worker with one thread, and figures that are drawn but not encoded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(environment, "available_cores", lambda: 1)
-        patch.setattr(style, "settle", lambda figure: figure)
-        for kind in ("svg", "png", "pdf"):
-            patch.setattr(style, kind, lambda *_: b"drawn")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,24 +9,14 @@ import pytest
 from onnx import TensorProto, helper
 from pyarrow import parquet
 
-from twinscore import cli, environment, images
+from twinscore import cli, images
 from twinscore.analysis.audit import shortlist
 from twinscore.experiments import audit
 from twinscore.experiments.audit import searching
 from twinscore.images import packed
 from twinscore.images.imageset import from_pixels
-from twinscore.report import style
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cheap():
-    """One worker with one thread, and figures that are drawn but not encoded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(environment, "available_cores", lambda: 1)
-        patch.setattr(style, "settle", lambda figure: figure)
-        for kind in ("svg", "png", "pdf"):
-            patch.setattr(style, kind, lambda *_: b"drawn")
-        yield
+pytestmark = pytest.mark.usefixtures("cheap")
 
 
 @pytest.fixture(scope="module")

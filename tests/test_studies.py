@@ -15,13 +15,15 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from twinscore import cli, environment, runs
+from twinscore import cli, runs
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
-from twinscore.report import page, reading, style
+from twinscore.report import page, reading
 from twinscore.report.content import HOLDS_NOT
 from twinscore.results import studies
 from twinscore.training import memory
 from words import last_of_each
+
+pytestmark = pytest.mark.usefixtures("cheap")
 
 NET = ("--network.width", "2", "--network.levels", "1")
 STEPS = ("--training.steps", "4", "--training.batch", "4", "--training.evaluations", "1")
@@ -102,17 +104,6 @@ def test_a_quickest_run_is_known(study):
 def study(request):
     """The name of each study in turn; its tests follow one another, and share a finished run."""
     return request.param
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cheap():
-    """One worker with one thread, and figures that are drawn but not encoded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(environment, "available_cores", lambda: 1)
-        patch.setattr(style, "settle", lambda figure: figure)
-        for kind in ("svg", "png", "pdf"):
-            patch.setattr(style, kind, lambda *_: b"drawn")
-        yield
 
 
 @pytest.mark.parametrize(
