@@ -381,8 +381,8 @@ KEPT = (
     *("trials/[!n]*.safetensors", "twins_kl/*.safetensors"),
 )
 UNREAD = (
-    *("*.csv", "splits/*/*.txt", "log.txt", ".lock", "trials/*/history.csv", "trials/*/.lock"),
-    *("report.html", "figures/*.pdf", "figures/*.png"),
+    *("*.csv", "*.parquet", "splits/*/*.txt", "trials/*/history.csv"),
+    *("log.txt", ".lock", "trials/*/.lock", "report.html", "figures/*.pdf", "figures/*.png"),
 )
 KINDS = (*SHOWN, *KEPT, *UNREAD)
 """Every kind of file of a run folder: what reports read, what only a run that continues reads, and
