@@ -1,5 +1,6 @@
 """Search for moved images in large pools: first a coarse look at all, then exactly at a few."""
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 
@@ -26,8 +27,8 @@ _NOISE = 0.1
 
 def coarse(shift: float) -> Kind:
     """Images of 8 x 8 pixels, moved and mirrored: a 16th of the products of *moved*."""
-    look = partial(reduced, side=SIDE)
-    pairs = tuple(pair for pair in moves(SIDE, shift) if pair.what["zoom"] == 1)
+    look, reach = partial(reduced, side=SIDE), math.ceil(shift * SIDE)
+    pairs = tuple(pair for pair in moves(SIDE, reach / SIDE) if pair.what["zoom"] == 1)
     return Kind("coarse", SIDE, ("whole",), (pairs,), look)
 
 
