@@ -1,6 +1,7 @@
 """What the critical N depends on: the cells, what they share, and their exponents."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from twinscore import cli
 from twinscore.errors import InputError
 from twinscore.experiments import capacity
 from twinscore.experiments.trials import distinct
+from twinscore.report import capacity as report
 from twinscore.results.base import Interval
 from twinscore.results.capacity import Cell
 
@@ -123,3 +125,10 @@ def test_too_few_critical_n_are_said_to_be_too_few():
 def test_the_shipped_spec_is_read(capsys):
     assert cli.main(["capacity", "--spec", "quick-capacity", "--print-spec"]) == 0
     assert "sides:\n- 4\n- 8\n" in capsys.readouterr().out
+
+
+def test_nothing_is_drawn_where_no_critical_n_is_known():
+    """Logarithmic axes without a point cannot be drawn."""
+    cell = SimpleNamespace(critical_n=None, beyond=None)
+    run = SimpleNamespace(result=SimpleNamespace(cells=[cell, cell]))
+    assert report.growth.draw(run, None) is None

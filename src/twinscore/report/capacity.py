@@ -37,9 +37,12 @@ def content(run: Run) -> Content:
     "with their intervals. An arrow points to where the critical N lies beyond the sizes tried.",
     "Critical N against parameters on logarithmic axes, with intervals.",
 )
-def growth(run: Run, theme: Theme) -> Figure:
-    """Critical N against the number of parameters."""
-    (drawn, (axes,)), cells = plots.new_row(3.2, 1), run.result.cells
+def growth(run: Run, theme: Theme) -> Figure | None:
+    """Critical N against the number of parameters; nothing where none is known."""
+    cells = run.result.cells
+    if not any(cell.critical_n or cell.beyond for cell in cells):
+        return None
+    drawn, (axes,) = plots.new_row(3.2, 1)
     groups = sorted({(c.kind, c.pixels) for c in cells})
     for i, (group, colour) in enumerate(zip(groups, theme.ordered(len(groups)), strict=True)):
         own, aside = (
