@@ -11,6 +11,7 @@ from twinscore.errors import InputError
 from twinscore.experiments import capacity
 from twinscore.experiments.trials import distinct
 from twinscore.report import capacity as report
+from twinscore.report import style
 from twinscore.results.base import Interval
 from twinscore.results.capacity import Cell
 
@@ -132,3 +133,16 @@ def test_nothing_is_drawn_where_no_critical_n_is_known():
     cell = SimpleNamespace(critical_n=None, beyond=None)
     run = SimpleNamespace(result=SimpleNamespace(cells=[cell, cell]))
     assert report.growth.draw(run, None) is None
+
+
+def test_a_known_critical_n_and_a_bound_are_drawn():
+    """A point with its bar for what is known, an arrow for what lies beyond the sizes tried."""
+    cells = [cell(30, 1000), cell("above", 4000)]
+    run = SimpleNamespace(result=SimpleNamespace(cells=cells))
+    with style.applied("light") as theme:
+        (axes,) = report.growth.draw(run, theme).axes
+    assert [text.get_text() for text in axes.texts] == ["↑"]
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [list(map(float, line.get_xydata().ravel())) for line in points] == [
+        pytest.approx([1000 / 1.05**0.5, 30])
+    ]

@@ -279,9 +279,9 @@ def test_the_report_leaves_images_out_when_asked(study, copied):
     showing = {name for name, drawing in drawings.items() if drawing.images}
     text = page.write(copied).read_text()
     drawn = set(re.findall(r'<figure id="(\w+)">', text))
-    assert drawn
+    assert drawn or study == "capacity"  # whose short run knows no critical N to draw
     assert {path.stem for path in (copied / "figures").iterdir()} == drawn
-    assert "<img" in text
+    assert ("<img" in text) == bool(drawn)
     text = page.write(copied, images=False).read_text()
     assert set(re.findall(r'<figure id="(\w+)">', text)) == drawn - showing
     assert {path.stem for path in (copied / "figures").iterdir()} == drawn - showing
