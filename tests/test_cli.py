@@ -30,6 +30,7 @@ TINY = [
     *("transition", "--sizes", "2", "--test", "4", "--samples", "4", "--sampling.steps", "2"),
     *("--device", "cpu", *NETWORK, *TRAINING),
 ]
+READER_LEAVES = "TS 2> >(exec 0<&-; sleep 9)"
 TRAIN = ["train", "--n", "4", "--test", "4", "--device", "cpu", *NETWORK, *TRAINING]
 
 
@@ -558,7 +559,13 @@ def test_exit_codes_where_nobody_reads(line, code, out, err):
     assert [err in each for each in lines] == [True] * bool(err)
 
 
-@pytest.mark.parametrize("line", ["TS 2>&-", "TS 2>/dev/full", "TS 2> >(exec 0<&-; sleep 9)"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "TS 2>&-",
+        *(pytest.param(line, marks=pytest.mark.slow) for line in ("TS 2>/dev/full", READER_LEAVES)),
+    ],
+)
 def test_a_training_does_not_need_stderr(line, tmp_path):
     done = shell(line, *TRAIN, "--out", tmp_path / "run")
     assert (done.returncode, done.stderr) == (0, "")

@@ -171,6 +171,7 @@ def test_minima_at_an_end_of_the_range_are_drawn_hollow():
     assert to_hex(hollow.get_markerfacecolor()) == to_hex("white")
 
 
+@pytest.mark.slow
 def test_a_run_without_any_result_still_has_a_page(tmp_path):
     spec = SMALL.model_copy(
         update={

@@ -65,10 +65,10 @@ WORDS = {
         *("--bases", "1", "--levels", "4", "20", *TRAINED),
     ),
     "mixture": (
-        *("--sizes", "16", "64", "256", "--widths", "8", "16", "32", "--tau-count", "4"),
-        *("--replicates", "2", "--tolerance", "0.02", "--shift.distances", "3"),
-        *("--shift.watched", "3", "--shift.weights", "0.1", "--shift.width", "16"),
-        *("--shift.samples", "64", "--shift.replicates", "2", "--twins.width", "16"),
+        *("--sizes", "16", "32", "64", "--widths", "8", "12", "16", "--tau-count", "4"),
+        *("--replicates", "2", "--tolerance", "0.1", "--shift.distances", "1"),
+        *("--shift.watched", "1", "--shift.weights", "0.1", "--shift.width", "8"),
+        *("--shift.samples", "64", "--shift.replicates", "2", "--twins.width", "8"),
         *("--twins.count", "3", "--twins.replicates", "2"),
     ),
     "regularity": (
