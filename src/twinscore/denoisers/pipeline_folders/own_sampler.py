@@ -17,6 +17,7 @@ from twinscore.denoisers.pipeline_folders.schedulers import Wired
 from twinscore.denoisers.whole_pipelines import Latents, OwnSampler
 from twinscore.errors import InputError, one_line
 
+NEEDS_TRANSFORMERS = "needs the package transformers: pip install 'twinscore[diffusers]'"
 _STEPS = {"DDPMScheduler": "DDPMPipeline", "ScoreSdeVeScheduler": "ScoreSdeVePipeline"}
 """Pipelines that say how many steps go with a scheduler alone; otherwise that of DDIM."""
 
@@ -75,7 +76,11 @@ def by_scheduler(
 
 def default(kind: str, option: str) -> Any:
     """What a pipeline takes for an option that is not given; None if it has no such option."""
-    found = inspect.signature(getattr(diffusers_of(), kind).__call__).parameters.get(option)
+    try:
+        call = getattr(diffusers_of(), kind).__call__
+    except ImportError:
+        raise InputError(NEEDS_TRANSFORMERS) from None
+    found = inspect.signature(call).parameters.get(option)
     return None if found is None else found.default
 
 

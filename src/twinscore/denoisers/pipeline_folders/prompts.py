@@ -17,7 +17,7 @@ from twinscore.denoisers.checkpoint import Checkpoint
 from twinscore.denoisers.pipeline_folders.asked import Asked
 from twinscore.denoisers.pipeline_folders.latents import maps
 from twinscore.denoisers.pipeline_folders.networks import guided
-from twinscore.denoisers.pipeline_folders.own_sampler import default, seeded
+from twinscore.denoisers.pipeline_folders.own_sampler import NEEDS_TRANSFORMERS, default, seeded
 from twinscore.denoisers.pipeline_folders.reading import (
     Config,
     diffusers_of,
@@ -53,13 +53,22 @@ def read(asked: Asked, index: Config, folder: Path) -> Checkpoint:
     InputError
         If no prompt is given, or a part is missing, does not fit, or is not finite.
     """
+    try:
+        from transformers.utils import logging
+    except ImportError:
+        raise InputError(NEEDS_TRANSFORMERS) from None
+    with quietly(diffusers_of().logging, logging):
+        return _read(asked, index, folder)
+
+
+def _read(asked: Asked, index: Config, folder: Path) -> Checkpoint:
     kind = index["_class_name"]
     if asked.prompt is None:
         raise InputError(f"{kind} needs a prompt; add ,prompt=TEXT, the last option")
     for name, value in (("class", asked.label), ("null", asked.null)):
         if value is not None:
             raise InputError(f"{kind} knows no classes; leave out {name}={value}")
-    pipeline = _loaded(asked.path, kind, folder)
+    pipeline = _loaded(asked.path, index, folder)
     networks = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
     latents = _latents(pipeline, asked, kind) if kind in _DENOISERS else None
     of = f"latents of {' x '.join(map(str, latents.shape))}" if latents else "coded images"
@@ -93,23 +102,22 @@ def _known(pipeline: Any, asked: Asked) -> list[Any]:
     return [configs, [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]]
 
 
-def _loaded(path: Path, kind: str, folder: Path) -> Any:
-    """The pipeline in float32, with this network."""
-    diffusers = diffusers_of()
-    own: dict[str, Any] = {}
+def _loaded(path: Path, index: Config, folder: Path) -> Any:
+    """The pipeline in float32, with this network; without the parts that it was saved without."""
+    kind = index["_class_name"]
+    own: dict[str, Any] = {name: None for name, part in index.items() if part == [None, None]}
     if kind in _DENOISERS:
         own[PIPELINES[kind]] = loaded(folder, "UNet2DConditionModel")
     if not list(path.glob("*/*.safetensors")):
         raise InputError("has no weights in safetensors; save them so")
     halved = all(".fp16" in file.name for file in folder.glob("*.safetensors"))
     try:
-        with torch.random.fork_rng(devices=[]), quietly(diffusers):
-            pipeline = getattr(diffusers, kind).from_pretrained(
+        with torch.random.fork_rng(devices=[]):
+            pipeline = getattr(diffusers_of(), kind).from_pretrained(
                 path,
                 use_safetensors=True,
                 local_files_only=True,
                 low_cpu_mem_usage=False,
-                torch_dtype=torch.float32,
                 trust_remote_code=False,
                 variant="fp16" if halved else None,
                 **own,
@@ -118,7 +126,7 @@ def _loaded(path: Path, kind: str, folder: Path) -> Any:
         raise InputError(f"cannot be loaded as {kind}: {one_line(error)}") from None
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
-            require_finite(part.eval(), name)
+            require_finite(part.float().eval(), name)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

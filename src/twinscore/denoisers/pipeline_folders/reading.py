@@ -48,14 +48,22 @@ def diffusers_of() -> Any:
 
 
 @contextmanager
-def quietly(diffusers: Any) -> Iterator[None]:
-    """Leave out what diffusers says of its own installation while it loads."""
-    level = diffusers.logging.get_verbosity()
-    diffusers.logging.set_verbosity(diffusers.logging.CRITICAL)
+def quietly(*logs: Any) -> Iterator[None]:
+    """Leave out what libraries say of their installation and progress while they load.
+
+    ``logs`` are the modules ``logging`` of diffusers and transformers.
+    """
+    levels = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    for log in logs:
+        log.set_verbosity(log.CRITICAL)
+        log.disable_progress_bar()
     try:
         yield
     finally:
-        diffusers.logging.set_verbosity(level)
+        for log, level, shown in levels:
+            log.set_verbosity(level)
+            if shown:
+                log.enable_progress_bar()
 
 
 def loaded(folder: Path, kind: str) -> nn.Module:
@@ -76,7 +84,7 @@ def loaded(folder: Path, kind: str) -> nn.Module:
         raise InputError(f"{folder.name} has no weights in safetensors; save them so")
     own = {} if whole else {"variant": "fp16"}
     try:
-        with torch.random.fork_rng(devices=[]), quietly(diffusers):
+        with torch.random.fork_rng(devices=[]), quietly(diffusers.logging):
             network, said = getattr(diffusers, kind).from_pretrained(
                 folder,
                 use_safetensors=True,

@@ -115,7 +115,7 @@ def wired(config: Config) -> Wired:
         )
     diffusers = diffusers_of()
     try:
-        with quietly(diffusers):
+        with quietly(diffusers.logging):
             scheduler = getattr(diffusers, name).from_config(config)
     except Exception as error:
         raise InputError(f"its scheduler cannot be made: {one_line(error)}") from None
