@@ -12,6 +12,7 @@ diffusers = pytest.importorskip("diffusers")
 
 from twinscore import images  # noqa: E402
 from twinscore.analysis import calibration  # noqa: E402
+from twinscore.cli import main  # noqa: E402
 from twinscore.denoisers import load  # noqa: E402
 from twinscore.denoisers.adapters import converted  # noqa: E402
 from twinscore.denoisers.checkpoint import model_digest  # noqa: E402
@@ -20,7 +21,11 @@ from twinscore.experiments import harmonics  # noqa: E402
 from twinscore.sampling import SamplingSpec  # noqa: E402
 from twinscore.sampling.samples import draw  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
+pytestmark = [
+    pytest.mark.usefixtures("global_random_state_untouched"),
+    # schedulers of diffusers make arrays of tensors in a way that NumPy 2 warns of
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
+]
 
 SIGMAS = (0.1, 0.3, 1.0)
 
@@ -33,6 +38,15 @@ def network(**options):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return diffusers.UNet2DModel(**sizes | blocks | kinds | options).eval()
+
+
+def transformer(**options):
+    """A small DiT, the same every time, no weight of which is zero."""
+    sizes = {"sample_size": 8, "in_channels": 1, "num_layers": 1, "norm_num_groups": 4}
+    heads = {"num_attention_heads": 2, "attention_head_dim": 8, "patch_size": 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return diffusers.DiTTransformer2DModel(**sizes | heads | options).eval()
 
 
 def saved(folder, net, scheduler, *, pipeline=False):
@@ -149,11 +163,109 @@ def test_a_class_is_handed_over(tmp_path):
     assert len({model_digest(load(f"{path},class={k}")) for k in range(3)}) == 3
     for words, says in (
         ("", "knows classes, and none is given; add ,class=K, 0 to 2"),
-        (",class=3", "class='3' is none of them; add ,class=K, 0 to 2"),
-        (",class=one", "class='one' is none of them"),
+        (",class=3", "class=3 is none of them; add ,class=K, 0 to 2"),
+        (",class=one", "class='one' is not a number; give class=0, 1, ..."),
+        (",class=0,guidance=2", "needs a class that stands for none, and this network has none"),
+        (",class=0,guidance=2,null=3", "null=3 is none of its classes, 0 to 2"),
+        (",class=0,guidance=-1", "guidance='-1' is not a number from 0 to 1000"),
+        (",class=0,null=1", "null=1 goes with guidance=; leave it out, or add that"),
+        (",class=0,class=1", "'class=1' is given twice; known are class=, null=, guidance= and, "),
+        (",label=0", "'label=0' is not an option; known are class=, null=, guidance= and, last, "),
+        (",class=0,prompt=a cat", "its network takes no prompt; leave out prompt="),
+        (",class=0,prompt=", "prompt= is empty; give a text after it"),
     ):
         with pytest.raises(InputError, match=says):
             load(path + words)
+
+
+@pytest.mark.parametrize("kind", ["unet", "dit"])
+def test_guidance_weighs_a_class_against_none(tmp_path, kind):
+    """Affine in the network's output, and so in the clean image: plain + w (own - plain)."""
+    if kind == "unet":
+        path = saved(tmp_path, network(num_class_embeds=4), diffusers.DDPMScheduler())
+        null, words = "3", ",null=3"
+    else:
+        path = saved(tmp_path, transformer(num_embeds_ada_norm=3), diffusers.DDIMScheduler())
+        null, words = "3", ""
+    y = drawn()
+    with torch.no_grad():
+        one, none = (load(f"{path},class={k}").denoiser(y, 0.7) for k in ("1", null))
+        for weight in (0.0, 1.0, 4.5):
+            opened = load(f"{path},class=1,guidance={weight}{words}")
+            assert opened.guidance == (None if weight == 1 else weight)
+            close(opened.denoiser(y, 0.7), none + weight * (one - none), 4.5)
+    assert (one - none).abs().max() > 1e-3
+    weighed = [model_digest(load(f"{path},class=1,guidance={w}{words}")) for w in (2, 3)]
+    assert weighed[0] != weighed[1]
+
+
+def test_a_guided_denoiser_is_refused_where_a_mean_is_judged(tmp_path, capsys):
+    path = saved(tmp_path / "model", network(num_class_embeds=4), diffusers.DDPMScheduler())
+    guided = f"{path},class=0,guidance=3,null=3"
+    for command in (
+        ["check-model", "--model", guided, "--data", "digits"],
+        ["harmonics", "--model", guided, "--data", "digits"],
+    ):
+        assert main([*command, "--out", str(tmp_path / "run")]) == 2
+        said = capsys.readouterr().err.strip()
+        assert "a guided denoiser is not a posterior mean: it weighs the class or prompt 3" in said
+        assert "\n" not in said
+
+
+def test_a_transformer_in_pixels_gives_its_schedulers_clean_image(tmp_path):
+    """Of a learned variance the mean; a class, and the one that stands for none."""
+    net, scheduler = transformer(out_channels=2, num_embeds_ada_norm=3), diffusers.DDIMScheduler()
+    path, t = saved(tmp_path, net, scheduler), torch.full((3,), 400)
+    kept, x = scheduler.alphas_cumprod[400], drawn()
+    sigma = ((1 - kept) / kept).sqrt().item()
+    for label in (1, 3):
+        with torch.no_grad():
+            epsilon = net(x, t, torch.full((3,), label)).sample[:, :1]
+            found = load(f"{path},class={label}").denoiser(own(x / kept.sqrt()), sigma / 2)
+        close(found, own(x / kept.sqrt() - sigma * epsilon), sigma)
+    with pytest.raises(InputError, match=r"none is given; add ,class=K, 0 to 2 \(3 for none of"):
+        load(path)
+    with pytest.raises(InputError, match=r"class=4 is none of them"):
+        load(f"{path},class=4")
+
+
+def test_schedulers_that_differ_in_their_steps_alone_give_the_same_denoiser(tmp_path):
+    net, y, options = network(), drawn(), {"beta_start": 0.00085, "beta_end": 0.012}
+    found = []
+    for kind in (
+        *("DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"),
+        *("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"),
+        *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
+        "UniPCMultistepScheduler",
+    ):
+        path = saved(tmp_path / kind, net, getattr(diffusers, kind)(**options))
+        with torch.no_grad():
+            found.append(load(path).denoiser(y, 0.5))
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_a_name_of_the_hub_is_fetched_only_if_it_is_said_to_be_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "kept", network(), diffusers.DDPMScheduler(), pipeline=True)
+    asked = []
+
+    def download(name, **options):
+        asked.append((name, options))
+        return str(tmp_path / "kept")
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
+    with pytest.raises(InputError, match=r"not a folder; .*, or diffusers:hf:someone/digits to f"):
+        load("diffusers:someone/digits")
+    with pytest.raises(InputError, match=r"'digits' is not a name of the hub; give hf:OWNER/NAME"):
+        load("diffusers:hf:digits")
+    assert not asked
+    assert load("diffusers:hf:someone/digits").shape == (1, 8, 8)
+    assert asked == [("someone/digits", {"use_safetensors": True, "trust_remote_code": False})]
+
+
+def test_a_path_may_hold_commas(tmp_path):
+    path = saved(tmp_path / "a, b", network(num_class_embeds=2), diffusers.DDPMScheduler())
+    assert load(f"{path},class=1").shape == (1, 8, 8)
 
 
 def test_averaged_weights_come_first_and_it_is_said(tmp_path):
@@ -226,7 +338,7 @@ BAD = {
     ),
     "another network": (
         lambda f: edited(f, "config.json", _class_name="UNet2DConditionModel"),
-        "UNet2DConditionModel is not a network that is known; known are UNet2DModel",
+        "UNet2DConditionModel is not a network that is known; known are UNet2DModel, DiTTra",
     ),
     "channels": (
         lambda f: edited(f, "config.json", out_channels=3),
@@ -253,15 +365,34 @@ BAD = {
         lambda f: edited(f, "config.json", class_embed_type="identity"),
         "classes as 'identity' are not known",
     ),
-    "latents": (
+    "another pipeline": (
+        lambda f: (f / "model_index.json").write_text('{"_class_name": "Mine"}'),
+        "Mine is not a pipeline that is known; known are DDPMPipeline, DDIMPipeline, ScoreSdeVe",
+    ),
+    "code of its own": (
         lambda f: (f / "model_index.json").write_text(
-            '{"_class_name": "DiTPipeline", "vae": ["diffusers", "AutoencoderKL"]}'
+            '{"_class_name": "DDPMPipeline", "unet": ["mine", "Net"]}'
         ),
-        "DiTPipeline works with latents (vae); known are pipelines of UNet2DModel in pixels",
+        "its part unet is code of mine, which is not run",
     ),
     "no part": (
-        lambda f: (f / "model_index.json").write_text('{"_class_name": "Mine"}'),
-        "Mine has no part unet or transformer; known are pipelines",
+        lambda f: (f / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}'),
+        "DDPMPipeline has no part unet or transformer",
+    ),
+    "consistency": (
+        lambda f: edited(
+            f, "scheduler/scheduler_config.json", _class_name="CMStochasticIterativeScheduler"
+        ),
+        "is a consistency model, which returns one sample that fits the noisy image, not the mean",
+    ),
+    "flow sigmas": (
+        lambda f: edited(
+            f,
+            "scheduler/scheduler_config.json",
+            _class_name="UniPCMultistepScheduler",
+            use_flow_sigmas=True,
+        ),
+        "UniPCMultistepScheduler with other times than those of its table is not known",
     ),
 }
 

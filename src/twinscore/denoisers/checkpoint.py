@@ -22,6 +22,7 @@ from twinscore import sealed
 from twinscore.denoisers import parts
 from twinscore.denoisers.base import Denoiser, check, denoise
 from twinscore.denoisers.spec import NetworkSpec, outlined
+from twinscore.denoisers.whole_pipelines import Latents, OwnSampler
 from twinscore.errors import Damaged, InputError, one_line
 
 WEIGHTS = "weights.safetensors"
@@ -47,6 +48,12 @@ class Checkpoint:
         fitted to, say. Where it is given, nothing else is looked for.
     notes : tuple of str
         What a user should know of how it was read.
+    sampler : OwnSampler or None
+        How the pipeline that it was read from draws samples itself.
+    latents : Latents or None
+        Where that pipeline denoises, if not in pixels; the denoiser then only says so.
+    guidance : float or None
+        Weight of its class or prompt, if not 1: the estimate is then no posterior mean.
 
     Raises
     ------
@@ -59,6 +66,9 @@ class Checkpoint:
     mean: tuple[float, ...]
     content: str = ""
     notes: tuple[str, ...] = ()
+    sampler: OwnSampler | None = None
+    latents: Latents | None = None
+    guidance: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a shape and a mean that do not go together."""
@@ -93,6 +103,15 @@ class Checkpoint:
         for network in parts.networks(self.denoiser):
             network.to(device)
         return self.denoiser
+
+    def within(self, device: torch.device | str) -> Latents:
+        """Where it denoises, on a device: its latents, or the images as they are."""
+        denoiser = self.on(device)
+        return self.latents or Latents(denoiser, self.shape, _same, _same)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def model_digest(checkpoint: Checkpoint) -> str:

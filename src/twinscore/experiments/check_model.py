@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from twinscore.analysis import calibration
-from twinscore.denoisers import Checkpoint, denoise
+from twinscore.denoisers import Checkpoint, Denoiser, denoise
 from twinscore.denoisers.adapters import wiring_of, wirings
 from twinscore.denoisers.checkpoint import model_digest
 from twinscore.environment import Execution
@@ -21,7 +21,7 @@ from twinscore.experiments.folders import require
 from twinscore.experiments.single import Whole, of_one
 from twinscore.experiments.study import Arrays, Summary
 from twinscore.experiments.trials import Factory, open_images, open_model
-from twinscore.experiments.wiring import chosen
+from twinscore.experiments.wiring import chosen, require_mean
 from twinscore.limits import Listed, Seed
 from twinscore.results.base import Frozen
 from twinscore.results.check_model import Fit, Result
@@ -70,6 +70,7 @@ def check(spec: Spec, device: str, network: Factory | None) -> dict[str, Any]:
 def _opened(spec: Spec, network: Factory | None = None) -> Checkpoint:
     """The model, for images of the size of ``data``."""
     checkpoint = open_model(spec.model, network)
+    require_mean(spec.model, checkpoint)
     shape = open_images(spec.data).shape
     for own, other in zip(checkpoint.shape, shape, strict=True):
         if own not in (None, other):
@@ -85,8 +86,9 @@ def _opened(spec: Spec, network: Factory | None = None) -> Checkpoint:
 def compute(spec: Spec, task: Whole, report: Report) -> Arrays:
     """The fits of all conventions, as bytes of their JSON; and one image, noisy and denoised."""
     checkpoint, device = _opened(spec, task.custom), single_device(task.device).device
-    x = chosen(open_images(spec.data), spec.images, spec.seed).to(device)
-    denoiser = checkpoint.on(device)
+    space = checkpoint.within(device)
+    x = space.encode(chosen(open_images(spec.data), spec.images, spec.seed).to(device))
+    denoiser = space.denoiser
     found = calibration.fits(denoiser, x, spec.levels, spec.seed)
     noisy = [calibration.noisy(x, sigma, spec.seed)[:1] for sigma in spec.levels]
     pairs = zip(noisy, spec.levels, strict=True)
@@ -95,9 +97,9 @@ def compute(spec: Spec, task: Whole, report: Report) -> Arrays:
     return {
         "fits": np.frombuffer(numbers, np.uint8),
         "images": np.array(len(x)),
-        "clean": x[0].cpu().numpy(),
-        "noisy": torch.cat(noisy).cpu().numpy(),
-        "denoised": torch.cat(denoised).nan_to_num().cpu().numpy(),
+        "clean": space.decode(x[:1])[0].cpu().numpy(),
+        "noisy": space.decode(torch.cat(noisy)).cpu().numpy(),
+        "denoised": space.decode(torch.cat(denoised)).nan_to_num().cpu().numpy(),
     }
 
 
@@ -145,17 +147,21 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _evaluated(spec: Spec, device: str) -> tuple[Checkpoint, Tensor]:
-    checkpoint, where = _opened(spec), single_device(device).device
-    return checkpoint, torch.zeros(spec.images, *open_images(spec.data).shape, device=where)
+@torch.no_grad()
+def _evaluated(spec: Spec, device: str) -> tuple[Denoiser, Tensor]:
+    """The denoiser, and as many images or latents as it is given."""
+    where = single_device(device).device
+    space = _opened(spec).within(where)
+    x = space.encode(torch.zeros(1, *open_images(spec.data).shape, device=where))
+    return space.denoiser, x.expand(spec.images, -1, -1, -1)
 
 
 def _memory(spec: Spec, device: str) -> int:
     """Bytes of an evaluation of all images, from the tensors of one."""
-    checkpoint, x = _evaluated(spec, device)
+    denoiser, x = _evaluated(spec, device)
     y = x[:1].clone().requires_grad_()
     try:
-        sizes = memory.saved(lambda: denoise(checkpoint.on(x.device), y, spec.levels[-1]))
+        sizes = memory.saved(lambda: denoise(denoiser, y, spec.levels[-1]))
     except Exception:  # said by the table
         sizes = []
     return spec.images * (_HELD * max(sizes, default=0) + 4 * 6 * x[0].numel())
@@ -170,8 +176,7 @@ def refuse(spec: Spec, device: str) -> None:
 
 def estimate(spec: Spec, how: Execution) -> Estimate:
     """From the time of one evaluation, and how many conventions and levels there are."""
-    checkpoint, x = _evaluated(spec, how.device)
-    denoiser = checkpoint.on(x.device)
+    denoiser, x = _evaluated(spec, how.device)
 
     @torch.no_grad()
     def evaluate() -> None:

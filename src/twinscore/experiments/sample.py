@@ -22,7 +22,7 @@ from twinscore.limits import LARGEST_SIDE, MOST_SAMPLES, Seed
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
 from twinscore.sampling import SamplingSpec
-from twinscore.sampling.samples import batch_for, draw_batch
+from twinscore.sampling.samples import batch_for, draw_batch, settled_for
 from twinscore.training import single_device
 
 MARGIN = 1
@@ -76,7 +76,8 @@ def run(
 
     Batches are kept in a hidden folder beside it until all are there: memory holds one batch, and
     the same command continues after an interruption. A ``.png`` is a square grid, or a film strip,
-    clipped to [0, 1]; a ``.npz`` has ``samples``, (S, C, H, W) float32, not clipped, and ``seeds``.
+    clipped to [0, 1]; a ``.npz`` has ``samples``, (S, C, H, W) float32, not clipped, ``seeds``, and
+    ``how``, the bytes of a JSON object: sampler and steps, a pipeline's scheduler and guidance.
     ``threads`` is how many processors may be used; by default all that ``OMP_NUM_THREADS``,
     affinity and container grant.
 
@@ -97,6 +98,8 @@ def _sampled(spec: Spec, out: Path | str | None, device: str) -> Result:
     if spec.film and out.suffix != ".png":
         raise InputError(f"--film: {out} is not a picture; give an --out that ends in .png")
     checkpoint = sized(load(spec.model), spec.size)
+    if settled_for(checkpoint, spec.sampling).method == "own":
+        _require_ours(spec)
     if spec.mean is not None:
         checkpoint = replace(checkpoint, mean=(spec.mean,))
     if spec.batch is None:
@@ -112,6 +115,24 @@ def _sampled(spec: Spec, out: Path | str | None, device: str) -> Result:
     return Result(path=out, unfinished=file.told["unfinished"])
 
 
+def _require_ours(spec: Spec) -> None:
+    """Refuse what a pipeline's own sampler does not take."""
+    for flag, given in (("mean", spec.mean is not None), ("film", spec.film)):
+        if given:
+            raise InputError(
+                f"--{flag}: the pipeline's own sampler does not take it; leave it out, or add "
+                "--sampling.method flow for ours"
+            )
+
+
+def how(checkpoint: Checkpoint, sampling: SamplingSpec) -> dict[str, Any]:
+    """How samples of a model are drawn: of a pipeline's own sampler its scheduler and guidance."""
+    settled = settled_for(checkpoint, sampling)
+    if settled.method == "own":
+        return {"method": "own", "steps": settled.steps} | dict(checkpoint.sampler.about)
+    return settled.model_dump(exclude={"quality"})
+
+
 def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "study": "sample",
@@ -122,7 +143,7 @@ def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:
         "seed": spec.seed,
         "film": spec.film,
         "batch": spec.batch,
-        "sampling": spec.sampling.resolved.model_dump(exclude={"quality"}),
+        "sampling": how(checkpoint, spec.sampling),
     }
 
 
@@ -135,6 +156,11 @@ class _Asked:
     seeds: np.ndarray
     device: str
     report: Report
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """By which sampler."""
+        return how(self.checkpoint, self.spec.sampling)
 
 
 def _parts(asked: _Asked, folder: Path) -> Iterator[tuple[np.ndarray, int]]:
@@ -169,6 +195,9 @@ def _array(asked: _Asked, whole: Path) -> int:
                     unfinished += lost
             with archive.open("seeds.npy", "w") as file:
                 np.lib.format.write_array(file, asked.seeds)
+            with archive.open("how.npy", "w") as file:
+                how = runs.canonical_json(asked.how).encode()
+                np.lib.format.write_array(file, np.frombuffer(how, np.uint8))
 
     runs.write_atomic(whole, fill)
     return unfinished

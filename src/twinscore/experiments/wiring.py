@@ -7,6 +7,7 @@ from twinscore import runs
 from twinscore.analysis import calibration
 from twinscore.denoisers import Checkpoint
 from twinscore.denoisers.adapters import Wiring
+from twinscore.denoisers.whole_pipelines import NotInPixels
 from twinscore.errors import InputError
 from twinscore.images import ImageSet
 
@@ -21,6 +22,15 @@ def chosen(images: ImageSet, count: int, seed: int) -> Tensor:
     return images[np.sort(order[:count])]
 
 
+def require_mean(model: str, checkpoint: Checkpoint) -> None:
+    """Refuse a guided denoiser, which is no posterior mean: InputError."""
+    if checkpoint.guidance is not None:
+        raise InputError(
+            f"--model: {model}: a guided denoiser is not a posterior mean: it weighs the class or "
+            f"prompt {checkpoint.guidance:g} times; leave out guidance=, which samples can have"
+        )
+
+
 def refuse_wrong(model: str, checkpoint: Checkpoint, x: Tensor) -> None:
     """Refuse a network of a named convention if another fits clearly better, and denoises.
 
@@ -30,8 +40,11 @@ def refuse_wrong(model: str, checkpoint: Checkpoint, x: Tensor) -> None:
     Raises
     ------
     InputError
-        That names the convention that fits.
+        That names the convention that fits; or says that the model has no posterior mean of images.
     """
+    require_mean(model, checkpoint)
+    if isinstance(checkpoint.denoiser, NotInPixels):
+        raise InputError(f"--model: {model}: {checkpoint.denoiser.why}")
     if isinstance(getattr(checkpoint.denoiser, "rule", None), Wiring):
         found = calibration.fits(checkpoint.on(x.device), x[:MOST], SIGMAS, 0)
         if calibration.better(found, SIGMAS):

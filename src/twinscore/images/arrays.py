@@ -14,8 +14,8 @@ from twinscore.images.mapping import MappedPixels
 from twinscore.images.stored import Stored, open_arrays
 from twinscore.images.transforms import MAX_PIXELS, Options, transform_all
 
-SAMPLES = {"samples", "seeds"}
-"""Arrays of a file that ``twinscore sample`` wrote."""
+SAMPLES = ({"samples", "seeds"}, {"samples", "seeds", "how"})
+"""Arrays of a file that ``twinscore sample`` wrote, an earlier version or this one."""
 
 
 def load_array(path: Path, options: Options) -> ImageSet:
@@ -35,7 +35,7 @@ def load_array(path: Path, options: Options) -> ImageSet:
     """
     arrays = open_arrays(path)
     name = _images_of(arrays, options.extra.get("key"), repr(str(path)))
-    drawn = set(arrays) == SAMPLES
+    drawn = set(arrays) in SAMPLES
     layout = options.layout or ("NCHW" if drawn else None)
     beside = name.replace("images", "labels")
     labels = arrays.get("labels", arrays.get(beside) if beside != name else None)

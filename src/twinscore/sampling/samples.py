@@ -93,12 +93,23 @@ def draw_batch(
         How many paths were lost: did not converge, ran away or became NaN.
     """
     filled = [*seeds.tolist(), *seeds[:1].tolist() * (size - len(seeds))]
-    z = noise(filled, checkpoint.shape).to(device)
-    mean = torch.tensor(checkpoint.mean, device=device).view(-1, 1, 1)
-    sampler = _sampler(spec.resolved)
-    x = sampler(checkpoint.on(device), z, seeds=filled, mean=mean, callback=callback)[: len(seeds)]
+    space, settled = checkpoint.within(device), settled_for(checkpoint, spec)
+    if settled.method == "own":
+        x = checkpoint.sampler.draw(filled, checkpoint.shape, settled.steps, device)
+    else:
+        z, own = noise(filled, space.shape).to(device), {"seeds": filled, "callback": callback}
+        start = (0.0,) if checkpoint.latents else checkpoint.mean
+        mean = torch.tensor(start, device=device).view(-1, 1, 1)
+        with torch.no_grad():
+            x = space.decode(_sampler(settled)(space.denoiser, z, mean=mean, **own))
+    x = x[: len(seeds)]
     lost = x.isnan().flatten(1).any(1)
     return x.nan_to_num().cpu().numpy(), int(lost.sum())
+
+
+def settled_for(checkpoint: Checkpoint, spec: SamplingSpec) -> SamplingSpec:
+    """How a model's samples are drawn, every default in its place; InputError as there."""
+    return spec.settled(checkpoint.sampler.steps if checkpoint.sampler else None)
 
 
 def _sampler(spec: SamplingSpec) -> Sampler:

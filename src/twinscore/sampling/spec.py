@@ -4,6 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from twinscore.errors import InputError
 from twinscore.limits import Sigma
 
 QUALITIES: dict[str, dict[str, Any]] = {
@@ -21,13 +22,15 @@ class SamplingSpec(BaseModel):
 
     quality: Literal["draft", "standard", "exact"] = "standard"
     """Stands for a method, solver and steps; each of them, where given, goes before."""
-    method: Literal["flow", "ancestral", "langevin", "stochastic"] | None = None
-    """Deterministic probability flow; ancestral sampling; the flow with Langevin corrections; or
-    the stochastic reverse diffusion of the main study."""
+    method: Literal["own", "flow", "ancestral", "langevin", "stochastic"] | None = None
+    """The pipeline's own sampler (the default of diffusers:); or one of ours: deterministic
+    probability flow; ancestral sampling; the flow with Langevin corrections; or the stochastic
+    reverse diffusion of the main study."""
     solver: Literal["dpm", "heun", "euler"] | None = None
     """flow: second order, one evaluation a step; second order, two; first order, one."""
     steps: int | None = Field(default=None, ge=1, le=10**6)
-    """Noise levels (but not of the stochastic method, which chooses its own steps)."""
+    """Noise levels (but not of the stochastic method, which chooses its own steps); of a pipeline's
+    own sampler its steps (default: as many as it takes by itself)."""
     rho: float = Field(default=7.0, ge=0.1, le=1000)
     """Noise levels are evenly spaced in sigma^(1/rho)."""
     sigma_max: Sigma = 2.0
@@ -52,11 +55,41 @@ class SamplingSpec(BaseModel):
 
     @property
     def resolved(self) -> "SamplingSpec":
-        """The same with method, solver and steps in place of the quality."""
+        """The same with method, solver and steps in place of the quality; for a denoiser alone.
+
+        InputError where a pipeline's own sampler is asked for.
+        """
+        if self.method == "own":
+            raise InputError(f"--sampling.method: own is the sampler of a pipeline; {_OURS}")
         preset = QUALITIES[self.quality]
         return self.model_copy(
             update={name: getattr(self, name) or value for name, value in preset.items()}
         )
+
+    def settled(self, own_steps: int | None) -> "SamplingSpec":
+        """How a model is drawn from: by default by its pipeline's own sampler, if it has one.
+
+        ``own_steps`` is how many steps that takes by itself; None without one.
+
+        Raises
+        ------
+        InputError
+            If the model has no sampler of its own, or what is given belongs to ours.
+        """
+        if own_steps is None or self.method not in (None, "own"):
+            return self.resolved
+        steps = self.steps or own_steps
+        settled = SamplingSpec(method="own", steps=steps)
+        for name in type(self).model_fields:
+            if name not in ("method", "steps") and getattr(self, name) != getattr(settled, name):
+                raise InputError(
+                    f"--sampling.{name.replace('_', '-')}: the pipeline's own sampler does not "
+                    "take it; leave it out, or add --sampling.method flow for ours"
+                )
+        return settled
+
+
+_OURS = "this model has none; give flow, ancestral, langevin or stochastic"
 
 
 def evaluations(spec: SamplingSpec) -> float:

@@ -12,6 +12,7 @@ from twinscore.experiments.audit.membership import try_model
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.folders import require
 from twinscore.experiments.trials import open_images, open_model
+from twinscore.sampling.samples import settled_for
 
 FEWEST = 100
 
@@ -32,14 +33,16 @@ def drawn(spec: Spec, out: Path | str | None, device: str) -> Spec:
             f"--model: {spec.model} makes images of shape {model.shape}, and {spec.train} has "
             f"{train.shape}; give samples of that shape as --samples"
         )
-    count = spec.count or needed(spec)
-    asked = sample.Spec(model=spec.model, count=count, seed=spec.seed, sampling=spec.sampling)
+    count, sampling = spec.count or needed(spec), spec.sampling
+    if model.sampler:
+        sampling = settled_for(model, sampling)  # so that the run says how many steps it took
+    asked = sample.Spec(model=spec.model, count=count, seed=spec.seed, sampling=sampling)
     name = f"samples-{runs.digest([model_digest(model), asked.model_dump(mode='json')])[:8]}.npz"
     folder = Path(out) if out else Path("runs") / "audit"
     path = folder.with_name(f"{folder.name}-{name}")
     if not path.exists():
         sample.run(asked, path, device=device)
-    return spec.model_copy(update={"samples": str(path)})
+    return spec.model_copy(update={"samples": str(path), "sampling": sampling})
 
 
 def needed(spec: Spec) -> int:

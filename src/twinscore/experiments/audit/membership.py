@@ -31,17 +31,18 @@ def errors(spec: Spec, sets: Sets, device: torch.device, report: Report) -> Arra
     """Mean squared error per pixel at each noise level, (P, K): ``errors``.
 
     Every image of the pool gets the same noise, ``draws`` times, so that nothing but the image
-    differs. Cost: P K ``draws`` evaluations; memory that of a batch.
+    differs; of a pipeline that codes them, their latents. Cost: P K ``draws`` evaluations; memory
+    that of a batch.
     """
-    denoiser, shape = open_model(spec.model).on(device), sets.train.shape
+    space, shape = open_model(spec.model).within(device), sets.train.shape
     seeds = [derive_seed(spec.seed, "membership", draw) for draw in range(spec.draws)]
-    z = noise(seeds, shape).to(device)
+    z = noise(seeds, space.encode(sets.train[:1].to(device)).shape[1:]).to(device)
     found, done = np.empty((sets.images, len(spec.sigmas))), 0
     for images in sets.pool:
         for start in range(0, len(images), batch_for(shape)):
-            x = images[start : min(start + batch_for(shape), len(images))].to(device)
+            x = space.encode(images[start : min(start + batch_for(shape), len(images))].to(device))
             for level, sigma in enumerate(spec.sigmas):
-                each = torch.stack([_error(denoiser, x, sigma * of, sigma) for of in z])
+                each = torch.stack([_error(space.denoiser, x, sigma * of, sigma) for of in z])
                 found[done : done + len(x), level] = each.mean(0).cpu().numpy()
             done += len(x)
             report("membership", {"step": done, "steps": sets.images})
@@ -55,10 +56,11 @@ def _error(denoiser: object, x: torch.Tensor, z: torch.Tensor, sigma: float) -> 
 @torch.no_grad()
 def try_model(spec: Spec, train: ImageSet) -> None:
     """Refuse a model that cannot denoise the images; InputError."""
-    x = train[:1]
+    x, space = train[:1], open_model(spec.model).within("cpu")
     try:
+        y = space.encode(x)
         for sigma in spec.sigmas:
-            check(open_model(spec.model).denoiser, x + sigma * noise([0], train.shape), sigma)
+            check(space.denoiser, y + sigma * noise([0], y.shape[1:]), sigma)
     except Exception as error:  # whatever a function of the user's own may raise
         raise InputError(
             f"--model: {spec.model}: cannot denoise an image of {spec.train}, "
