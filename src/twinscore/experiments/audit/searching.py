@@ -23,7 +23,7 @@ from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
 from twinscore.experiments.folders import remembered
 from twinscore.experiments.study import Arrays
-from twinscore.experiments.trials import Task
+from twinscore.experiments.trials import Task, open_model
 from twinscore.runs import derive_seed, make_within
 from twinscore.training import memory, single_device
 
@@ -184,7 +184,8 @@ def _duplicates(spec: Spec, piece: Piece, report: Report) -> Arrays:
 
 
 def _errors(spec: Spec, piece: Piece, report: Report) -> Arrays:
-    return membership.errors(spec, opened(spec), _device(piece), report)
+    model, device = open_model(spec.model), _device(piece)
+    return {"errors": membership.errors(spec, opened(spec), model, device, report)}
 
 
 def _memory(spec: Spec) -> tuple[int, int]:
