@@ -101,6 +101,10 @@ _KINDS: dict[str, Callable[[str], Checkpoint]] = {
 }
 
 
+KINDS = tuple(_KINDS)
+"""Prefixes of model strings."""
+
+
 def called(file: Path, name: str) -> tuple[Any, str]:
     """Run the user's file and call its function: what it returns, and the digest of the file.
 

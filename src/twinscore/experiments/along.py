@@ -18,6 +18,9 @@ from twinscore.runs import derive_seed
 from twinscore.sampling import SamplingSpec
 from twinscore.sampling.samples import batch_for, draw
 
+MOST = learned.MOST
+"""Held-out images that the energy distance takes, at most."""
+
 NOTHING = np.full(3, np.nan)
 
 

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from twinscore.results import base
-from twinscore.results.base import Frozen, Interval, aligned
+from twinscore.results.base import Frozen, Interval, Window, aligned
 
 Verdict = Literal[
     "copies", "no copies shown", "copies shown, not provable", "inconclusive", "not testable"
@@ -176,8 +176,8 @@ class Result(base.Result):
     ``decoys`` the strongest of the held-out set. ``extractable``: at least so many distinct images
     come out of twice the samples. ``recall``: of images that were moved on purpose, how many a
     shortlist finds; None where all images were compared. ``membership`` is None without a model, or
-    without held-out images. ``failed``: the condition of ``--fail-if``
-    that is met.
+    without held-out images, ``window`` without checkpoints. ``failed``: the condition of
+    ``--fail-if`` that is met.
     """
 
     study: Literal["audit"] = "audit"
@@ -195,6 +195,7 @@ class Result(base.Result):
     legacy: list[Legacy]
     data: Data
     membership: Membership | None = None
+    window: Window | None = None
     recall: Interval | None = None
     failed: str | None = None
 
@@ -216,6 +217,7 @@ class Result(base.Result):
             f"copies among {self.data.drawn:,} samples: {self.copies.times(100).text(1)} %",
             *([self.power.text()] if self.power else []),
             *([f"membership: {self.membership.text()}"] if self.membership else []),
+            *([f"along training: {self.window.text()}"] if self.window else []),
             *([f"moved images by a shortlist, recall {self.recall.text()}"] if self.recall else []),
             *([f"--fail-if {self.failed}: met"] if self.failed else []),
         ]

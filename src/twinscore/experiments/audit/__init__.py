@@ -11,7 +11,7 @@ from typing import Any
 from twinscore.analysis.audit.ranking import power
 from twinscore.denoisers.checkpoint import model_digest
 from twinscore.errors import InputError
-from twinscore.experiments.audit import embedding
+from twinscore.experiments.audit import checkpoints, embedding
 from twinscore.experiments.audit.drawing import drawn
 from twinscore.experiments.audit.membership import try_model
 from twinscore.experiments.audit.pool import opened
@@ -32,6 +32,8 @@ def check_sets(spec: Spec, *_: Any) -> Mapping[str, Any]:
     if spec.model:
         try_model(spec, sets.train)
         own["model_digest"] = model_digest(open_model(spec.model))
+    if spec.checkpoints:
+        own["checkpoints_digest"] = checkpoints.check_models(spec, sets.train)
     if sets.held_out is None:
         return own
     n, m, samples = len(sets.train), len(sets.held_out), len(sets.samples)
@@ -61,7 +63,7 @@ STUDY = Study(
     reads=("samples", "train", "held_out"),
     usable=lambda source: None,
     check=check_sets,
-    before=drawn,
+    before=lambda spec, out, device: drawn(checkpoints.last(spec), out, device),
     extendable=("q", "most", "duplicates", "overlap", "steered", "chosen", "fail_if"),
 )
 run = STUDY.run

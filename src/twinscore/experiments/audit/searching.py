@@ -17,7 +17,7 @@ from twinscore.analysis.audit.search import NEAREST, Near, search
 from twinscore.analysis.audit.views import Evened, Kind, kinds, reduced
 from twinscore.environment import Execution
 from twinscore.execution import Report
-from twinscore.experiments.audit import embedding, membership
+from twinscore.experiments.audit import checkpoints, embedding, membership
 from twinscore.experiments.audit.pool import BLOCK, blocks, opened, seen
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
@@ -102,6 +102,7 @@ def pieces(spec: Spec, report: Report) -> list[Piece]:
         for i, (start, stop) in enumerate(pairwise(ends))
     ]
     besides = [DUPLICATES, *([MEMBERSHIP] if spec.model else [])] if sets.held_out else []
+    besides += checkpoints.names(spec) if spec.checkpoints else []
     return [*parts, *map(Piece, besides)]
 
 
@@ -111,7 +112,10 @@ def work(spec: Spec, piece: Piece, report: Report) -> Arrays:
     key: dict[str, object] = {"version": VERSION}
     if piece.name == DUPLICATES:
         key["threshold"] = spec.duplicates
-    compute = {DUPLICATES: _duplicates, MEMBERSHIP: _errors}.get(piece.name, _near)
+    if piece.name.startswith(checkpoints.PIECE):
+        key |= checkpoints.key(spec, piece.name)
+    own_work = {DUPLICATES: _duplicates, MEMBERSHIP: _errors, checkpoints.PIECE: _checkpoint}
+    compute = own_work.get(piece.name.rstrip("0123456789"), _near)
     own = {"of": piece.seal, "report": report}
     return remembered(folder, piece.name, key, lambda: compute(spec, piece, report), **own)
 
@@ -186,6 +190,10 @@ def _duplicates(spec: Spec, piece: Piece, report: Report) -> Arrays:
 def _errors(spec: Spec, piece: Piece, report: Report) -> Arrays:
     model, device = open_model(spec.model), _device(piece)
     return {"errors": membership.errors(spec, opened(spec), model, device, report)}
+
+
+def _checkpoint(spec: Spec, piece: Piece, report: Report) -> Arrays:
+    return checkpoints.measure(spec, opened(spec), piece.name, _device(piece), report)
 
 
 def _memory(spec: Spec) -> tuple[int, int]:
