@@ -143,12 +143,12 @@ class Window(Frozen):
         return self.checkpoints[-1].p is not None
 
     @property
-    def stop(self) -> int | None:
-        """The last step that is known as good and does not depend on the training images."""
+    def stop(self) -> Kept | None:
+        """The last checkpoint that cannot be told to depend on its training images."""
         if not self.tested:
             return None
         last = self.checkpoints[-1].step if self.tau_mem is None else self.tau_mem.low
-        return None if last is None or last < self.tau_gen.value else last
+        return next((of for of in self.checkpoints if of.step == last), None)
 
     def text(self) -> str:
         """In one line."""
