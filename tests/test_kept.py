@@ -92,7 +92,78 @@ def test_every_training_keeps_models(finished):
     assert len(trials) == 2
     for trial in trials:
         files = sorted(trial.glob("checkpoints/*"))
-        assert [file.stem for file in files] == ["step-01", "step-06", "step-40"]
+        assert [file.stem for file in files] == ["step-01", "step-03", "step-12", "step-40"]
+        last = denoisers.load(files[-1])
+        assert same(weights(last.denoiser), weights(denoisers.load(trial).denoiser))
+        assert last.shape == (1, 8, 8)
+        assert not same(weights(last.denoiser), weights(denoisers.load(files[0]).denoiser))
+
+
+def test_the_result_has_a_window_for_every_training(finished):
+    [of] = json.loads((finished.folder / "result.json").read_text())["along"]
+    assert (of["n"], len(of["windows"])) == (12, 2)
+    for window in of["windows"]:
+        assert set(window) == {"tau_gen", "tau_mem", "checkpoints"}
+        assert [kept["step"] for kept in window["checkpoints"]] == [1, 3, 12, 40]
+        assert all(0 < kept["p"] <= 1 for kept in window["checkpoints"])
+        assert min(kept["error"]["value"] for kept in window["checkpoints"]) >= 1 - 1e-9
+        assert (finished.folder / window["checkpoints"][0]["model"]).is_file()
+    assert "N = 12: quality from step" in finished.result.table()
+    assert "turns" in page.figures(finished.folder)
+
+
+def test_a_run_that_is_finished_measures_nothing_again(finished, monkeypatch):
+    [kept] = finished.folder.glob("trials/n00012-a-*/along-*.safetensors")
+    monkeypatch.setattr(checkpoints.along, "copied", None)
+    assert transition.run(SPEC, finished.folder, device="cpu").result == finished.result
+    monkeypatch.undo()
+    kept.unlink()
+    assert transition.run(SPEC, finished.folder, device="cpu").result == finished.result
+
+
+def test_a_checkpoint_that_is_lost_is_made_again(finished):
+    [file] = finished.folder.glob("trials/n00012-b-*/checkpoints/step-03.safetensors")
+    before = file.read_bytes()
+    file.unlink()
+    transition.run(SPEC, finished.folder, device="cpu")
+    assert file.read_bytes() == before
+
+
+def test_a_checkpoint_of_another_step_is_refused(finished):
+    [trial] = finished.folder.glob("trials/n00012-a-*")
+    first, second = (trial / "checkpoints" / f"step-{n}.safetensors" for n in ("01", "03"))
+    kept, [measured] = first.read_bytes(), list(trial.glob("along-*.safetensors"))
+    arrays = measured.read_bytes()
+    first.write_bytes(second.read_bytes())
+    measured.unlink()
+    with pytest.raises(Damaged, match="step-01"):
+        transition.run(SPEC, finished.folder, device="cpu")
+    first.write_bytes(kept)
+    measured.write_bytes(arrays)
+
+
+def test_without_a_deal_nothing_is_tested(finished):
+    """The lists of a folder were dealt by nobody knows whom."""
+    spec = SPEC.model_copy(update={"split": str(finished.folder / "splits" / "r0")})
+    done = []
+    for trial in transition.all_trials(spec, lambda *_: None):
+        arrays = {"errors": np.ones((4, 28, 7)), "energy": np.full((4, 3), np.nan)}
+        arrays["copied"] = arrays["energy"]
+        placed = trial.placed(finished.folder, "", "cpu", None)
+        done.append((placed, {f"along/{name}": of for name, of in arrays.items()}))
+    [along] = checkpoints.of_sizes(spec, done)
+    assert all(not of.tested and of.tau_mem is None for of in along.windows)
+    assert "memory is not testable" in along.windows[0].text()
+    declared = spec.model_copy(update={"dealt_at_random": True})
+    [along] = checkpoints.of_sizes(declared, done)
+    assert all(of.tested and of.tau_mem is None for of in along.windows)  # errors are all alike
+
+
+def test_a_single_training_keeps_them_too(tmp_path):
+    spec = train.Spec(n=12, test=8, network=NETWORK, training=TRAINING, checkpoints=3)
+    folder = train.run(spec, tmp_path / "model", device="cpu").folder
+    files = sorted(folder.glob("checkpoints/*"))
+    assert [file.stem for file in files] == ["step-01", "step-06", "step-40"]
     last, whole = (weights(denoisers.load(path).denoiser) for path in (files[-1], folder))
     assert same(last, whole)
     before = [file.stat().st_mtime_ns for file in files]
@@ -111,6 +182,6 @@ def kept(step, p):
 )
 def test_training_may_go_on_until_the_last_that_is_not_rejected(p, mem, stop):
     turn = None if mem is None else Turn(value=mem[0], low=mem[1])
-    checkpoints = [kept(i + 1, of) for i, of in enumerate(p)]
-    window = Window(tau_gen=Turn(value=1, low=None), tau_mem=turn, checkpoints=checkpoints)
+    each = [kept(i + 1, of) for i, of in enumerate(p)]
+    window = Window(tau_gen=Turn(value=1, low=None), tau_mem=turn, checkpoints=each)
     assert (window.stop and window.stop.step) == stop
