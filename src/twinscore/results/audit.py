@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from twinscore.results import base
 from twinscore.results.base import Frozen, Interval, Window, aligned
 
@@ -176,8 +178,8 @@ class Result(base.Result):
     ``decoys`` the strongest of the held-out set. ``extractable``: at least so many distinct images
     come out of twice the samples. ``recall``: of images that were moved on purpose, how many a
     shortlist finds; None where all images were compared. ``membership`` is None without a model, or
-    without held-out images, ``window`` without checkpoints. ``failed``: the condition of
-    ``--fail-if`` that is met.
+    without held-out images, ``window`` without checkpoints. ``guidance`` is advice, each sentence
+    with the number that it stands on. ``failed``: the condition of ``--fail-if`` that is met.
     """
 
     study: Literal["audit"] = "audit"
@@ -196,6 +198,7 @@ class Result(base.Result):
     data: Data
     membership: Membership | None = None
     window: Window | None = None
+    guidance: list[str] = Field(default_factory=list)
     recall: Interval | None = None
     failed: str | None = None
 
@@ -218,6 +221,7 @@ class Result(base.Result):
             *([self.power.text()] if self.power else []),
             *([f"membership: {self.membership.text()}"] if self.membership else []),
             *([f"along training: {self.window.text()}"] if self.window else []),
+            *(f"advice: {sentence}" for sentence in self.guidance),
             *([f"moved images by a shortlist, recall {self.recall.text()}"] if self.recall else []),
             *([f"--fail-if {self.failed}: met"] if self.failed else []),
         ]

@@ -11,7 +11,7 @@ from typing import Any
 from twinscore.analysis.audit.ranking import power
 from twinscore.denoisers.checkpoint import model_digest
 from twinscore.errors import InputError
-from twinscore.experiments.audit import checkpoints, embedding
+from twinscore.experiments.audit import checkpoints, embedding, guidance
 from twinscore.experiments.audit.drawing import drawn
 from twinscore.experiments.audit.membership import try_model
 from twinscore.experiments.audit.pool import opened
@@ -27,6 +27,7 @@ __all__ = ["STUDY", "Spec", "run"]
 def check_sets(spec: Spec, *_: Any) -> Mapping[str, Any]:
     """Refuse sets that do not go together, and fewer images than any claim needs."""
     sets = opened(spec)
+    guidance.studied(spec)
     embedding.opened.cache_clear()  # the file may have changed since an earlier run of this process
     own = {"embedding_digest": embedding.opened(spec.embedding)[1]} if spec.embedding else {}
     if spec.model:
@@ -64,6 +65,6 @@ STUDY = Study(
     usable=lambda source: None,
     check=check_sets,
     before=lambda spec, out, device: drawn(checkpoints.last(spec), out, device),
-    extendable=("q", "most", "duplicates", "overlap", "steered", "chosen", "fail_if"),
+    extendable=("q", "most", "duplicates", "overlap", "steered", "chosen", "critical", "fail_if"),
 )
 run = STUDY.run

@@ -70,6 +70,9 @@ class Spec(Frozen):
     """False-discovery rate of the list of copied images."""
     most: float = Field(default=0.05, gt=0, lt=1)
     """Share of copies that the upper bound must exclude for "no copies shown"."""
+    critical: str | None = None
+    """Folder of a finished run of transition or capacity on such images: its critical N goes into
+    what is advised."""
     fail_if: str | None = None
     """End with exit code 1 if this is so: copies.low>0.01 (proven), copies.high>0.05 (cautious)."""
     seed: Seed = 0
