@@ -14,6 +14,8 @@ from twinscore.results import audit as results
 from twinscore.results import capacity, transition
 from twinscore.results.base import Interval, Kept, Turn, Window
 
+pytestmark = pytest.mark.usefixtures("cheap")
+
 ONE = Interval(value=1, low=1, high=1)
 NOWHERE = results.Transform(kind="whole", place="whole")
 
@@ -45,7 +47,7 @@ def result(**changes):
         "extractable": None,
         "data": data,
     }
-    own |= dict.fromkeys(("listed", "shown", "decoys", "assumptions", "legacy"), [])
+    own |= {name: [] for name in ("listed", "shown", "decoys", "assumptions", "legacy")}
     return results.Result(**own | changes)
 
 
@@ -238,8 +240,8 @@ def test_an_audit_prints_and_keeps_its_advice(tmp_path, capfd):
     run = tmp_path / "transition"
     run.mkdir()
     runs.write_json(run / "result.json", studied(150, 100, 300).model_dump(mode="json"))
-    words = [f"--{name}={tmp_path}/{of}.npy" for name, of in (("train", "train"),)]
-    words += ["--samples", f"{tmp_path}/samples.npy", "--held-out", f"{tmp_path}/held.npy"]
+    words = ["--train", f"{tmp_path}/train.npy", "--held-out", f"{tmp_path}/held.npy"]
+    words += ["--samples", f"{tmp_path}/samples.npy"]
     out = tmp_path / "run"
     assert cli.main(["audit", *words, "--critical", str(run), "--out", str(out)]) == 0
     said = capfd.readouterr().out
