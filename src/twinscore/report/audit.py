@@ -50,6 +50,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         *([("Power", result.power.text().partition(": ")[2])] if result.power else []),
         *([("Membership", result.membership.text())] if result.membership else []),
         *([("Along training", result.window.text())] if result.window else []),
+        *([("Twins of the recipe", result.twins.text())] if result.twins else []),
         *(("Advice", sentence) for sentence in result.guidance),
         *([("Recall of the shortlist", result.recall.text())] if result.recall else []),
         *(

@@ -11,7 +11,7 @@ from typing import Any
 from twinscore.analysis.audit.ranking import power
 from twinscore.denoisers.checkpoint import model_digest
 from twinscore.errors import InputError
-from twinscore.experiments.audit import checkpoints, embedding, guidance
+from twinscore.experiments.audit import checkpoints, embedding, guidance, recipe
 from twinscore.experiments.audit.drawing import drawn
 from twinscore.experiments.audit.membership import try_model
 from twinscore.experiments.audit.pool import opened
@@ -35,6 +35,8 @@ def check_sets(spec: Spec, *_: Any) -> Mapping[str, Any]:
         own["model_digest"] = model_digest(open_model(spec.model))
     if spec.checkpoints:
         own["checkpoints_digest"] = checkpoints.check_models(spec, sets.train)
+    if spec.recipe:
+        own["recipe_digest"] = recipe.check_recipe(spec)
     if sets.held_out is None:
         return own
     n, m, samples = len(sets.train), len(sets.held_out), len(sets.samples)

@@ -17,7 +17,7 @@ from twinscore.analysis.audit.search import NEAREST, Near, search
 from twinscore.analysis.audit.views import Evened, Kind, kinds, reduced
 from twinscore.environment import Execution
 from twinscore.execution import Report
-from twinscore.experiments.audit import checkpoints, embedding, membership
+from twinscore.experiments.audit import checkpoints, embedding, membership, recipe
 from twinscore.experiments.audit.pool import BLOCK, blocks, opened, seen
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
@@ -103,6 +103,7 @@ def pieces(spec: Spec, report: Report) -> list[Piece]:
     ]
     besides = [DUPLICATES, *([MEMBERSHIP] if spec.model else [])] if sets.held_out else []
     besides += checkpoints.names(spec) if spec.checkpoints else []
+    besides += [recipe.PIECE + half for half in recipe.HALVES] if spec.recipe else []
     return [*parts, *map(Piece, besides)]
 
 
@@ -115,6 +116,7 @@ def work(spec: Spec, piece: Piece, report: Report) -> Arrays:
     if piece.name.startswith(checkpoints.PIECE):
         key |= checkpoints.key(spec, piece.name)
     own_work = {DUPLICATES: _duplicates, MEMBERSHIP: _errors, checkpoints.PIECE: _checkpoint}
+    own_work |= {recipe.PIECE + half: _twin for half in recipe.HALVES}
     compute = own_work.get(piece.name.rstrip("0123456789"), _near)
     own = {"of": piece.seal, "report": report}
     return remembered(folder, piece.name, key, lambda: compute(spec, piece, report), **own)
@@ -196,6 +198,11 @@ def _checkpoint(spec: Spec, piece: Piece, report: Report) -> Arrays:
     return checkpoints.measure(spec, opened(spec), piece.name, _device(piece), report)
 
 
+def _twin(spec: Spec, piece: Piece, report: Report) -> Arrays:
+    file = piece.folder / "trials" / f"{piece.name}-{piece.seal[:8]}.pt2"
+    return recipe.measure(spec, opened(spec), piece.name, file, _device(piece), report)
+
+
 def _memory(spec: Spec) -> tuple[int, int]:
     """Bytes of what is done in blocks, and of the samples with their neighbours."""
     sets, side = opened(spec), side_of(spec)
@@ -219,5 +226,6 @@ def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     work = 1.3 * products(spec) * each * left / tasks
     voters = len(opened(spec).samples) * sum(len(kind.places) for kind in kinds_of(spec))
     parts = f"{products(spec):.2g} products"
+    parts += f" and {recipe.cost(spec)}" if spec.recipe else ""
     most = memory.PROCESS + how.workers * sum(_memory(spec))
     return Estimate(parts, by_the_clock(left, work, how), most, 12 * NEAREST * voters * left)

@@ -70,6 +70,11 @@ class Spec(Frozen):
     """False-discovery rate of the list of copied images."""
     most: float = Field(default=0.05, gt=0, lt=1)
     """Share of copies that the upper bound must exclude for "no copies shown"."""
+    recipe: str | None = None
+    """FILE.py:FUNCTION, a function of (images, seed) that trains and returns a model: it is called
+    for two halves of the training images, and the twins are judged (docs/verdict.md)."""
+    recipe_samples: int = Field(default=256, ge=2, le=MOST_SAMPLES)
+    """Samples to draw from each of the twins."""
     critical: str | None = None
     """Folder of a finished run of transition or capacity on such images: its critical N goes into
     what is advised."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from twinscore.analysis.audit import legacy, rates
 from twinscore.analysis.statistics import clopper_pearson
-from twinscore.experiments.audit import checkpoints, evidence, guidance, membership
+from twinscore.experiments.audit import checkpoints, evidence, guidance, membership, recipe
 from twinscore.experiments.audit.assumptions import check
 from twinscore.experiments.audit.judgement import failed, judge
 from twinscore.experiments.audit.pool import Sets, Units, opened, some, units
@@ -34,7 +34,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
     """The verdict, its numbers, pictures of the evidence, and a table of all units."""
     sets, given = opened(spec), {piece.name: arrays for piece, arrays in done}
     pairs, errors = given.pop(DUPLICATES, None), given.pop(MEMBERSHIP, None)
-    kept = checkpoints.taken(given)
+    kept, twins = checkpoints.taken(given), recipe.judged(spec, sets, given)
     near = together(list(given.values()), [kind.name for kind in kinds_of(spec)])
     dropped = pairs["spanning"] if pairs and spec.overlap == "drop" else _NONE
     of = units(sets, pairs["within"] if pairs else _NONE, dropped)
@@ -68,6 +68,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
         legacy=_legacy(spec, sets),
         data=_data(spec, sets, of),
         membership=member,
+        twins=twins,
         window=checkpoints.window(spec, sets, of, kept, sound=not broken),
         failed=failed(spec.fail_if, found.copies, p, count, more, member),
     )
