@@ -12,6 +12,7 @@ from twinscore import cli, images
 from twinscore.experiments import audit
 from twinscore.experiments.audit import membership
 from twinscore.experiments.audit.pool import opened
+from twinscore.experiments.trials import open_model
 
 pytestmark = pytest.mark.usefixtures("cheap")
 
@@ -80,7 +81,8 @@ def test_errors_of_a_gaussian_are_those_of_its_closed_form(folder):
         draws=400,
     )
     sets = opened(spec)
-    found = membership.errors(spec, sets, torch.device("cpu"), lambda *_: None)["errors"][:, 0]
+    of = open_model(spec.model), torch.device("cpu"), lambda *_: None
+    found = membership.errors(spec, sets, *of)[:, 0]
     train = torch.from_numpy(np.load(own["train"])).flatten(1).double()
     mean = train.mean(0)
     covariance = torch.cov(train.T, correction=0)
@@ -102,7 +104,7 @@ def test_groups_are_told_as_a_whole(folder):
         "group",
     )
     np.testing.assert_array_equal(
-        membership._by_unit(errors, units)[:, 0], [0, 2.5, 4.5, 6.5, 8.5, 10.5]
+        membership.by_unit(errors, units)[:, 0], [0, 2.5, 4.5, 6.5, 8.5, 10.5]
     )
 
 

@@ -98,6 +98,7 @@ def test_result_has_the_documented_names_and_no_others(finished):
             "levels",
             "harmonics",
             "twins_kl",
+            "along",
         ),
     }
     assert (result["schema_version"], result["study"]) == (3, "transition")

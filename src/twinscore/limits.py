@@ -7,6 +7,7 @@ from pydantic import Field
 MOST_IMAGES = 10**9
 MOST_SAMPLES = 10**6
 MOST_REPLICATES = 1000
+MOST_CHECKPOINTS = 1000
 LARGEST_SIDE = 4096
 
 T = TypeVar("T")

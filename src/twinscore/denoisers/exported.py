@@ -17,6 +17,7 @@ from twinscore.denoisers.onnx import require_free_batch
 from twinscore.denoisers.published import UNKNOWN_MEAN
 from twinscore.errors import InputError, one_line
 from twinscore.images.quiet import quiet
+from twinscore.runs import write_atomic
 
 _UNKNOWN = (None, None, None), (UNKNOWN_MEAN,)
 
@@ -87,6 +88,22 @@ def read_program(body: str) -> Checkpoint:
     channels, *size = (side if isinstance(side, int) else None for side in shapes[0][1:])
     denoiser = Exported(network, len(given), blind=blind)
     return Checkpoint(denoiser, (channels, *size), (UNKNOWN_MEAN,), content)
+
+
+def write_program(network: nn.Module, given: tuple, shapes: tuple, file: Path) -> None:
+    """Write a network as a ``.pt2`` file, which holds its code and no pickle of it.
+
+    ``given`` are inputs, ``shapes`` which of their sides are free; raises whatever torch does for
+    a network that it cannot export.
+    """
+    with quiet(), _without_log(), torch.no_grad():
+        program = torch.export.export(network.eval(), given, dynamic_shapes=shapes)
+        write_atomic(file, lambda path: _saved(program, path))
+
+
+def _saved(program: torch.export.ExportedProgram, path: Path) -> None:
+    with path.open("wb") as stream:
+        torch.export.save(program, stream)
 
 
 def read_script(body: str) -> Checkpoint:

@@ -10,7 +10,8 @@ import hashlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,10 @@ _KINDS: dict[str, Callable[[str], Checkpoint]] = {
 }
 
 
+KINDS = tuple(_KINDS)
+"""Prefixes of model strings."""
+
+
 def called(file: Path, name: str) -> tuple[Any, str]:
     """Run the user's file and call its function: what it returns, and the digest of the file.
 
@@ -111,6 +116,23 @@ def called(file: Path, name: str) -> tuple[Any, str]:
     InputError
         If the file cannot be read, or what it does raises an exception.
     """
+    with importable(file) as content:
+        try:
+            return function_of(file, name, content)(), content
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"{file}:{name}: cannot be called: {reason}") from error
+
+
+@contextmanager
+def importable(file: Path) -> Iterator[str]:
+    """Make what lies beside a file importable, anew each time, and give the file's digest.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
     try:
         content = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
@@ -118,10 +140,7 @@ def called(file: Path, name: str) -> tuple[Any, str]:
     folder, path, known = file.parent.resolve(), list(sys.path), set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
-        return _function(file, name, content)(), content
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{file}:{name}: cannot be called: {reason}") from error
+        yield content
     finally:
         sys.path[:] = path
         for module in set(sys.modules) - known:
@@ -164,7 +183,8 @@ def _returned(file: Path, name: str) -> Checkpoint:
     return replace(known, denoiser=denoiser.eval(), content=f"{content} {name} {own}")
 
 
-def _function(file: Path, name: str, content: str) -> Callable[[], Any]:
+def function_of(file: Path, name: str, content: str) -> Callable[..., Any]:
+    """Run a file that is :func:`importable`, with this digest, and give one of its functions."""
     spec = importlib.util.spec_from_file_location(f"{parts.OF_A_FILE}{content[:16]}", file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

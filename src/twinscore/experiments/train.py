@@ -1,6 +1,6 @@
 """Train one denoiser: the result is a trial folder that every command takes as a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from twinscore.experiments.trials import (
     tell,
 )
 from twinscore.experiments.trials import train as train_trial
-from twinscore.limits import MOST_IMAGES, Seed
+from twinscore.limits import MOST_CHECKPOINTS, MOST_IMAGES, Seed
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
 from twinscore.training import TrainingSpec
@@ -48,6 +48,9 @@ class Spec(Frozen):
     """The denoiser."""
     training: TrainingSpec = TrainingSpec()
     """How it is trained."""
+    checkpoints: int | None = Field(default=None, ge=2, le=MOST_CHECKPOINTS)
+    """Keep so many models along the way, at steps that are spaced evenly in their logarithm; audit
+    takes them as --checkpoints (docs/audit.md#along-training)."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,8 @@ def cost(
 
 
 def _needs(spec: Spec) -> Needs:
-    return Needs(shape=open_images(spec.data).shape, field="data: size")
+    need = Needs(shape=open_images(spec.data).shape, field="data: size")
+    return replace(need, stored=(spec.checkpoints or 0) * need.cost(spec).parameters)
 
 
 def _placed(
@@ -144,7 +148,8 @@ def _placed(
         training, test = held_out(spec, spec.seed)
         refuse_trainings(_needs, spec, asked["device"], 1)
         mean = tuple(open_images(spec.data).mean())
-        trial = Trial.of(spec, spec.data, indices=training, test=test, mean=mean, alone=True)
+        own = {"mean": mean, "alone": True, "checkpoints": spec.checkpoints}
+        trial = Trial.of(spec, spec.data, indices=training, test=test, **own)
     content = {"study": "train"} | spec.model_dump(mode="json")
     content["data_digest"] = trial.data_digest
     folder = Path(out or runs.default_folder(content))

@@ -16,16 +16,31 @@ from twinscore.analysis import critical
 from twinscore.analysis.verdict import Thresholds
 from twinscore.denoisers import NetworkSpec
 from twinscore.execution import Report
-from twinscore.experiments import chosen_split, comparison, divergence, standards, twins
+from twinscore.experiments import (
+    checkpoints,
+    chosen_split,
+    comparison,
+    divergence,
+    standards,
+    twins,
+)
 from twinscore.experiments.estimates import Needs, sampling_needs
 from twinscore.experiments.extremes import add_harmonics
 from twinscore.experiments.study import Arrays, Pool, Summary, csv_text, of_trials, write_images
 from twinscore.experiments.trials import Trial, distinct, open_images, require_trained_level
 from twinscore.images import ImageSet, Twins
-from twinscore.limits import MOST_IMAGES, MOST_REPLICATES, MOST_SAMPLES, Listed, Seed
+from twinscore.limits import (
+    MOST_CHECKPOINTS,
+    MOST_IMAGES,
+    MOST_REPLICATES,
+    MOST_SAMPLES,
+    Listed,
+    Seed,
+)
 from twinscore.results.base import Frozen
 from twinscore.results.transition import CriticalN, Data, Level, Result, Verdict
 from twinscore.sampling import SamplingSpec
+from twinscore.sampling.spec import evaluations
 from twinscore.training import TrainingSpec, memory
 from twinscore.training.history import SIGMAS
 
@@ -124,6 +139,9 @@ class Spec(Growing):
     refine: float | None = Field(default=None, gt=1, le=1000)
     """Add sizes, one after another, between the ends of the critical N until the ratio of those
     ends is at most this; each trains two more twins."""
+    checkpoints: int | None = Field(default=None, ge=2, le=MOST_CHECKPOINTS)
+    """Keep so many models of each training, at steps that are spaced evenly in their logarithm, and
+    say when each was good and when it remembered (docs/audit.md#along-training)."""
 
 
 def check_split(spec: Growing, *_: Any) -> Mapping[str, Any]:
@@ -291,7 +309,24 @@ def needs(spec: Growing) -> Needs:
 def all_needs(spec: Spec) -> Needs:
     """Those, and what it takes to compare the trained twins."""
     need = needs(spec)
-    return replace(need, passes=need.passes + divergence.passes(spec))
+    along = checkpoints.passes(spec, evaluations(spec.sampling))
+    kept = (spec.checkpoints or 0) * need.cost(spec).parameters
+    passes = need.passes + divergence.passes(spec) + along
+    return replace(need, passes=passes, stored=need.stored + kept)
+
+
+def all_trials(spec: Spec, report: Report) -> list[Trial]:
+    """The twins, with the checkpoints that are to be kept."""
+    return [replace(trial, checkpoints=spec.checkpoints) for trial in trials(spec, report)]
+
+
+def all_found(spec: Spec, done: Sequence[tuple[Trial, Arrays]]) -> Summary[Result]:
+    """What the twins give, and what their checkpoints do."""
+    summary = summarise(spec, done)
+    if spec.checkpoints is None:
+        return summary
+    along = checkpoints.of_sizes(spec, done)
+    return replace(summary, result=summary.result.model_copy(update={"along": along}))
 
 
 def finish(spec: Spec, trials: Sequence[Trial], result: Result, pool: Pool) -> Result:
@@ -304,10 +339,11 @@ STUDY = of_trials(
     name="transition",
     spec=Spec,
     count=lambda spec: 2 * len(spec.sizes) * spec.replicates,
-    trials=trials,
+    trials=all_trials,
     measure=twins.measure,
     key=twins.key,
-    summarise=summarise,
+    besides=checkpoints.measure,
+    summarise=all_found,
     needs=all_needs,
     reads=("data",),
     check=check_split,

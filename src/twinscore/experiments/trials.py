@@ -31,6 +31,9 @@ from twinscore.training import TrainingSpec, fit, history, single_device
 from twinscore.training.fit import HISTORY, RESUME
 from twinscore.training.spec import RECIPE_VERSION
 
+CHECKPOINTS, SPAN = "checkpoints", 1000
+"""Folder of a trial's checkpoints, and the steps of its training over those of the first."""
+
 ORPHAN_SECONDS = 30.0
 """How long to wait for a trial that a dying worker of a killed run may still hold."""
 
@@ -82,6 +85,7 @@ class Trial(Task):
     ``part`` and ``arm`` say what of its study it belongs to; its identity does not hold them.
     ``held`` keeps its training images in memory, rather than read or make them for every step.
     ``alone`` is the trial of a run that has no other; it lies in the run's own folder.
+    ``checkpoints`` models are kept along the way; weights do not depend on how many.
     ``custom`` replaces the network of the spec; it is known by its name.
     """
 
@@ -99,6 +103,7 @@ class Trial(Task):
     arm: str = ""
     held: bool = False
     alone: bool = False
+    checkpoints: int | None = None
 
     @classmethod
     def of(cls, spec: Any, source: str, **roles: Any) -> Self:
@@ -146,9 +151,21 @@ class Trial(Task):
         return self.folder if self.alone else self.folder / "trials" / self.name
 
     @property
+    def kept(self) -> dict[int, Path]:
+        """The file of each checkpoint, by its step; steps are spaced evenly in their logarithm."""
+        steps, folder = self.training.steps, self.path / CHECKPOINTS
+        at = np.geomspace(max(1, steps / SPAN), steps, self.checkpoints or 0).round().astype(int)
+        digits = len(str(steps))
+        return {n: folder / f"step-{n:0{digits}d}.safetensors" for n in np.unique(at).tolist()}
+
+    def seal_at(self, step: int) -> str:
+        """Digest of all that the weights of a checkpoint depend on."""
+        return digest([self.seal, step])
+
+    @property
     def trained(self) -> bool:
-        """Whether its weights are there."""
-        return (self.path / WEIGHTS).exists()
+        """Whether its weights are there, and its checkpoints."""
+        return all(path.exists() for path in (self.path / WEIGHTS, *self.kept.values()))
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -329,6 +346,14 @@ def _fit(trial: Trial, report: Report) -> None:
     if images.digest != trial.data_digest:
         raise InputError(f"{trial.source}: its images changed while the run was going on")
 
+    known = factory_name(trial.custom) or trial.network
+    if trial.checkpoints:
+        make_within(trial.path, trial.path / CHECKPOINTS)
+
+    def keep(step: int, denoiser: nn.Module) -> None:
+        checkpoint = Checkpoint(denoiser, images.shape, trial.mean)
+        save(trial.kept[step], checkpoint, known, key=trial.seal_at(step))
+
     def attempt() -> nn.Module:
         return fit(
             _network(trial, images.shape[0]),
@@ -340,6 +365,8 @@ def _fit(trial: Trial, report: Report) -> None:
             identity=trial.seal,
             fabric=single_device(trial.device),
             on_step=_reporter(trial, report),
+            keep_at=trial.kept,
+            keep=keep,
         )
 
     try:
@@ -349,7 +376,6 @@ def _fit(trial: Trial, report: Report) -> None:
         (trial.path / RESUME).unlink()
         denoiser = attempt()
     rows = history.timeless(history.read(trial.path / HISTORY))
-    known = factory_name(trial.custom) or trial.network
     checkpoint = Checkpoint(denoiser, images.shape, trial.mean)
     save(trial.path / WEIGHTS, checkpoint, known, history=rows, key=trial.seal)
 

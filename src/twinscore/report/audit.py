@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
+from twinscore.report import along as along_report
 from twinscore.report import plots, style
 from twinscore.report.content import HOLDS, Cell, Content, Table, figure, size_text, table
 from twinscore.report.pictures import strip
@@ -48,6 +49,9 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         ("Dependence on the training set", "no p" if p is None else f"p = {p:.2g}"),
         *([("Power", result.power.text().partition(": ")[2])] if result.power else []),
         *([("Membership", result.membership.text())] if result.membership else []),
+        *([("Along training", result.window.text())] if result.window else []),
+        *([("Twins of the recipe", result.twins.text())] if result.twins else []),
+        *(("Advice", sentence) for sentence in result.guidance),
         *([("Recall of the shortlist", result.recall.text())] if result.recall else []),
         *(
             [("Images that twice the samples would repeat", f"at least {result.extractable:,.0f}")]
@@ -222,3 +226,6 @@ def membership(run: Run, theme: Theme) -> Figure | None:
     axes.minorticks_off()
     axes.set_ylim(min(0.4, *(level.auc.low for level in levels)), 1.02)
     return drawn
+
+
+along = along_report.along

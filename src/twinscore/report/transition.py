@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from twinscore.report import along as along_report
 from twinscore.report import eigenvectors, plots, style, transition_content, transition_kl
 from twinscore.report import harmonics as bases_report
 from twinscore.report import transition_axes as draw
@@ -250,6 +251,7 @@ def similarity(run: Run, theme: Theme) -> Figure:
     return drawn
 
 
+turns = along_report.turns
 twins_kl = transition_kl.twins_kl
 
 

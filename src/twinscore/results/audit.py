@@ -2,8 +2,10 @@
 
 from typing import Literal
 
-from twinscore.results import base
-from twinscore.results.base import Frozen, Interval, aligned
+from pydantic import Field
+
+from twinscore.results import base, transition
+from twinscore.results.base import Frozen, Interval, Window, aligned, dashed
 
 Verdict = Literal[
     "copies", "no copies shown", "copies shown, not provable", "inconclusive", "not testable"
@@ -168,6 +170,27 @@ class Membership(Frozen):
         return f"AUC {self.auc.text()}, {p}, {self.at_risk:,} images at risk{told}"
 
 
+class RecipeTwins(Frozen):
+    """The verdict on two models that the user's recipe made of n images each (docs/verdict.md)."""
+
+    n: int
+    verdict: transition.Verdict
+    why: str
+    memorisation: transition.Memorisation | None
+    agreement: Interval | None
+    copies: transition.PerTwin[Interval] | None
+    learned: transition.Learned
+
+    def text(self) -> str:
+        """In one line."""
+        copies = [self.copies.a.times(100), self.copies.b.times(100)] if self.copies else []
+        rates = " and ".join(rate.text(1) for rate in copies) or "-"
+        return (
+            f"{self.verdict} at N = {self.n:,}: M {dashed(self.memorisation)}, "
+            f"G {dashed(self.agreement)}, copies {rates} %" + (f"; {self.why}" if self.why else "")
+        )
+
+
 class Result(base.Result):
     """``result.json`` of an audit.
 
@@ -176,8 +199,9 @@ class Result(base.Result):
     ``decoys`` the strongest of the held-out set. ``extractable``: at least so many distinct images
     come out of twice the samples. ``recall``: of images that were moved on purpose, how many a
     shortlist finds; None where all images were compared. ``membership`` is None without a model, or
-    without held-out images. ``failed``: the condition of ``--fail-if``
-    that is met.
+    without held-out images, ``window`` without checkpoints, ``twins`` without a recipe.
+    ``guidance`` is advice, each sentence with the number that it stands on. ``failed``: the
+    condition of ``--fail-if`` that is met.
     """
 
     study: Literal["audit"] = "audit"
@@ -195,6 +219,9 @@ class Result(base.Result):
     legacy: list[Legacy]
     data: Data
     membership: Membership | None = None
+    window: Window | None = None
+    twins: RecipeTwins | None = None
+    guidance: list[str] = Field(default_factory=list)
     recall: Interval | None = None
     failed: str | None = None
 
@@ -216,6 +243,9 @@ class Result(base.Result):
             f"copies among {self.data.drawn:,} samples: {self.copies.times(100).text(1)} %",
             *([self.power.text()] if self.power else []),
             *([f"membership: {self.membership.text()}"] if self.membership else []),
+            *([f"along training: {self.window.text()}"] if self.window else []),
+            *([f"twins of the recipe: {self.twins.text()}"] if self.twins else []),
+            *(f"advice: {sentence}" for sentence in self.guidance),
             *([f"moved images by a shortlist, recall {self.recall.text()}"] if self.recall else []),
             *([f"--fail-if {self.failed}: met"] if self.failed else []),
         ]

@@ -89,3 +89,73 @@ def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+class Turn(Frozen):
+    """When something came about: at step ``value``, not yet at ``low``, both checkpoints.
+
+    ``low`` is None where it had come about at the first.
+    """
+
+    value: int
+    low: int | None
+
+    def text(self) -> str:
+        """As ``200 [100, 200]``."""
+        low = "start" if self.low is None else f"{self.low:,}"
+        return f"{self.value:,} [{low}, {self.value:,}]"
+
+
+class Kept(Frozen):
+    """A checkpoint.
+
+    ``error``: on held-out images, in units of the smallest of any checkpoint at each noise level,
+    on average over these. ``energy``: the energy distance of its samples from held-out images, in
+    units of the mean distance between the latter. ``auc``: how often a training image has the
+    smaller error, and the exact ``p``, None where the deal cannot be relied on. ``copied``: the
+    share of its samples that the ratio rule calls copies, as information.
+    """
+
+    step: int
+    model: str
+    error: Interval
+    energy: Interval | None
+    auc: Interval
+    p: float | None
+    copied: Interval | None = None
+
+
+class Window(Frozen):
+    """The steps between quality and memory (docs/audit.md#along-training).
+
+    ``tau_gen``: the first checkpoint whose error, and energy distance where it is known, is within
+    its interval of the best. ``tau_mem``: the first of the last checkpoints that all depend on
+    their training images; None where the last does not, or nothing can be tested.
+    """
+
+    tau_gen: Turn
+    tau_mem: Turn | None
+    checkpoints: list[Kept]
+
+    @property
+    def tested(self) -> bool:
+        """Whether the deal could be relied on."""
+        return self.checkpoints[-1].p is not None
+
+    @property
+    def stop(self) -> Kept | None:
+        """The last checkpoint that cannot be told to depend on its training images."""
+        if not self.tested:
+            return None
+        last = self.checkpoints[-1].step if self.tau_mem is None else self.tau_mem.low
+        return next((of for of in self.checkpoints if of.step == last), None)
+
+    def text(self) -> str:
+        """In one line."""
+        if not self.tested:
+            memory = "memory is not testable"
+        elif self.tau_mem is None:
+            memory = f"no memory by step {self.checkpoints[-1].step:,}"
+        else:
+            memory = f"memory from step {self.tau_mem.text()} on"
+        return f"quality from step {self.tau_gen.text()} on, {memory}"

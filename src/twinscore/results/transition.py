@@ -5,7 +5,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import AliasChoices, Field, model_validator
 
 from twinscore.results import base
-from twinscore.results.base import Frozen, Interval, aligned, dashed
+from twinscore.results.base import Frozen, Interval, Window, aligned, dashed
 
 Verdict = Literal["memorises", "transition", "generalises", "has not learned", "not testable"]
 T = TypeVar("T")
@@ -180,6 +180,28 @@ class TwinsKL(Frozen):
     by_level: VarianceByLevel
 
 
+class Along(Frozen):
+    """The trainings at one N, seen along their checkpoints: of A and of B of every replicate."""
+
+    n: int
+    windows: list[Window]
+
+    def ends(self, name: Literal["tau_gen", "tau_mem"]) -> list[int | None]:
+        """A moment of every training, steps; None where it did not come."""
+        turns = [getattr(of, name) for of in self.windows]
+        return [turn and turn.value for turn in turns]
+
+    def text(self) -> str:
+        """In one line."""
+        parts = {"quality": self.ends("tau_gen"), "memory": self.ends("tau_mem")}
+        said = (
+            f"{what} from step {' and '.join('–' if x is None else f'{x:,}' for x in steps)}"
+            for what, steps in parts.items()
+        )
+        last = self.windows[0].checkpoints[-1].step
+        return f"N = {self.n:,}: {', '.join(said)} of {last:,}"
+
+
 class CriticalN(Frozen):
     """Where agreement overtakes memorisation: between which of the sizes tried.
 
@@ -219,6 +241,8 @@ class Result(base.Result):
     """None unless one N memorises and another generalises."""
     twins_kl: list[TwinsKL] = Field(default_factory=list)
     """One for each N; none until all are trained."""
+    along: list[Along] = Field(default_factory=list)
+    """One for each N, where checkpoints were kept."""
 
     @property
     def beyond(self) -> Literal["below", "above"] | None:
@@ -234,6 +258,7 @@ class Result(base.Result):
         below = [f"N = {x.n:,}: {x.verdict}: {x.why}" for x in self.levels if x.why]
         below += [warning for level in self.levels for warning in level.warnings]
         below += [self.harmonics.sentence] if self.harmonics else []
+        below += [along.text() for along in self.along]
         return "\n".join([aligned([head, *map(_row, self.levels)], left=(1,)), *below])
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +141,8 @@ def fit(
     identity: str = "",
     fabric: Fabric | None = None,
     on_step: Callable[[int, dict[str, float] | None], None] | None = None,
+    keep_at: Collection[int] = (),
+    keep: Callable[[int, nn.Module], None] = lambda step, denoiser: None,
 ) -> nn.Module:
     """Train a universal denoiser by least squares, ``E ||x - f(x + sigma z, sigma)||^2``.
 
@@ -173,6 +175,9 @@ def fit(
     on_step : callable, optional
         Called with (steps done, history row or None) after each step; what it raises ends the
         training after a last checkpoint, from which it can be resumed.
+    keep_at, keep : collection of int, callable
+        After these steps ``keep(step, denoiser)`` is called, with the denoiser as it would be
+        returned then. A training that continues may call it again for a step.
 
     Returns
     -------
@@ -225,6 +230,10 @@ def fit(
             rows.append(row)
             if folder:
                 history.write(folder / HISTORY, rows)
+        if state.step in keep_at:
+            _count(state, losses)
+            with _averaged(state):
+                keep(state.step, denoiser)
         if saving:
             state.save(folder / RESUME, rows)
             saved = time.monotonic()

@@ -4,20 +4,42 @@ T and H were dealt at random, so that scores which do not depend on the deal are
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
+from torch import Tensor
 
 from twinscore.analysis.redealing import REDEALINGS, redeal
 from twinscore.analysis.statistics import clopper_pearson
+from twinscore.denoisers import Denoiser, denoise
 
 _TAIL = 0.025
 
 _EDGE = 1e-12
 """From 0 and 1, which solve the equation of the interval too."""
+
+
+@torch.no_grad()
+def errors(denoiser: Denoiser, x: Tensor, z: Tensor, sigmas: Sequence[float]) -> NDArray:
+    """Mean squared error per pixel of images (B, C, H, W) at K noise levels, (B, K) float64.
+
+    Every image gets the same noise, ``sigma z`` for each of the draws z, (D, C, H, W), so that
+    nothing but the image differs. Cost: B K D evaluations; memory that of B.
+    """
+    levels = [
+        torch.stack([_error(denoiser, x, sigma * of, sigma) for of in z]).mean(0)
+        for sigma in sigmas
+    ]
+    return torch.stack(levels, 1).cpu().numpy()
+
+
+def _error(denoiser: Denoiser, x: Tensor, z: Tensor, sigma: float) -> Tensor:
+    return (denoise(denoiser, x + z, sigma) - x).double().square().flatten(1).mean(1)
 
 
 @dataclass(frozen=True)

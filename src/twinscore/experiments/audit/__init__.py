@@ -11,7 +11,7 @@ from typing import Any
 from twinscore.analysis.audit.ranking import power
 from twinscore.denoisers.checkpoint import model_digest
 from twinscore.errors import InputError
-from twinscore.experiments.audit import embedding
+from twinscore.experiments.audit import checkpoints, embedding, guidance, recipe
 from twinscore.experiments.audit.drawing import drawn
 from twinscore.experiments.audit.membership import try_model
 from twinscore.experiments.audit.pool import opened
@@ -27,11 +27,16 @@ __all__ = ["STUDY", "Spec", "run"]
 def check_sets(spec: Spec, *_: Any) -> Mapping[str, Any]:
     """Refuse sets that do not go together, and fewer images than any claim needs."""
     sets = opened(spec)
+    guidance.studied(spec)
     embedding.opened.cache_clear()  # the file may have changed since an earlier run of this process
     own = {"embedding_digest": embedding.opened(spec.embedding)[1]} if spec.embedding else {}
     if spec.model:
         try_model(spec, sets.train)
         own["model_digest"] = model_digest(open_model(spec.model))
+    if spec.checkpoints:
+        own["checkpoints_digest"] = checkpoints.check_models(spec, sets.train)
+    if spec.recipe:
+        own["recipe_digest"] = recipe.check_recipe(spec)
     if sets.held_out is None:
         return own
     n, m, samples = len(sets.train), len(sets.held_out), len(sets.samples)
@@ -61,7 +66,7 @@ STUDY = Study(
     reads=("samples", "train", "held_out"),
     usable=lambda source: None,
     check=check_sets,
-    before=drawn,
-    extendable=("q", "most", "duplicates", "overlap", "steered", "chosen", "fail_if"),
+    before=lambda spec, out, device: drawn(checkpoints.last(spec), out, device),
+    extendable=("q", "most", "duplicates", "overlap", "steered", "chosen", "critical", "fail_if"),
 )
 run = STUDY.run

@@ -5,12 +5,11 @@ import torch
 from numpy.typing import NDArray
 
 from twinscore.analysis.audit import membership as measures
-from twinscore.denoisers import check, denoise
+from twinscore.denoisers import Checkpoint, check
 from twinscore.errors import InputError, one_line
 from twinscore.execution import Report
 from twinscore.experiments.audit.pool import Sets, Units
 from twinscore.experiments.audit.spec import Spec
-from twinscore.experiments.study import Arrays
 from twinscore.experiments.trials import open_model
 from twinscore.images import ImageSet
 from twinscore.results.audit import Detection, Level, Membership
@@ -26,31 +25,23 @@ RATES = {0.01: 99, 0.001: 1000}
 """Rates of false positives, and the least number of held-out units that each is given for."""
 
 
-@torch.no_grad()
-def errors(spec: Spec, sets: Sets, device: torch.device, report: Report) -> Arrays:
-    """Mean squared error per pixel at each noise level, (P, K): ``errors``.
+def errors(
+    spec: Spec, sets: Sets, model: Checkpoint, device: torch.device, report: Report
+) -> NDArray[np.float64]:
+    """Mean squared error per pixel of every image of the pool at each noise level, (P, K).
 
-    Every image of the pool gets the same noise, ``draws`` times, so that nothing but the image
-    differs; of a pipeline that codes them, their latents. Cost: P K ``draws`` evaluations; memory
-    that of a batch.
+    Of a pipeline that codes its images, the errors are those of their latents.
     """
-    space, shape = open_model(spec.model).within(device), sets.train.shape
+    space, shape, sigmas = model.within(device), sets.train.shape, spec.sigmas
     seeds = [derive_seed(spec.seed, "membership", draw) for draw in range(spec.draws)]
     z = noise(seeds, space.encode(sets.train[:1].to(device)).shape[1:]).to(device)
-    found, done = np.empty((sets.images, len(spec.sigmas))), 0
+    parts, size = [], batch_for(shape)
     for images in sets.pool:
-        for start in range(0, len(images), batch_for(shape)):
-            x = space.encode(images[start : min(start + batch_for(shape), len(images))].to(device))
-            for level, sigma in enumerate(spec.sigmas):
-                each = torch.stack([_error(space.denoiser, x, sigma * of, sigma) for of in z])
-                found[done : done + len(x), level] = each.mean(0).cpu().numpy()
-            done += len(x)
-            report("membership", {"step": done, "steps": sets.images})
-    return {"errors": found}
-
-
-def _error(denoiser: object, x: torch.Tensor, z: torch.Tensor, sigma: float) -> torch.Tensor:
-    return (denoise(denoiser, x + z, sigma) - x).double().square().flatten(1).mean(1)
+        for start in range(0, len(images), size):
+            x = space.encode(images[start : min(start + size, len(images))].to(device))
+            parts.append(measures.errors(space.denoiser, x, z, sigmas))
+            report("membership", {"step": sum(map(len, parts)), "steps": sets.images})
+    return np.concatenate(parts)
 
 
 @torch.no_grad()
@@ -76,7 +67,7 @@ def judged(
     A unit's error is the mean of its images. Without a sound deal there is no p, and no list.
     """
     there = np.unique(units.of[units.kept])
-    rows, trained = _by_unit(found, units)[there], units.trained[there]
+    rows, trained = by_unit(found, units)[there], units.trained[there]
     p, each = measures.dependence(rows, trained, seed=derive_seed(spec.seed, "membership"))
     score = measures.combined(rows)
     conformal = measures.conformal(score[trained], score[~trained])
@@ -111,7 +102,7 @@ def judged(
     return membership, table
 
 
-def _by_unit(found: NDArray, units: Units) -> NDArray[np.float64]:
+def by_unit(found: NDArray, units: Units) -> NDArray[np.float64]:
     """Mean over the images of each unit that take part, (U, K)."""
     count = np.bincount(units.of[units.kept], minlength=len(units.trained))
     total = np.zeros((len(units.trained), found.shape[1]))

@@ -17,13 +17,13 @@ from twinscore.analysis.audit.search import NEAREST, Near, search
 from twinscore.analysis.audit.views import Evened, Kind, kinds, reduced
 from twinscore.environment import Execution
 from twinscore.execution import Report
-from twinscore.experiments.audit import embedding, membership
+from twinscore.experiments.audit import checkpoints, embedding, membership, recipe
 from twinscore.experiments.audit.pool import BLOCK, blocks, opened, seen
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
 from twinscore.experiments.folders import remembered
 from twinscore.experiments.study import Arrays
-from twinscore.experiments.trials import Task
+from twinscore.experiments.trials import Task, open_model
 from twinscore.runs import derive_seed, make_within
 from twinscore.training import memory, single_device
 
@@ -102,6 +102,8 @@ def pieces(spec: Spec, report: Report) -> list[Piece]:
         for i, (start, stop) in enumerate(pairwise(ends))
     ]
     besides = [DUPLICATES, *([MEMBERSHIP] if spec.model else [])] if sets.held_out else []
+    besides += checkpoints.names(spec) if spec.checkpoints else []
+    besides += [recipe.PIECE + half for half in recipe.HALVES] if spec.recipe else []
     return [*parts, *map(Piece, besides)]
 
 
@@ -111,7 +113,11 @@ def work(spec: Spec, piece: Piece, report: Report) -> Arrays:
     key: dict[str, object] = {"version": VERSION}
     if piece.name == DUPLICATES:
         key["threshold"] = spec.duplicates
-    compute = {DUPLICATES: _duplicates, MEMBERSHIP: _errors}.get(piece.name, _near)
+    if piece.name.startswith(checkpoints.PIECE):
+        key |= checkpoints.key(spec, piece.name)
+    own_work = {DUPLICATES: _duplicates, MEMBERSHIP: _errors, checkpoints.PIECE: _checkpoint}
+    own_work |= {recipe.PIECE + half: _twin for half in recipe.HALVES}
+    compute = own_work.get(piece.name.rstrip("0123456789"), _near)
     own = {"of": piece.seal, "report": report}
     return remembered(folder, piece.name, key, lambda: compute(spec, piece, report), **own)
 
@@ -184,7 +190,17 @@ def _duplicates(spec: Spec, piece: Piece, report: Report) -> Arrays:
 
 
 def _errors(spec: Spec, piece: Piece, report: Report) -> Arrays:
-    return membership.errors(spec, opened(spec), _device(piece), report)
+    model, device = open_model(spec.model), _device(piece)
+    return {"errors": membership.errors(spec, opened(spec), model, device, report)}
+
+
+def _checkpoint(spec: Spec, piece: Piece, report: Report) -> Arrays:
+    return checkpoints.measure(spec, opened(spec), piece.name, _device(piece), report)
+
+
+def _twin(spec: Spec, piece: Piece, report: Report) -> Arrays:
+    file = piece.folder / "trials" / f"{piece.name}-{piece.seal[:8]}.pt2"
+    return recipe.measure(spec, opened(spec), piece.name, file, _device(piece), report)
 
 
 def _memory(spec: Spec) -> tuple[int, int]:
@@ -210,5 +226,6 @@ def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     work = 1.3 * products(spec) * each * left / tasks
     voters = len(opened(spec).samples) * sum(len(kind.places) for kind in kinds_of(spec))
     parts = f"{products(spec):.2g} products"
+    parts += f" and {recipe.cost(spec)}" if spec.recipe else ""
     most = memory.PROCESS + how.workers * sum(_memory(spec))
     return Estimate(parts, by_the_clock(left, work, how), most, 12 * NEAREST * voters * left)

@@ -29,6 +29,12 @@ class Spec(Frozen):
     model: str | None = None
     """The model itself, a trial folder or another (docs/models.md): its errors on both sets are
     compared too, and it is drawn from where no samples are given."""
+    checkpoints: str | None = None
+    """Models saved along the training, a pattern such as 'ckpt/*.safetensors', whose last is the
+    model where --model is not given: when was it good, and when did it remember?"""
+    checkpoint_samples: int = Field(default=128, ge=0, le=MOST_SAMPLES)
+    """Samples to draw from each of these, for their energy distance from held-out images; 0 for
+    none."""
     count: int | None = Field(default=None, ge=1, le=MOST_SAMPLES)
     """Samples to draw from the model (default: as many as a list needs where a share --most of them
     copies)."""
@@ -64,6 +70,14 @@ class Spec(Frozen):
     """False-discovery rate of the list of copied images."""
     most: float = Field(default=0.05, gt=0, lt=1)
     """Share of copies that the upper bound must exclude for "no copies shown"."""
+    recipe: str | None = None
+    """FILE.py:FUNCTION, a function of (images, seed) that trains and returns a model: it is called
+    for two halves of the training images, and the twins are judged (docs/verdict.md)."""
+    recipe_samples: int = Field(default=256, ge=2, le=MOST_SAMPLES)
+    """Samples to draw from each of the twins."""
+    critical: str | None = None
+    """Folder of a finished run of transition or capacity on such images: its critical N goes into
+    what is advised."""
     fail_if: str | None = None
     """End with exit code 1 if this is so: copies.low>0.01 (proven), copies.high>0.05 (cautious)."""
     seed: Seed = 0

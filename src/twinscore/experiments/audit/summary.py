@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from twinscore.analysis.audit import legacy, rates
 from twinscore.analysis.statistics import clopper_pearson
-from twinscore.experiments.audit import evidence, membership
+from twinscore.experiments.audit import checkpoints, evidence, guidance, membership, recipe
 from twinscore.experiments.audit.assumptions import check
 from twinscore.experiments.audit.judgement import failed, judge
 from twinscore.experiments.audit.pool import Sets, Units, opened, some, units
@@ -34,6 +34,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
     """The verdict, its numbers, pictures of the evidence, and a table of all units."""
     sets, given = opened(spec), {piece.name: arrays for piece, arrays in done}
     pairs, errors = given.pop(DUPLICATES, None), given.pop(MEMBERSHIP, None)
+    kept, twins = checkpoints.taken(given), recipe.judged(spec, sets, given)
     near = together(list(given.values()), [kind.name for kind in kinds_of(spec)])
     dropped = pairs["spanning"] if pairs and spec.overlap == "drop" else _NONE
     of = units(sets, pairs["within"] if pairs else _NONE, dropped)
@@ -67,7 +68,20 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
         legacy=_legacy(spec, sets),
         data=_data(spec, sets, of),
         membership=member,
+        twins=twins,
+        window=checkpoints.window(spec, sets, of, kept, sound=not broken),
         failed=failed(spec.fail_if, found.copies, p, count, more, member),
+    )
+    result = result.model_copy(
+        update={
+            "guidance": guidance.guidance(
+                spec,
+                result,
+                at_risk=[name for _, _, name, _, listed, *_ in risk if listed],
+                duplicates=_duplicates(pairs, len(sets.train)),
+                run=guidance.studied(spec),
+            )
+        }
     )
     arrays = evidence.pictures(sets, matches["listed"] or matches["shown"], matches["decoys"])
     arrays |= {
@@ -80,6 +94,11 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
         levels = [f"error at {sigma:g}" for sigma in spec.sigmas]
         tables |= _files("risk", (*membership.RISK, *levels), risk)
     return Summary(result, arrays, tables)
+
+
+def _duplicates(pairs: Arrays | None, trained: int) -> int:
+    """Training images with a near-duplicate earlier in their set."""
+    return int((pairs["within"].max(1, initial=-1) < trained).sum()) if pairs else 0
 
 
 def _files(name: str, columns: Sequence[str], rows: Sequence[tuple]) -> dict[str, str | bytes]:
