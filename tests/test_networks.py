@@ -213,7 +213,10 @@ def test_spec_and_network_have_the_same_fields_and_defaults(kind):
     [
         ({"kind": "bf_cnn", "levels": 2}, "bf_cnn has no field levels; it has width, layers"),
         ({"layers": 5}, "unet has no field layers; it has width, levels, convolutions"),
-        ({"kind": ["unet"]}, "kind must be one of unet, bf_cnn, conditioned_unet; got ['unet']"),
+        (
+            {"kind": ["unet"]},
+            "kind must be one of unet, bf_cnn, conditioned_unet, own; got ['unet']",
+        ),
     ],
 )
 def test_a_spec_says_which_fields_its_kind_has(given, complaint):

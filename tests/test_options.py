@@ -52,7 +52,7 @@ SPELT = {
     ),
     "kind of a part": (
         ["transition", "--network.kind", "resnet"],
-        "--network.kind: give one of unet, bf_cnn, conditioned_unet; got resnet",
+        "--network.kind: give one of unet, bf_cnn, conditioned_unet, own; got resnet",
     ),
     "field of a part": (
         ["transition", "--network.width", "0"],
@@ -307,7 +307,11 @@ def test_the_help_shows_every_flag_and_no_other(capsys, command):
     flags = {f"--{f.name.replace('_', '-')}" for f in fields(options) if f.default is not MISSING}
     if spec_type is not None:
         flags |= dict(leaves(spec_type(), every)).keys()
-        flags |= {"--network.layers", "--network.blocks"} if "--network.kind" in flags else set()
+        flags |= (
+            {"--network.layers", "--network.blocks", "--network.source", "--network.source-digest"}
+            if "--network.kind" in flags
+            else set()
+        )
     capsys.readouterr()
     code = cli.main([command, "--unknown", "--help"])
     said = capsys.readouterr()

@@ -18,7 +18,7 @@ from torch import nn
 from twinscore import cli, environment, images, runs
 from twinscore.analysis.verdict import Thresholds
 from twinscore.denoisers import NetworkSpec, load
-from twinscore.denoisers.loading import called
+from twinscore.denoisers.user_files import called
 from twinscore.errors import InputError
 from twinscore.experiments import transition, twins
 from twinscore.experiments.transition import Result, Spec

@@ -67,8 +67,8 @@ def parse(words: Sequence[str], options: type, spec_type: type | None, command: 
         values["spec"] = _defaults(given.pop("--spec", None), spec_type)
     if helped:
         _help(options, spec_type, values, command)
-    for flag, value in given.items():
-        _put(values, flags[flag][0], value)
+    for flag in sorted(given, key=lambda flag: len(flags[flag][0])):  # the whole before its parts
+        _put(values, flags[flag][0], given[flag])
     values |= _by_position(loose, placed, command)
     try:
         return TypeAdapter(whole).validate_python(values)
@@ -89,6 +89,7 @@ def _flags(kinds: Mapping[str, Any], parents: tuple[str, ...] = ()) -> _Flags:
         path = (*parents, name)
         if hasattr(kind, "model_fields"):
             found |= _flags(_fields(kind), path)
+            found |= {_spelt(path): (path, str)} if "root" in kind.model_fields else {}
         else:
             found[_spelt(path)] = (path, kind)
     return found
@@ -100,7 +101,11 @@ def _fields(model: Any) -> dict[str, Any]:
         return {name: each.annotation for name, each in model.model_fields.items()}
     union = get_args(model.model_fields["root"].annotation)
     types = {name: kind | None for each in union for name, kind in _fields(each).items()}
-    return types | {"kind": Literal[*(each().kind for each in union)]}
+    return types | {"kind": Literal[*(_kind(each) for each in union)]}
+
+
+def _kind(model: Any) -> str:
+    return model.model_fields["kind"].default
 
 
 def _spelt(path: Iterable[str | int]) -> str:
@@ -203,6 +208,10 @@ def _put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
     """Set a value in nested mappings, of which those on its path are copied."""
     *parents, name = path
     for parent in parents:
+        if isinstance(values.get(parent), str):
+            raise InputError(
+                f"{_spelt(path)}: {parent} {values[parent]} has no {name}; leave it out"
+            )
         values[parent] = dict(values.get(parent, {}))
         values = values[parent]
     values[name] = value
@@ -314,7 +323,8 @@ def _unions() -> Any:
         texts = {"kind": ["Fields of another kind are refused"]}
         for model in get_args(info.type.model_fields["root"].annotation):
             for name, each in list(model.model_fields.items())[1:]:
-                text = f"{model().kind}: {each.description} (default {each.default})"
+                default = f" (default {each.default})" if each.default else ""
+                text = f"{_kind(model)}: {each.description}{default}"
                 texts.setdefault(name, []).append(text)
         fields = [
             StructFieldSpec(name, kind, given.get(name), helptext=f"{'; '.join(texts[name])}.")

@@ -266,7 +266,11 @@ def identity(spec: dict[str, Any]) -> dict[str, Any]:
 
     What names a place (``data``, say) is replaced by the digest of its content (``data_digest``).
     """
-    return {key: value for key, value in spec.items() if f"{key}_digest" not in spec}
+    return {
+        key: identity(value) if isinstance(value, dict) else value
+        for key, value in spec.items()
+        if f"{key}_digest" not in spec
+    }
 
 
 def default_folder(spec: dict[str, Any]) -> Path:

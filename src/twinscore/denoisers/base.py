@@ -35,11 +35,11 @@ def per_image(sigma: float | Tensor | None, y: Tensor) -> Tensor | None:
     if sigma is None:
         return None
     if isinstance(sigma, int | float):
-        return y.new_full((len(y),), sigma)
+        return y.new_full((y.shape[0],), sigma)
     level = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
-    if level.ndim and level.shape != (len(y),):
+    if level.ndim and level.shape != (y.shape[0],):
         raise ValueError(f"sigma must be a float or of shape ({len(y)},), got {_what(level)}")
-    return level.expand(len(y)).contiguous()
+    return level.expand(y.shape[0]).contiguous()
 
 
 def denoise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:

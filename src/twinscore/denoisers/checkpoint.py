@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from twinscore import sealed
 from twinscore.denoisers import parts
 from twinscore.denoisers.base import Denoiser, check, denoise
-from twinscore.denoisers.spec import NetworkSpec, outlined
+from twinscore.denoisers.spec import NetworkSpec, build, outlined
 from twinscore.denoisers.whole_pipelines import Latents, OwnSampler
 from twinscore.errors import Damaged, InputError, one_line
 
@@ -171,7 +171,7 @@ def save(
     InputError if the file cannot be written.
     """
     header = {
-        "network": network if isinstance(network, str) else network.model_dump(),
+        "network": network if isinstance(network, str) else network.placed.model_dump(),
         "shape": checkpoint.shape,
         "mean": checkpoint.mean,
         "history": list(history),
@@ -223,10 +223,10 @@ def read(
         raise Damaged(f"{file}: not a checkpoint that twinscore wrote: {reason}") from None
     try:
         with safe_open(file, framework="pt") as content:
-            header = _Header.model_validate(json.loads((content.metadata() or {})["twinscore"]))
+            header = _header(content, network)
             denoiser = _rebuild(header, content, network)
         denoiser.to(memory_format=torch.channels_last)
-        code = parts.fingerprint(denoiser, partly=True) if isinstance(header.network, str) else ""
+        code = parts.fingerprint(denoiser, partly=True) if header.own else ""
         return Checkpoint(denoiser.eval(), header.shape, header.mean, code)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
@@ -264,6 +264,28 @@ class _Header(BaseModel):
     shape: tuple[Side | None, Side | None, Side | None]
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
 
+    @property
+    def own(self) -> bool:
+        """Whether the network is of the user's."""
+        return isinstance(self.network, str) or self.network.root.kind == "own"
+
+
+def _header(content: safe_open, own: Callable[[int], nn.Module] | None) -> _Header:
+    """What the file says; the factory of the user's takes the place of a class that it names."""
+    found = json.loads((content.metadata() or {})["twinscore"])
+    named = isinstance(found["network"], dict) and found["network"].get("source")
+    if named and own is not None:
+        found["network"] = named
+    try:
+        return _Header.model_validate(found)
+    except ValidationError as error:
+        if not named:
+            raise
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(
+            f"the weights belong to a network of your own: {reason}; or pass network= from Python"
+        ) from None
+
 
 def _rebuild(header: _Header, content: safe_open, own: Callable[[int], nn.Module] | None) -> Any:
     """The network with the weights of the file; one of ours is made once they are known to fit."""
@@ -274,6 +296,8 @@ def _rebuild(header: _Header, content: safe_open, own: Callable[[int], nn.Module
             )
         with torch.random.fork_rng(devices=[]):
             network = own(header.shape[0])
+    elif header.own:
+        network = build(header.network, header.shape[0], seed=0)
     else:
         described = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
         strange = {s.get_dtype() for s in described.values()} - {"F64", "F32", "F16", "BF16"}

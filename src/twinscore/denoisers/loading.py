@@ -6,15 +6,10 @@
 Prefixes win over paths: ``./lcv:x`` is a file.
 """
 
-import hashlib
-import importlib.util
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -24,11 +19,11 @@ from twinscore.denoisers import (
     fitted,
     named_thresholds,
     onnx,
-    parts,
     published,
 )
 from twinscore.denoisers.adapters import Adapted, level_per_image
 from twinscore.denoisers.checkpoint import Checkpoint
+from twinscore.denoisers.user_files import called, identified
 from twinscore.errors import InputError
 from twinscore.execution import settled_torch
 
@@ -106,67 +101,6 @@ KINDS = tuple(_KINDS)
 """Prefixes of model strings."""
 
 
-def called(file: Path, name: str) -> tuple[Any, str]:
-    """Run the user's file and call its function: what it returns, and the digest of the file.
-
-    The file's folder is importable meanwhile; what is imported from it is read anew in every call.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or what it does raises an exception.
-    """
-    with importable(file) as content:
-        try:
-            return function_of(file, name, content)(), content
-        except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"{file}:{name}: cannot be called: {reason}") from error
-
-
-@contextmanager
-def importable(file: Path) -> Iterator[str]:
-    """Make what lies beside a file importable, anew each time, and give the file's digest.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read.
-    """
-    try:
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from None
-    folder, path, known = file.parent.resolve(), list(sys.path), set(sys.modules)
-    sys.path.insert(0, str(folder))
-    try:
-        yield content
-    finally:
-        sys.path[:] = path
-        for module in set(sys.modules) - known:
-            source = getattr(sys.modules[module], "__file__", None) or "/"
-            if Path(source).is_relative_to(folder) and not parts.of_a_library(module):
-                del sys.modules[module]
-
-
-def identified(function: Any, where: str) -> str:
-    """Name all that a callable of the user's computes from, but for the state of its networks.
-
-    Raises
-    ------
-    InputError
-        If a part of it cannot be seen.
-    """
-    try:
-        return parts.fingerprint(function)
-    except parts.Unseen as unseen:
-        raise InputError(
-            f"{where}: cannot tell one version of it from another: {unseen} cannot be seen from "
-            "outside; load everything before, in the function that is named, or return "
-            "Checkpoint(denoiser, shape, mean, content=...) with a text that changes when it does"
-        ) from None
-
-
 def _returned(file: Path, name: str) -> Checkpoint:
     """The denoiser of a function; any is called with the noise level as a (B,) tensor."""
     found, content = called(file, name)
@@ -181,12 +115,3 @@ def _returned(file: Path, name: str) -> Checkpoint:
     made = isinstance(known.denoiser, Adapted)
     denoiser = known.denoiser if made else level_per_image(known.denoiser)
     return replace(known, denoiser=denoiser.eval(), content=f"{content} {name} {own}")
-
-
-def function_of(file: Path, name: str, content: str) -> Callable[..., Any]:
-    """Run a file that is :func:`importable`, with this digest, and give one of its functions."""
-    spec = importlib.util.spec_from_file_location(f"{parts.OF_A_FILE}{content[:16]}", file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return getattr(module, name)

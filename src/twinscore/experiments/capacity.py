@@ -28,6 +28,7 @@ from twinscore.results.capacity import Cell, Exponent, Result
 from twinscore.results.transition import CriticalN
 
 MOST_CELLS = 100
+_UNNAMED = ("kind", "source_digest")
 
 
 class Spec(transition.Growing):
@@ -75,7 +76,8 @@ def cells(spec: Spec) -> dict[str, CellSpec]:
         network = network | ({} if width is None else {"width": width})
         network |= {} if levels is None or kind != "unet" else {"levels": levels}
         data = spec.data if side is None else f"{spec.data},size={side}"
-        sizes = ", ".join(f"{name} {value}" for name, value in network.items() if name != "kind")
+        named = {name: value for name, value in network.items() if name not in _UNNAMED}
+        sizes = ", ".join(f"{name} {value}" for name, value in named.items())
         name = f"{kind}: {sizes}" + ("" if side is None else f"; {side}x{side}")
         found[name] = CellSpec(**shared, data=data, network=network, originals=spec.data)
     return found

@@ -131,7 +131,7 @@ class Trial(Task):
             "twin": self.twin,
             "replicate": self.replicate,
             "seed": self.seed,
-            "network": factory_identity(self.custom) or self.network.model_dump(),
+            "network": factory_identity(self.custom) or self.network.identity,
             "training": self.training.model_dump(),
         }
 
@@ -184,12 +184,12 @@ def require_trained_level(
 
     A bias-free network scales with its input, and may start above. ValueError.
     """
-    told = network.root.kind == "conditioned_unet"
-    if told and sampling.sigma_max > training.sigma_max:
+    if network.told and sampling.sigma_max > training.sigma_max:
         raise ValueError(
             f"sampling.sigma_max {sampling.sigma_max:g} is above training.sigma_max "
-            f"{training.sigma_max:g}, and a conditioned_unet knows only levels that it was trained "
-            f"on; give --training.sigma-max {sampling.sigma_max:g}, or a lower sampling.sigma_max"
+            f"{training.sigma_max:g}, and a network that is told the level knows only those that "
+            f"it was trained on; give --training.sigma-max {sampling.sigma_max:g}, or a lower "
+            "sampling.sigma_max"
         )
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
-from twinscore.denoisers.spec import NetworkSpec, outlined
+from twinscore.denoisers.spec import NetworkSpec, build, outlined
 from twinscore.environment import on_cpu
-from twinscore.errors import InputError
+from twinscore.errors import InputError, one_line
 
 _MOMENTS = 2  # of Adam
+_FEW = 2  # images on which a network is computed that cannot be traced
 PROCESS = 400 * 10**6
 """Bytes of a Python process in which torch is loaded, about."""
 _STEP = 8  # of the image sizes that are proposed, beginning at twice that
@@ -69,7 +71,8 @@ def cost(
     Parameters
     ----------
     network : NetworkSpec
-        The network; one forward pass is traced on torch's *meta* device.
+        The network; one forward pass is traced on torch's *meta* device. A class of the user's own
+        that cannot be traced is computed on a few images.
     batch : int
         Images of a step.
     shape : tuple of int
@@ -84,18 +87,61 @@ def cost(
     Cost
         Activations are the tensors that the gradient needs, each once, and as much again as the
         largest for what comes and goes.
+
+    Raises
+    ------
+    InputError
+        If a class of the user's own does not map such images to images of their shape, or has
+        nothing to train.
     """
-    module = outlined(network, shape[0]).train()
-    y, sigma = torch.empty(batch, *shape, device="meta"), torch.empty(batch, device="meta")
-    sizes = saved(lambda: module(y, sigma).sum())
+    step = _of_own if network.root.kind == "own" else _traced
+    module, sizes = step(network, batch, shape)
     parameters = sum(p.numel() * p.element_size() for p in module.parameters())
     d = math.prod(shape)
     return Cost(
         weights=(2 + _MOMENTS) * parameters,
-        activations=sum(sizes) + max(sizes),
+        activations=sum(sizes) + max(sizes, default=0),
         images=2 * held * 4 * d,
         entries=jacobians * d**2,
     )
+
+
+def _traced(
+    network: NetworkSpec, batch: int, shape: tuple[int, int, int]
+) -> tuple[nn.Module, list[int]]:
+    module = outlined(network, shape[0]).train()
+    return module, _kept(module, torch.empty(batch, *shape, device="meta"))
+
+
+def _of_own(
+    network: NetworkSpec, batch: int, shape: tuple[int, int, int]
+) -> tuple[nn.Module, list[int]]:
+    try:
+        return _traced(network, batch, shape)
+    except Exception:  # it may need values, or raise anything
+        module = build(network, shape[0], seed=0).train()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                sizes = _kept(module, torch.zeros(_FEW, *shape))
+        except Exception as error:
+            of = f"network: {network.root.source} cannot be trained on images {shape}"
+            raise InputError(f"{of}: {one_line(error)}") from None
+        return module, [batch * size // _FEW for size in sizes]
+
+
+def _kept(module: nn.Module, y: torch.Tensor) -> list[int]:
+    """Bytes that a step keeps; ValueError for a network that no step can be made of."""
+    if not any(p.requires_grad for p in module.parameters()):
+        raise ValueError("it has no parameters")
+
+    def step() -> None:
+        x_hat = module(y, torch.ones_like(y[:, 0, 0, 0]))
+        if not isinstance(x_hat, torch.Tensor) or x_hat.shape != y.shape:
+            found = tuple(getattr(x_hat, "shape", ())) or type(x_hat).__name__
+            raise ValueError(f"of {tuple(y.shape)} it makes {found}")
+        x_hat.sum()
+
+    return saved(step)
 
 
 def saved(call: Callable[[], object]) -> list[int]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from twinscore.analysis.audit.views import Kind, Pair
 from twinscore.denoisers import onnx, parts
 from twinscore.denoisers.checkpoint import state_digest
-from twinscore.denoisers.loading import called, identified
+from twinscore.denoisers.user_files import called, identified
 from twinscore.errors import InputError, one_line
 
 BATCH = 64

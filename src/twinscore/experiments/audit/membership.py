@@ -25,6 +25,7 @@ RATES = {0.01: 99, 0.001: 1000}
 """Rates of false positives, and the least number of held-out units that each is given for."""
 
 
+@torch.no_grad()
 def errors(
     spec: Spec, sets: Sets, model: Checkpoint, device: torch.device, report: Report
 ) -> NDArray[np.float64]:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from twinscore import images as image_sets
 from twinscore.analysis import baseline
 from twinscore.analysis.denoising import psnr_table
-from twinscore.denoisers import Checkpoint, exported, loading, parts, published
+from twinscore.denoisers import Checkpoint, exported, parts, published
 from twinscore.denoisers.adapters import Adapted, level_per_image
+from twinscore.denoisers.user_files import importable, module_of
 from twinscore.errors import Damaged, InputError, RunFailed, one_line
 from twinscore.execution import Report
 from twinscore.experiments import standards
@@ -62,9 +63,9 @@ def check_recipe(spec: Spec) -> str:
     (file, name), sets = named(spec.recipe), _split(spec)
     if len(sets.a) < _FEWEST:
         raise InputError(f"--recipe: {spec.train} has too few images for two halves")
-    with loading.importable(file) as content:
+    with importable(file) as content:
         try:
-            function = loading.function_of(file, name, content)
+            function = getattr(module_of(file, content), name)
         except Exception as error:
             raise InputError(f"--recipe: {spec.recipe}: cannot be read: {_said(error)}") from error
         try:
@@ -154,9 +155,9 @@ def _made(spec: Spec, images: Tensor, piece: str, file: Path, report: Report) ->
     seed = derive_seed(spec.seed, "recipe", half) % _SEEDS
     began = time.monotonic()
     report(piece, {"text": f"{spec.recipe} trains on {len(images):,} images, half {half.upper()}"})
-    with loading.importable(path) as content, torch.random.fork_rng(devices=[]):
+    with importable(path) as content, torch.random.fork_rng(devices=[]):
         try:
-            found = loading.function_of(path, name, content)(images, seed)
+            found = getattr(module_of(path, content), name)(images, seed)
         except Exception as error:  # whatever a function of the user's own may raise
             raise RunFailed(f"{spec.recipe}: failed: {_said(error)}") from error
     took = time.monotonic() - began
