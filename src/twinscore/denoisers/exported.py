@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from twinscore.denoisers.base import per_image
 from twinscore.denoisers.checkpoint import Checkpoint
-from twinscore.denoisers.onnx import require_free_batch
+from twinscore.denoisers.onnx import KNOWN, images_of, require_free_batch
 from twinscore.denoisers.published import UNKNOWN_MEAN
 from twinscore.errors import InputError, one_line
 from twinscore.images.quiet import quiet
@@ -46,7 +46,20 @@ class Exported(nn.Module):
         return self
 
     def forward(self, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
-        """Clean estimate of ``y``, (B, C, H, W); ValueError without a level, if it takes one."""
+        """Clean estimate of ``y``, (B, C, H, W).
+
+        Raises
+        ------
+        ValueError
+            Without a level, if it takes one, or for images that it does not take.
+        """
+        try:
+            return self._called(y, sigma)
+        except AssertionError as error:  # a guard of the graph
+            shape = tuple(y.shape)
+            raise ValueError(f"it does not take images {shape}: {one_line(error)}") from None
+
+    def _called(self, y: Tensor, sigma: float | Tensor | None) -> Tensor:
         if self.arguments == 1:
             return self.network(y)
         if self.blind:
@@ -69,12 +82,13 @@ def read_program(body: str) -> Checkpoint:
         If the file cannot be read, or holds no such network, or one of a fixed batch.
     """
     file, content = _read(body)
+    stated = {KNOWN: ""}
     try:
         with zipfile.ZipFile(file) as archive:
             if not any(name.endswith("archive_format") for name in archive.namelist()):
                 raise ValueError("it has no archive_format")
-        with quiet(), _without_log(), file.open("rb") as stream:
-            program = torch.export.load(stream)
+        with quiet(), without_log(), file.open("rb") as stream:
+            program = torch.export.load(stream, extra_files=stated)
         network = program.module()
     except Exception as error:  # the readers may raise anything on damaged bytes
         raise InputError(f"{body}: is not a file of torch.export.save: {one_line(error)}") from None
@@ -85,9 +99,8 @@ def read_program(body: str) -> Checkpoint:
     if dimensions not in ([4], [4, 1], [4, None]) or (dimensions[-1] is None and not blind):
         raise InputError(f"{body}: takes {_shown(given, shapes)}; {_WANTED}")
     require_free_batch(body, [shape[0] for shape in shapes if shape])
-    channels, *size = (side if isinstance(side, int) else None for side in shapes[0][1:])
     denoiser = Exported(network, len(given), blind=blind)
-    return Checkpoint(denoiser, (channels, *size), (UNKNOWN_MEAN,), content)
+    return Checkpoint(denoiser, *images_of(body, shapes[0], stated[KNOWN]), content)
 
 
 def write_program(network: nn.Module, given: tuple, shapes: tuple, file: Path) -> None:
@@ -156,12 +169,11 @@ def _shown(given: Any, shapes: list[list[Any] | None]) -> str:
 
 
 @contextmanager
-def _without_log() -> Iterator[None]:
-    """Torch logs, with a traceback, what it raises as well."""
-    logger = logging.getLogger("torch.export")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+def without_log() -> Iterator[None]:
+    """Nothing is logged meanwhile: torch logs, with a traceback, what it raises as well."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logging.disable(before)

@@ -1,16 +1,21 @@
 """ONNX networks, run by onnxruntime on the CPU (extra ``onnx``)."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor, nn
 
 from twinscore.denoisers.base import per_image
-from twinscore.denoisers.checkpoint import Checkpoint
+from twinscore.denoisers.checkpoint import Checkpoint, Side
 from twinscore.denoisers.published import UNKNOWN_MEAN
 from twinscore.errors import InputError, one_line
+
+KNOWN = "twinscore"
+"""Name of what an exported file says of its images, in metadata: shape and mean, as JSON."""
 
 _FATAL = 4
 """Severity from which onnxruntime says something; its errors are raised anyway."""
@@ -116,8 +121,8 @@ def read(body: str) -> Checkpoint:
     if strange:
         raise InputError(f"{body}: takes {strange[0]}; give a network of floating-point tensors")
     require_free_batch(body, [shape[0] for shape in shapes])
-    channels, *size = (side if isinstance(side, int) else None for side in shapes[0][1:])
-    return Checkpoint(OnnxNetwork(session), (channels, *size), (UNKNOWN_MEAN,), content)
+    stated = session.get_modelmeta().custom_metadata_map.get(KNOWN, "")
+    return Checkpoint(OnnxNetwork(session), *images_of(body, shapes[0], stated), content)
 
 
 def require_free_batch(body: str, sizes: list[Any]) -> None:
@@ -127,6 +132,38 @@ def require_free_batch(body: str, sizes: list[Any]) -> None:
         raise InputError(
             f"{body}: takes batches of {fixed[0]} alone; export it with a dynamic first axis"
         )
+
+
+class _Stated(BaseModel):
+    """What the file of an exported denoiser says of its images."""
+
+    shape: tuple[Side | None, Side | None, Side | None]
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+
+
+def images_of(
+    body: str, taken: Sequence[Any], stated: str
+) -> tuple[tuple[int | None, ...], tuple[float, ...]]:
+    """Shape (C, H, W) and mean of a network's images: what the graph takes, then what it states.
+
+    Raises
+    ------
+    InputError
+        If the file states something that cannot be, or that its graph does not take.
+    """
+    graph = tuple(side if isinstance(side, int) else None for side in taken[1:])
+    if not stated:
+        return graph, (UNKNOWN_MEAN,)
+    try:
+        known = _Stated.model_validate_json(stated)
+    except ValidationError as error:
+        raise InputError(f"{body}: does not say what its images are: {one_line(error)}") from None
+    pairs = list(zip(graph, known.shape, strict=True))
+    if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        raise InputError(f"{body}: says that its images are {known.shape}, and takes {graph}")
+    if len(known.mean) not in (1, known.shape[0]):
+        raise InputError(f"{body}: says that the mean of its images is {known.mean}; give one")
+    return tuple(a if b is None else b for a, b in pairs), known.mean
 
 
 def _kind(tensor: str) -> str:
