@@ -109,7 +109,7 @@ def write_program(network: nn.Module, given: tuple, shapes: tuple, file: Path) -
     ``given`` are inputs, ``shapes`` which of their sides are free; raises whatever torch does for
     a network that it cannot export.
     """
-    with quiet(), _without_log(), torch.no_grad():
+    with quiet(), without_log(), torch.no_grad():
         program = torch.export.export(network.eval(), given, dynamic_shapes=shapes)
         write_atomic(file, lambda path: _saved(program, path))
 
