@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from twinscore.denoisers.base import per_image
 from twinscore.denoisers.checkpoint import Checkpoint
-from twinscore.denoisers.onnx import KNOWN, images_of, require_free_batch
+from twinscore.denoisers.onnx import IN_TRAINING, KNOWN, images_of, require_free_batch
 from twinscore.denoisers.published import UNKNOWN_MEAN
 from twinscore.errors import InputError, one_line
 from twinscore.images.quiet import quiet
@@ -92,6 +92,9 @@ def read_program(body: str) -> Checkpoint:
         network = program.module()
     except Exception as error:  # the readers may raise anything on damaged bytes
         raise InputError(f"{body}: is not a file of torch.export.save: {one_line(error)}") from None
+    graphs = (m.graph for m in program.graph_module.modules() if hasattr(m, "graph"))
+    calls = (n for graph in graphs for n in graph.nodes if n.op == "call_function")
+    _require_evaluation(body, map(_set_in_program, calls))
     given = program.graph_signature.user_inputs
     shapes = [_shape_of(program, name) for name in given]
     blind = len(given) == 2 and given[1] is None
@@ -138,6 +141,7 @@ def read_script(body: str) -> Checkpoint:
         raise InputError(
             f"{body}: is not a TorchScript file with a forward method: {one_line(error)}"
         ) from None
+    _require_evaluation(body, map(_set_in_script, _nodes_of(network.inlined_graph)))
     needed = [one for one in arguments if not one.has_default_value()]
     if not arguments or len(needed) > 2:
         raise InputError(f"{body}: takes {', '.join(one.name for one in arguments)}; {_WANTED}")
@@ -145,6 +149,39 @@ def read_script(body: str) -> Checkpoint:
 
 
 _WANTED = "give a network of y (B, C, H, W) and sigma (B,), or of y alone"
+
+
+_MODES = ("train", "training")
+"""How operations call the argument that says whether they train."""
+
+
+def _require_evaluation(body: str, calls: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Refuse an operation, of a name and arguments that are set in the graph, that trains."""
+    for name, arguments in calls:
+        if any(arguments.get(mode) is True for mode in _MODES):
+            raise InputError(f"{body}: {IN_TRAINING.format(name)}")
+
+
+def _set_in_program(node: Any) -> tuple[str, dict[str, Any]]:
+    schema = getattr(node.target, "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema else []
+    return str(node.target), dict(zip(names, node.args, strict=False)) | node.kwargs
+
+
+def _set_in_script(node: Any) -> tuple[str, dict[str, Any]]:
+    if not node.kind().startswith("aten::"):
+        return node.kind(), {}
+    names = [argument.name for argument in torch._C.parse_schema(node.schema()).arguments]
+    values = (value.toIValue() for value in node.inputs())
+    return node.kind(), dict(zip(names, values, strict=False))
+
+
+def _nodes_of(block: Any) -> Iterator[Any]:
+    """The nodes of a TorchScript graph, and of the blocks inside it."""
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes_of(inner)
 
 
 def _read(body: str) -> tuple[Path, str]:

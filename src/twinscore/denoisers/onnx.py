@@ -1,7 +1,7 @@
 """ONNX networks, run by onnxruntime on the CPU (extra ``onnx``)."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,12 @@ from twinscore.errors import InputError, one_line
 
 KNOWN = "twinscore"
 """Name of what an exported file says of its images, in metadata: shape and mean, as JSON."""
+
+IN_TRAINING = (
+    "was exported in training mode: its {} draws noise or shares statistics between the images of "
+    "a batch; call network.eval() and export it again"
+)
+"""What is wrong with a graph that has such an operation."""
 
 _FATAL = 4
 """Severity from which onnxruntime says something; its errors are raised anyway."""
@@ -80,10 +86,11 @@ def opened(file: Path) -> tuple[Any, str]:
         If onnxruntime is not installed, or the file cannot be read or is not a whole network.
     """
     try:
+        import onnx
         import onnxruntime
-    except ImportError:
+    except ImportError as error:
         raise InputError(
-            f"{file} needs onnxruntime, which is not installed; pip install 'twinscore[onnx]'"
+            f"{file} needs {error.name}, which is not installed; pip install 'twinscore[onnx]'"
         ) from None
     try:
         content = file.read_bytes()
@@ -95,7 +102,24 @@ def opened(file: Path) -> tuple[Any, str]:
         raise InputError(f"{file}: {error.strerror or error}") from None
     except Exception as error:  # of a class of its own for each fault
         raise InputError(f"{file} is not an ONNX network: {one_line(error)}") from None
+    if name := _training(onnx.load_from_string(content).graph, onnx.numpy_helper.to_array):
+        raise InputError(f"{file}: {IN_TRAINING.format(name)}")
     return session, hashlib.sha256(content).hexdigest()
+
+
+def _training(graph: Any, value: Callable[[Any], Any]) -> str | None:
+    """The first operation of a graph that trains; None without any. ``value`` of a tensor."""
+    fixed = {one.name: value(one) for one in graph.initializer if not one.dims}
+    for node in graph.node:
+        given = {one.name: one for one in node.attribute}
+        if node.op_type == "Constant" and "value" in given:
+            fixed[node.output[0]] = value(given["value"].t)
+        batch = node.op_type == "BatchNormalization" and "training_mode" in given
+        if batch and given["training_mode"].i:
+            return node.op_type
+        if node.op_type == "Dropout" and any(fixed.get(name, False) for name in node.input[2:]):
+            return node.op_type
+    return None
 
 
 def read(body: str) -> Checkpoint:
