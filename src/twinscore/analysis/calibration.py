@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from twinscore.denoisers import Denoiser, denoise
-from twinscore.denoisers.adapters import wiring_of, wirings
+from twinscore.denoisers.adapters import Wiring, wiring_of, wirings
 from twinscore.denoisers.layers import generator_of
 from twinscore.errors import one_line
 from twinscore.runs import derive_seed
 
 MARGIN = 0.9
 """A convention is taken to fit better where its error is smaller than this part of the other's."""
-BIAS = 0.25
-"""Largest mean of the error, over the noise level, that passes for none at the smallest level."""
+BIAS = 0.5
+"""Largest mean of the error, over the noise level, that passes for none at the smallest level; of
+networks that were trained for a few steps, twice the largest (benchmarks/calibration.py)."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Fit:
         be called like this.
     bias : float
         Mean of ``x_hat - x`` at the smallest level.
+    silent : tuple of float
+        The errors of a network that returns 0 under this convention.
     why : str
         What the network says where it cannot be called.
     """
@@ -43,15 +46,16 @@ class Fit:
     wiring: str
     errors: tuple[float, ...]
     bias: float
+    silent: tuple[float, ...]
     why: str = ""
 
     def denoises(self, sigmas: Sequence[float]) -> bool:
         """Whether at the smallest level it leaves less than the noise, and no offset."""
         return self.errors[0] < sigmas[0] ** 2 and abs(self.bias) < BIAS * sigmas[0]
 
-    def beats(self, other: "Fit") -> bool:
-        """Whether its error is clearly smaller at most levels."""
-        pairs = zip(self.errors, other.errors, strict=True)
+    def beats(self, errors: Sequence[float]) -> bool:
+        """Whether its error is clearly smaller than others at most levels."""
+        pairs = zip(self.errors, errors, strict=True)
         return sum(e < MARGIN * o for e, o in pairs) > len(self.errors) / 2
 
     @property
@@ -83,29 +87,45 @@ def fits(denoiser: Denoiser, x: Tensor, sigmas: Sequence[float], seed: int) -> l
         Of the noise.
     """
     network, own = wiring_of(denoiser)
-    found = [_fit(str(own), denoiser, x, sigmas, seed)]
+    found = [_fit(own, denoiser, x, sigmas, seed)]
     for wiring in wirings(own)[1:]:
 
         def other(y: Tensor, sigma: Tensor, wiring: Denoiser = wiring) -> Tensor:
             return wiring(network, y, sigma)
 
-        found.append(_fit(str(wiring), other, x, sigmas, seed))
+        found.append(_fit(wiring, other, x, sigmas, seed))
     return found
 
 
-def _fit(name: str, denoiser: Denoiser, x: Tensor, sigmas: Sequence[float], seed: int) -> Fit:
+def _fit(wiring: Wiring, denoiser: Denoiser, x: Tensor, sigmas: Sequence[float], seed: int) -> Fit:
+    name, silent = str(wiring), tuple(_silent(wiring, x, sigma, seed) for sigma in sigmas)
     try:
         left = [denoise(denoiser, noisy(x, sigma, seed), sigma).double() - x for sigma in sigmas]
         errors, bias = [e.square().mean().item() for e in left], left[0].mean().item()
     except Exception as error:  # a network may refuse a time or a scale in whatever way it likes
-        return Fit(name, (math.inf,) * len(sigmas), math.inf, one_line(error))
+        return Fit(name, (math.inf,) * len(sigmas), math.inf, silent, one_line(error))
     finite = tuple(e if math.isfinite(e) else math.inf for e in errors)
-    return Fit(name, finite, bias if math.isfinite(bias) else math.inf)
+    return Fit(name, finite, bias if math.isfinite(bias) else math.inf, silent)
+
+
+def _silent(wiring: Wiring, x: Tensor, sigma: float, seed: int) -> float:
+    """Squared error per pixel of a network that returns 0."""
+    y = noisy(x, sigma, seed)
+    x_hat = wiring(lambda x, t: torch.zeros_like(x), y, y.new_full((len(y),), sigma))
+    return (x_hat.double() - x).square().mean().item()
 
 
 def better(found: Sequence[Fit], sigmas: Sequence[float]) -> Fit | None:
-    """The convention that fits best of those that beat the first and denoise; None without any."""
-    rivals = [fit for fit in found[1:] if fit.beats(found[0]) and fit.denoises(sigmas)]
+    """The convention that fits best of those that beat the first and denoise; None without any.
+
+    Some conventions shrink their input whatever the network returns, and so suit one that has
+    learned nothing yet: the network must clearly add to that.
+    """
+    rivals = [
+        fit
+        for fit in found[1:]
+        if fit.beats(found[0].errors) and fit.beats(fit.silent) and fit.denoises(sigmas)
+    ]
     return min(rivals, key=lambda fit: fit.score, default=None)
 
 

@@ -106,7 +106,7 @@ def compute(spec: Spec, task: Whole, report: Report) -> Arrays:
 def summarise(spec: Spec, arrays: Arrays) -> Summary[Result]:
     """The table of conventions, and whether the named one fits."""
     found = [
-        calibration.Fit(**fit | {"errors": tuple(fit["errors"])})
+        calibration.Fit(**fit | {name: tuple(fit[name]) for name in ("errors", "silent")})
         for fit in json.loads(arrays["fits"].tobytes())
     ]
     fault, warning = calibration.fault(found, spec.levels), None
@@ -193,7 +193,7 @@ def estimate(spec: Spec, how: Execution) -> Estimate:
 
 STUDY = of_one(
     name="check_model",
-    version=1,
+    version=2,
     spec=Spec,
     compute=compute,
     summarise=summarise,
