@@ -100,6 +100,22 @@ def test_a_moved_image_is_found_exactly_whatever_fills_its_edges(down, right, mi
     assert (pair.what["down"], pair.what["right"], pair.what["mirrored"]) == (down, right, mirrored)
 
 
+def test_a_blurred_image_is_found_as_such():
+    """The Gaussian of the view is that of a convolution, so that cosines are 1, away from edges."""
+    image, width = noise(1, 32, 32), 0.06 * 32
+    steps = torch.arange(-16.0, 17)
+    kernel = torch.exp(-((steps / width) ** 2) / 2)
+    kernel = (kernel[:, None] * kernel / kernel.sum() ** 2)[None, None]
+    around = torch.cat([image.flip(-1), image, image.flip(-1)], -1)
+    around = torch.cat([around.flip(-2), around, around.flip(-2)], -2)
+    blurred = torch.nn.functional.conv2d(around[None], kernel)[0, :, 16:48, 16:48]
+    kind = {kind.name: kind for kind in views.kinds(32, 0, lambda x: x)}["details"]
+    assert search.best_pair(0.3 + blurred, image, kind, 0)[1] == pytest.approx(1, abs=1e-4)
+    assert search.best_pair(blurred.flip(-1), image, kind, 0)[0].what["mirrored"]
+    whole = {kind.name: kind for kind in views.kinds(32, 0, lambda x: x)}["whole"]
+    assert search.best_pair(blurred, image, whole, 0)[1] < 0.5
+
+
 def test_a_tile_is_found_at_its_place_and_mirrored():
     image, sample = noise(1, 16, 16), noise(1, 16, 16, seed=1)
     sample[:, 8:, 8:] = image[:, 8:, 8:]

@@ -27,7 +27,7 @@ from twinscore.experiments.trials import Task, open_model
 from twinscore.runs import derive_seed, make_within
 from twinscore.training import memory, single_device
 
-VERSION = 2
+VERSION = 3
 """Raised when the same spec gives other neighbours."""
 
 DUPLICATES, MEMBERSHIP = "duplicates", "membership"
