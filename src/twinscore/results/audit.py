@@ -97,22 +97,44 @@ class Match(Frozen):
     transform: Transform
 
 
+class Seen(Frozen):
+    """Of copies planted on purpose, by one change, the ``share`` that is seen.
+
+    ``high``: at most this share of the samples are copies changed so. ``covered``: the lower end of
+    ``share`` is at least a half, and ``copies.high`` is no smaller than ``high``.
+    """
+
+    share: Interval
+    high: float
+    covered: bool
+
+
 class Power(Frozen):
-    """What could have been seen, in distinct copied units.
+    """What could have been seen, in distinct copied units, and by how they were changed.
 
     ``for_p`` and ``for_list``: from how many on, all stronger than any decoy, p can be at most 0.05
-    and a list at q can begin; ``rate``: the share of samples that the latter are.
+    and a list at q can begin; ``rate``: the share of samples that the latter are. ``seen``, by
+    change, is empty in folders that were written before it was measured.
     """
 
     for_p: int
     for_list: int
     rate: float
+    seen: dict[str, Seen] = Field(default_factory=dict)
 
     def text(self) -> str:
         """In one sentence."""
         return (
             f"power: {self.for_p} distinct copied images give p, {self.for_list} a list, "
             f"{100 * self.rate:.2g} % of the samples if each shows another"
+        )
+
+    def seen_text(self, covered: bool) -> str:
+        """Kinds of copies that the upper end covers or does not, and the share that is seen."""
+        return ", ".join(
+            f"{name} ({100 * of.share.value:.0f} %)"
+            for name, of in self.seen.items()
+            if of.covered == covered
         )
 
 
@@ -232,6 +254,17 @@ class Result(base.Result):
             return 1
         return 3 if self.verdict == "inconclusive" else 0
 
+    def _sight(self) -> list[str]:
+        """What the audit could have seen."""
+        if self.power is None:
+            return []
+        seen, other = (self.power.seen_text(covered) for covered in (True, False))
+        return [
+            self.power.text(),
+            *([f"planted copies that are seen: {seen}"] if seen else []),
+            *([f"not covered by the upper end, seen too rarely: {other}"] if other else []),
+        ]
+
     def table(self) -> str:
         """The numbers, then the images that were found, at most ten."""
         p = self.dependence.p
@@ -241,7 +274,7 @@ class Result(base.Result):
             if p is not None
             else "no p: " + "; ".join(a.found for a in self.assumptions if a.holds is False),
             f"copies among {self.data.drawn:,} samples: {self.copies.times(100).text(1)} %",
-            *([self.power.text()] if self.power else []),
+            *self._sight(),
             *([f"membership: {self.membership.text()}"] if self.membership else []),
             *([f"along training: {self.window.text()}"] if self.window else []),
             *([f"twins of the recipe: {self.twins.text()}"] if self.twins else []),

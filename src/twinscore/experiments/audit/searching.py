@@ -13,11 +13,12 @@ from torch import Tensor
 
 from twinscore import images as image_sets
 from twinscore.analysis.audit import shortlist
+from twinscore.analysis.audit.changes import CHANGES
 from twinscore.analysis.audit.search import NEAREST, Near, search
 from twinscore.analysis.audit.views import Evened, Kind, kinds, reduced
 from twinscore.environment import Execution
 from twinscore.execution import Report
-from twinscore.experiments.audit import checkpoints, embedding, membership, recipe
+from twinscore.experiments.audit import checkpoints, embedding, membership, recipe, sensitivity
 from twinscore.experiments.audit.pool import BLOCK, blocks, opened, seen
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
@@ -71,6 +72,12 @@ def _evened(spec: Spec) -> Evened:
     return Evened.of(part for _, part in blocks(sets, 0, sets.images, look))
 
 
+def planted(spec: Spec) -> int:
+    """Copies that are planted, to see which are seen: none without held-out images."""
+    sets = opened(spec)
+    return len(CHANGES) * min(sensitivity.SOURCES, sets.images) if sets.held_out else 0
+
+
 def products(spec: Spec) -> float:
     """Multiplications of the whole search."""
     kinds = [_rough(spec) if _shortlisted(spec, kind) else kind for kind in kinds_of(spec)]
@@ -81,7 +88,7 @@ def _products(spec: Spec, kind: Kind) -> float:
     sets = opened(spec)
     one = torch.zeros(1, sets.train.shape[0], kind.side, kind.side)
     values = sum(pair.of_image(one).shape[1] for place in kind.pairs for pair in place)
-    return float(len(sets.samples)) * sets.images * values
+    return float(len(sets.samples) + planted(spec)) * sets.images * values
 
 
 def _shortlisted(spec: Spec, kind: Kind) -> bool:
@@ -125,6 +132,7 @@ def work(spec: Spec, piece: Piece, report: Report) -> Arrays:
 def _near(spec: Spec, piece: Piece, report: Report) -> Arrays:
     """For each kind the nearest images to each voter: ``<kind>/similarity``, ``<kind>/image``.
 
+    The same of planted copies: ``planted/<kind>/similarity``, ``planted/<kind>/image``;
     ``recall``: of each probe of a shortlist, whether it was found.
     """
     sets = opened(spec)
@@ -132,11 +140,18 @@ def _near(spec: Spec, piece: Piece, report: Report) -> Arrays:
     for number, kind in enumerate(of):
         report(piece.name, {"step": number, "steps": len(of), "note": f"{kind.name} images"})
         samples = seen(sets.samples, 0, len(sets.samples), kind.look)
+        if count := planted(spec):
+            samples = torch.cat([samples, sensitivity.probes(sets, spec.seed, kind.look)])
         if _shortlisted(spec, kind):
             near, found["recall"] = _from_shortlist(spec, piece, kind, samples)
         else:
             near = search(samples.to(_device(piece)), _pool(spec, piece, kind), kind, NEAREST)
-        found |= {f"{kind.name}/{name}": values for name, values in vars(near).items()}
+        own, others = sensitivity.split(near, len(samples) - count, count)
+        for name, values in vars(own).items():
+            found |= {
+                f"{kind.name}/{name}": values,
+                f"planted/{kind.name}/{name}": vars(others)[name],
+            }
     report(piece.name, {"step": len(of), "steps": len(of)})
     return found
 
@@ -159,8 +174,8 @@ def _from_shortlist(
     generator = np.random.default_rng(derive_seed(spec.seed, piece.name, "probes"))
     of = piece.start + generator.permutation(piece.stop - piece.start)[:PROBES]
     images = torch.cat([kind.look(sets.image(int(i))[None]) for i in of])
-    planted = shortlist.probes(images, kind, generator)
-    both = torch.cat([samples, planted]).to(_device(piece))
+    moved = shortlist.probes(images, kind, generator)
+    both = torch.cat([samples, moved]).to(_device(piece))
     first = search(rough.look(both), _pool(spec, piece, rough), rough, shortlist.CANDIDATES)
     near = shortlist.among(both, _pool(spec, piece, kind), kind, first.image, NEAREST)
     found = (first.image[len(samples) :] == of[:, None]).any(1)
@@ -207,8 +222,9 @@ def _memory(spec: Spec) -> tuple[int, int]:
     """Bytes of what is done in blocks, and of the samples with their neighbours."""
     sets, side = opened(spec), side_of(spec)
     image = 4 * sets.train.shape[0] * side**2
-    voters = len(sets.samples) * sum(len(kind.places) for kind in kinds_of(spec))
-    return 6 * BLOCK * image + 2**30, len(sets.samples) * 4 * image + 3 * 12 * NEAREST * voters
+    samples = len(sets.samples) + planted(spec)
+    voters = samples * sum(len(kind.places) for kind in kinds_of(spec))
+    return 6 * BLOCK * image + 2**30, samples * 4 * image + 3 * 12 * NEAREST * voters
 
 
 def refuse(spec: Spec, device: str, workers: int) -> None:
@@ -224,7 +240,8 @@ def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     each = min(core_seconds(lambda: block @ block.T) for _ in range(3)) / 1024**3
     tasks = len(pieces(spec, lambda *_: None))
     work = 1.3 * products(spec) * each * left / tasks
-    voters = len(opened(spec).samples) * sum(len(kind.places) for kind in kinds_of(spec))
+    samples = len(opened(spec).samples) + planted(spec)
+    voters = samples * sum(len(kind.places) for kind in kinds_of(spec))
     parts = f"{products(spec):.2g} products"
     parts += f" and {recipe.cost(spec)}" if spec.recipe else ""
     most = memory.PROCESS + how.workers * sum(_memory(spec))

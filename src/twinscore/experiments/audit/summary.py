@@ -12,6 +12,7 @@ from twinscore.experiments.audit.assumptions import check
 from twinscore.experiments.audit.judgement import failed, judge
 from twinscore.experiments.audit.pool import Sets, Units, opened, some, units
 from twinscore.experiments.audit.searching import DUPLICATES, MEMBERSHIP, Piece, kinds_of, side_of
+from twinscore.experiments.audit.sensitivity import Planted, sources
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.audit.votes import Votes, together
 from twinscore.experiments.study import Arrays, Summary, csv_text, parquet
@@ -35,12 +36,14 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
     sets, given = opened(spec), {piece.name: arrays for piece, arrays in done}
     pairs, errors = given.pop(DUPLICATES, None), given.pop(MEMBERSHIP, None)
     kept, twins = checkpoints.taken(given), recipe.judged(spec, sets, given)
-    near = together(list(given.values()), [kind.name for kind in kinds_of(spec)])
+    kinds = [kind.name for kind in kinds_of(spec)]
+    near, planted = (together(list(given.values()), kinds, of) for of in ("", "planted/"))
     dropped = pairs["spanning"] if pairs and spec.overlap == "drop" else _NONE
     of = units(sets, pairs["within"] if pairs else _NONE, dropped)
     assumptions = check(spec, sets, of, pairs)
     broken = [a.found for a in assumptions if a.holds is False]
-    found = judge(spec, near, of, len(sets.samples), broken)
+    copies = Planted(planted, sources(sets.images, spec.seed)) if sets.held_out else None
+    found = judge(spec, near, of, len(sets.samples), broken, copies)
     matches = {
         name: evidence.matches(spec, sets, found.votes, ranks.tolist())
         for name, ranks in {
