@@ -1,12 +1,15 @@
 """How often an audit is wrong, and what it finds, where the truth is known.
 
-    python benchmarks/audit.py [--quick] [--deals D] [--rows NAME...] [--data SOURCE]
+    python benchmarks/audit.py [--quick] [--deals D] [--rows NAME...] [--records FILE]
+    python benchmarks/audit.py --deals D --lists NAME...
 
 Images are dealt at random to a training set T and a held-out set H, and samples are made:
 of fresh images, of images of T, or both. A row is one way to make them, over D deals: in how many
 an audit claims copies (or shows them), how often its p is at most 0.05, how often the interval of
 the copy rate holds the truth, the share of planted copies that is listed, and the share of listed
-images that was not copied.
+images that was not copied; and of the copies that every audit plants by itself, the share that it
+sees, whether its upper end covers them, and whether its bound for that kind holds. With
+``--lists``: the lists alone, in many deals.
 """
 
 import argparse
@@ -33,6 +36,7 @@ from twinscore.experiments.audit.pool import Units
 from twinscore.experiments.audit.votes import cast
 
 SIDE, SAMPLES = 16, 500
+REDEALINGS = 999
 RATES = (0.005, 0.01, 0.02, 0.05)
 
 LEAST_CONTRAST = 0.05
@@ -66,6 +70,7 @@ class Row:
     """One way to make samples: ``rate`` of them by ``copy`` of images of T, others by ``rest``.
 
     ``model`` draws all of them instead, given T, H and a generator. ``n``, ``m``: images dealt.
+    ``shift``: by how much images may have been moved; 0 is searched faster.
     """
 
     rate: float = 0.0
@@ -74,6 +79,7 @@ class Row:
     model: Callable[[Tensor, Tensor, np.random.Generator], Tensor] | None = None
     n: int = 500
     m: int = 500
+    shift: float = 0.2
 
 
 def gaussian(train: Tensor, generator: np.random.Generator) -> Tensor:
@@ -103,19 +109,26 @@ ROWS |= {
     },
     "gaussian:H": Row(model=lambda t, h, g: gaussian(h, g)),
 }
+LISTS = {name: ROWS[name] for name in HONEST} | {
+    "30 %, n = 400, m = 40": Row(0.3, n=400, m=40, shift=0),
+    "4 %, n = 40, m = 400": Row(0.04, n=40, m=400, shift=0),
+}
+"""Of which lists alone are made, without p and rates, in many deals."""
+
 QUICK = ["fresh", "fresh, blurred", "5 %, exact", "5 %, all at once", "gaussian:T, n = 500"]
 
 
 def samples_of(
-    name: str, parts: list[Tensor], sets: dict[str, Tensor], g: np.random.Generator
+    row: Row, parts: list[Tensor], sets: dict[str, Tensor], g: np.random.Generator
 ) -> list[tuple[str, slice]]:
     """Which samples a row takes of which sets; those that are not there yet are made.
 
     Rows of one deal share their sets, so that each is searched once; copies by one change at a
     lower rate are some of those at the largest.
     """
-    row, (train, held_out, fresh) = ROWS[name], parts
+    train, held_out, fresh = parts
     if row.model:
+        name = f"model {len(sets)}"
         sets[name] = row.model(train, held_out, g)
         return [(name, slice(0, SAMPLES))]
     if row.rest not in sets:
@@ -141,6 +154,12 @@ def dealt(source: str, n: int, m: int, seed: int) -> list[Tensor]:
     return list(images[order[: n + m + SAMPLES]].split([n, m, SAMPLES]))
 
 
+def units_of(row: Row) -> Units:
+    """Every image is one."""
+    pool = np.arange(row.n + row.m)
+    return Units(pool, pool < row.n, np.ones(len(pool), bool), "image")
+
+
 def audited(names: list[str], source: str, seed: int) -> list[dict[str, object]]:
     """What audits of one deal say, of rows that have as many images."""
     n, m = ROWS[names[0]].n, ROWS[names[0]].m
@@ -149,7 +168,7 @@ def audited(names: list[str], source: str, seed: int) -> list[dict[str, object]]
     kinds = views.kinds(SIDE, 0.2, views.Evened.of([pool]))
 
     of, sets = sensitivity.sources(n + m, seed), {}
-    taken = [samples_of(name, parts, sets, g) for name in names]
+    taken = [samples_of(ROWS[name], parts, sets, g) for name in names]
     copies = sensitivity.looked(pool[of], parts[2][: len(of)], seed, lambda x: x)
     together = torch.cat([copies, *sets.values()])
     near = {k.name: search(k.look(together), [(0, k.look(pool))], k) for k in kinds}
@@ -159,11 +178,11 @@ def audited(names: list[str], source: str, seed: int) -> list[dict[str, object]]
         return {name: voters(x, len(together), rows) for name, x in near.items()}
 
     planted = sensitivity.Planted(found(np.arange(len(copies))), of)
-    units = Units(np.arange(n + m), np.arange(n + m) < n, np.ones(n + m, bool), "image")
+    units = units_of(ROWS[names[0]])
     records = []
     for name, which in zip(names, taken, strict=True):
         rows = np.concatenate([first[key] + np.arange(SAMPLES)[part] for key, part in which])
-        said = judge(Spec(seed=seed), found(rows), units, SAMPLES, [], planted)
+        said = judge(Spec(seed=seed), found(rows), units, SAMPLES, [], planted, REDEALINGS)
         records.append({"row": name, "deal": seed} | record(ROWS[name], said))
     return records
 
@@ -223,31 +242,30 @@ def table(records: list[dict], names: list[str]) -> None:
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def false_share(n: int, m: int, rate: float, source: str, seed: int) -> float:
-    """Share of the listed that was not copied; moved images are not searched, and nothing else."""
-    train, held_out, fresh = dealt(source, n, m, seed)
-    pool, count = torch.cat([train, held_out]), round(rate * SAMPLES)
-    samples = torch.cat([train[:count], fresh[count:]])
-    near = {
-        kind.name: search(kind.look(samples), [(0, kind.look(pool))], kind)
-        for kind in views.kinds(SIDE, 0, views.Evened.of([pool]))
-    }
-    units = Units(np.arange(n + m), np.arange(n + m) < n, np.ones(n + m, bool), "image")
-    votes = cast(near, units, SAMPLES, seed)
+def false_share(name: str, source: str, seed: int) -> float:
+    """Share of the listed that was not copied, in one deal of a row of ``LISTS``."""
+    row = LISTS[name]
+    parts, sets = dealt(source, row.n, row.m, seed), {}
+    taken = samples_of(row, parts, sets, np.random.default_rng([seed, 8]))
+    samples = torch.cat([sets[key][part] for key, part in taken])
+    pool = torch.cat(parts[:2])
+    kinds = views.kinds(SIDE, row.shift, views.Evened.of([pool]))
+    near = {k.name: search(k.look(samples), [(0, k.look(pool))], k) for k in kinds}
+    votes = cast(near, units_of(row), SAMPLES, seed)
     length = listed(votes.ranking, Spec().q, beyond_chance(votes))
     unit = votes.ranking.unit[:length][votes.ranking.trained[:length]]
-    return float((unit >= count).sum() / max(1, len(unit)))
+    return float((unit >= round(row.rate * SAMPLES)).sum() / max(1, len(unit)))
 
 
-def splits(pool: ProcessPoolExecutor, source: str, deals: int) -> None:
-    """Print the mean share of false finds where one set is ten times as large as the other."""
-    print("\n| n | m | copies | splits | not planted | standard error |\n|---|---|---|---|---|---|")
-    for n, m, rate in ((400, 40, 0.3), (40, 400, 0.04)):
-        run = partial(false_share, n, m, rate, source)
-        found = np.array(list(pool.map(run, range(deals), chunksize=10)))
-        cells = [n, m, f"{100 * rate:g} %", deals, f"{100 * found.mean():.2f} %"]
-        error = 100 * found.std(ddof=1) / np.sqrt(deals)
-        print(f"| {' | '.join(map(str, cells))} | {error:.2f} % |", flush=True)
+def lists(pool: ProcessPoolExecutor, source: str, names: list[str], deals: int) -> None:
+    """Print the mean share of false finds; where nothing was copied, how often there is a list."""
+    print("| samples | deals | not planted | standard error |\n|---|---|---|---|")
+    for name in names:
+        found = np.array(list(pool.map(partial(false_share, name, source), range(deals))))
+        error = found.std(ddof=1) / np.sqrt(deals)
+        print(
+            f"| {name} | {deals} | {100 * found.mean():.2f} % | {100 * error:.2f} % |", flush=True
+        )
 
 
 def gathered(
@@ -277,7 +295,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few rows, 4 deals")
     parser.add_argument("--deals", type=int, default=200)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="NAME")
-    parser.add_argument("--splits", type=int, default=0, help="of unequal sets, for false finds")
+    parser.add_argument("--lists", nargs="+", choices=list(LISTS), metavar="NAME")
     parser.add_argument("--records", type=Path, help="file of deals, added to and read again")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--data", default="photos,size=16")
@@ -288,9 +306,10 @@ def main() -> None:
     own = {"initializer": torch.set_num_threads, "initargs": (1,)}
     with ProcessPoolExecutor(arguments.workers, **own) as pool:
         print(f"q = 0.1, {SAMPLES} samples of 16x16, {source}\n")
-        table(gathered(pool, source, names, deals, arguments.records), names)
-        if arguments.splits:
-            splits(pool, source, arguments.splits)
+        if arguments.lists:
+            lists(pool, source, arguments.lists, deals)
+        else:
+            table(gathered(pool, source, names, deals, arguments.records), names)
     print(f"\n{(time.perf_counter() - started) / 60:.1f} minutes")
 
 

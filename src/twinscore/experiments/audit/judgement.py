@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from twinscore.analysis.audit import ranking, rates
 from twinscore.analysis.audit.ballots import Ballots, largest_by_chance, strongest
 from twinscore.analysis.audit.search import Near
+from twinscore.analysis.redealing import REDEALINGS
 from twinscore.experiments.audit.evidence import PICTURED
 from twinscore.experiments.audit.pool import Units
 from twinscore.experiments.audit.sensitivity import Planted, seen
@@ -50,15 +51,17 @@ def judge(
     samples: int,
     broken: Sequence[str],
     planted: Planted | None,
+    redealings: int = REDEALINGS,
 ) -> Judged:
     """Judge S samples by the images nearest to each, and how these were dealt.
 
     ``broken`` says which assumptions do not hold: there is no p then, and no list. ``planted`` is
-    None without held-out images.
+    None without held-out images; ``redealings`` give p.
     """
     votes = cast(near, units, samples, derive_seed(spec.seed, "lots"))
     n, m = units.counts
-    dependence = _dependence(votes, sound=not broken, control=m > 0, seed=spec.seed)
+    dealt = {"seed": spec.seed, "redealings": redealings}
+    dependence = _dependence(votes, sound=not broken, control=m > 0, **dealt)
     length = 0 if broken else ranking.listed(votes.ranking, spec.q, beyond_chance(votes))
     trained = votes.ranking.trained
     listed = np.flatnonzero(trained[:length])
@@ -168,10 +171,13 @@ def failed(
     return asked if value is not None and COMPARE[sign](value, number) else None
 
 
-def _dependence(votes: Votes, *, sound: bool, control: bool, seed: int) -> Dependence:
+def _dependence(
+    votes: Votes, *, sound: bool, control: bool, seed: int, redealings: int
+) -> Dependence:
     if not control:
         return Dependence(p=None, by_depth=[])
-    found = ranking.dependence(votes.by_kind, seed=derive_seed(seed, "deals"))
+    own = {"seed": derive_seed(seed, "deals"), "redealings": redealings}
+    found = ranking.dependence(votes.by_kind, **own)
     names = ("kind", "depth", "trained", "p")
     rows = [Depth(**dict(zip(names, row, strict=True))) for row in found.by_depth]
     return Dependence(p=found.p if sound else None, by_depth=rows)
