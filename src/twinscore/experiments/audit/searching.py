@@ -75,7 +75,7 @@ def _evened(spec: Spec) -> Evened:
 def planted(spec: Spec) -> int:
     """Copies that are planted, to see which are seen: none without held-out images."""
     sets = opened(spec)
-    return len(CHANGES) * min(sensitivity.SOURCES, sets.images) if sets.held_out else 0
+    return len(CHANGES) * min(sensitivity.SOURCES, sets.images) if sets.held_out is not None else 0
 
 
 def products(spec: Spec) -> float:

@@ -42,7 +42,9 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
     of = units(sets, pairs["within"] if pairs else _NONE, dropped)
     assumptions = check(spec, sets, of, pairs)
     broken = [a.found for a in assumptions if a.holds is False]
-    copies = Planted(planted, sources(sets.images, spec.seed)) if sets.held_out else None
+    copies = None
+    if sets.held_out is not None:
+        copies = Planted(planted, sources(sets.images, spec.seed))
     found = judge(spec, near, of, len(sets.samples), broken, copies)
     matches = {
         name: evidence.matches(spec, sets, found.votes, ranks.tolist())
