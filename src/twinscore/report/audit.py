@@ -11,7 +11,7 @@ from twinscore.report.content import HOLDS, Cell, Content, Table, figure, size_t
 from twinscore.report.pictures import strip
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
-from twinscore.results.audit import Assumption, Match, Result
+from twinscore.results.audit import Assumption, Match, Power, Result
 
 ACROSS = 4
 TONES = {True: "holds", False: "does not hold", None: "not known"}
@@ -32,6 +32,8 @@ def content(run: Run) -> Content:
             "too, without a single copy. Copies are claimed only with a list.",
             "A list at a false-discovery rate of q holds on average at most a share q of images "
             "that are there by chance.",
+            "The upper end of the copies speaks of those that are changed as planted copies that "
+            "are seen. Of the others there may be more.",
             "Published numbers are information. Each means something only beside its value for "
             "held-out images, which no model has copied.",
         ),
@@ -47,7 +49,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     return [
         ("Copies among the samples", f"{result.copies.times(100).text(1)} %"),
         ("Dependence on the training set", "no p" if p is None else f"p = {p:.2g}"),
-        *([("Power", result.power.text().partition(": ")[2])] if result.power else []),
+        *(_power(result.power) if result.power else []),
         *([("Membership", result.membership.text())] if result.membership else []),
         *([("Along training", result.window.text())] if result.window else []),
         *([("Twins of the recipe", result.twins.text())] if result.twins else []),
@@ -70,6 +72,16 @@ def _facts(result: Result) -> list[tuple[str, str]]:
             )
             for x in result.legacy
         ),
+    ]
+
+
+def _power(power: Power) -> list[tuple[str, str]]:
+    """What could have been seen."""
+    seen, other = (power.seen_text(covered) for covered in (True, False))
+    return [
+        ("Power", power.text().partition(": ")[2]),
+        *([("Planted copies that are seen", seen)] if seen else []),
+        *([("Not covered by the upper end, seen too rarely", other)] if other else []),
     ]
 
 
