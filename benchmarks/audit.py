@@ -15,7 +15,7 @@ sees, whether its upper end covers them, and whether its bound for that kind hol
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -96,7 +96,8 @@ def empirical(train: Tensor, generator: np.random.Generator) -> Tensor:
 
 
 ROWS = {name: Row(rest=name) for name in HONEST}
-ROWS |= {f"{100 * rate:g} %, {copy}": Row(rate, copy) for copy in CHANGES for rate in RATES}
+GRID = [Row(rate, change) for change in CHANGES for rate in RATES]
+ROWS |= {f"{100 * row.rate:g} %, {row.copy}": row for row in GRID}
 ROWS |= {
     "30 %, others over-contrasted": Row(0.3, rest="fresh, sharpened"),
     "30 %, n = 10 m": Row(0.3, n=1500, m=150),
@@ -205,41 +206,70 @@ def record(row: Row, found: Judged) -> dict[str, object]:
     }
 
 
+def mean(values: Sequence[float], digits: int = 0) -> str:
+    """In per cent."""
+    return f"{100 * np.mean(values):.{digits}f} %" if len(values) else "-"
+
+
+def holding(records: list[dict]) -> list[bool]:
+    """Whether the interval of each audit holds the rate of its row."""
+    return [r["low"] <= ROWS[r["row"]].rate <= r["high"] for r in records]
+
+
 def table(records: list[dict], names: list[str]) -> None:
     """Print a row of figures for each way to make samples."""
     columns = (
-        "deals | claimed | shown | p <= 0.05 | listed of planted | not planted | listed | seen | "
-        "covered | interval holds | of covered | bound of the kind holds"
+        "deals | claimed | shown | p <= 0.05 | interval holds | listed of planted | not planted"
     )
-    print(f"| samples | {columns} |\n|{'---|' * 13}")
+    print(f"| samples | {columns} | listed |\n|{'---|' * 9}")
     for name in names:
         row, own = ROWS[name], [r for r in records if r["row"] == name]
-        if not own:
-            continue
-        planted, rate = row.rate > 0, row.rate
-        holds = np.array([r["low"] <= rate <= r["high"] for r in own])
-        seen, high, covered = np.array([r["seen"][row.copy] for r in own], float).T
-        known = covered > 0
-
-        def mean(values: object, digits: int = 0, there: bool = True) -> str:
-            x = np.asarray(values, float)
-            return f"{100 * x.mean():.{digits}f} %" if there and len(x) else "-"
-
+        planted = own if row.rate else []
         cells = [
             f"{len(own)}",
             f"{sum(r['claimed'] for r in own)}",
             f"{sum(r['shown'] for r in own)}",
             mean([r["p"] <= 0.05 for r in own], 1),
-            mean([r["recall"] for r in own], 0, planted),
-            mean([r["false"] for r in own], 1, planted),
+            mean([] if row.model else holding(own), 1),
+            mean([r["recall"] for r in planted]),
+            mean([r["false"] for r in planted], 1),
             f"{np.mean([r['listed'] for r in own]):.1f}",
-            mean(seen, 0, planted),
-            mean(known, 0, planted),
-            mean(holds, 1, not row.model),
-            mean(holds[known], 1, planted),
-            mean(high >= rate, 1, planted),
         ]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def grid(records: list[dict]) -> None:
+    """Print a row for each change: claims and finds by rate, and what bounds are worth."""
+    rates = ", ".join(f"{100 * rate:g}" for rate in RATES)
+    print(f"\nCopies planted, at {rates} %:\n")
+    print(
+        "| copies | seen | deals | claimed | claimed or shown | listed of planted | not planted "
+        "| covered | "
+        f"interval holds: covered | not covered | bound of the kind holds |\n|{'---|' * 11}"
+    )
+    for change in CHANGES:
+        names = [name for name, row in ROWS.items() if row in GRID and row.copy == change]
+        by_rate = [[r for r in records if r["row"] == name] for name in names]
+        own = [r for part in by_rate for r in part]
+        if not all(by_rate):
+            continue
+        covered = [r for r in own if r["seen"][change][2]]
+        others = [r for r in own if not r["seen"][change][2]]
+        claims = [sum(r["claimed"] for r in part) for part in by_rate]
+        shown = [sum(r["claimed"] or r["shown"] for r in part) for part in by_rate]
+        cells = [
+            mean([r["seen"][change][0] for r in own]),
+            f"{len(by_rate[0])}",
+            ", ".join(map(str, claims)),
+            ", ".join(map(str, shown)),
+            ", ".join(mean([r["recall"] for r in part])[:-2] for part in by_rate) + " %",
+            mean([r["false"] for r in by_rate[-1]], 1),
+            mean([r["seen"][change][2] for r in own]),
+            mean(holding(covered), 1),
+            mean(holding(others), 1),
+            mean([r["seen"][change][1] >= ROWS[r["row"]].rate for r in own], 1),
+        ]
+        print(f"| {change} | {' | '.join(cells)} |", flush=True)
 
 
 def false_share(name: str, source: str, seed: int) -> float:
@@ -309,7 +339,10 @@ def main() -> None:
         if arguments.lists:
             lists(pool, source, arguments.lists, deals)
         else:
-            table(gathered(pool, source, names, deals, arguments.records), names)
+            records = gathered(pool, source, names, deals, arguments.records)
+            planted = [name for name in names if ROWS[name] in GRID]
+            table(records, [name for name in names if name not in planted])
+            grid([r for r in records if r["row"] in planted])
     print(f"\n{(time.perf_counter() - started) / 60:.1f} minutes")
 
 

@@ -24,7 +24,8 @@ from twinscore.analysis.audit.ranking import Ranking
 from twinscore.analysis.audit.search import Near
 from twinscore.analysis.statistics import clopper_pearson
 from twinscore.denoisers.layers import generator_of
-from twinscore.experiments.audit import sensitivity
+from twinscore.experiments.audit import Spec, sensitivity
+from twinscore.experiments.audit.judgement import judge
 from twinscore.experiments.audit.pool import Units
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
@@ -496,6 +497,19 @@ def test_planted_images_of_one_unit_count_once_and_dropped_ones_do_not():
     assert seen_of(planted, units_of(dropped=[1, 3]))["mirror"].share.value == 1
     nothing = seen_of(planted, units_of(dropped=range(4)))["mirror"]
     assert (nothing.share.value, nothing.high) == (0, 1)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_where_no_planted_copy_is_seen_nothing_is_cleared(seen):
+    """Votes of chance, of 200 samples; every planted copy stands out, or none does."""
+    every = [(name, i) for name in changes.CHANGES for i in range(20)] if seen else []
+    near, units = {"whole": random_near(200, 40, 1)}, units_of()
+    found = judge(Spec(), near, units, 200, [], planted_with(every, sources=20), 99)
+    assert found.copies.high == (
+        pytest.approx(rates.most_copies(0, 200, 0.8), abs=0.1) if seen else 1
+    )
+    assert found.verdict == ("no copies shown" if found.copies.high <= 0.05 else "inconclusive")
+    assert ("planted on purpose" in found.why) != seen
 
 
 def test_what_is_covered_is_surely_seen():

@@ -133,6 +133,11 @@ def _verdict(
             f"a list needs {power.for_list:,} copied images, more than there are samples; give "
             "more samples, or more held-out images"
         )
+    if not any(kind.covered for kind in power.seen.values()):
+        return "inconclusive", (
+            "of copies that were planted on purpose too few are seen, of any kind; give images "
+            "with more contrast or detail, or compare at a larger --side"
+        )
     if copies.high > spec.most:
         return "inconclusive", (
             f"up to {100 * copies.high:.1f} % of the samples may be copies, more than "
