@@ -112,6 +112,62 @@ def write_onnx(path, network, batch="B", side=8):
     path.write_bytes(model.SerializeToString())
 
 
+class Modal(Told):
+    """With parts that differ between the modes."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def noise(self, y):
+        return self.last(self.part(torch.tanh(self.first(y))))
+
+
+def in_mode(path, form, part, training):
+    network = Modal(part).train(training)
+    free = {0: torch.export.Dim.DYNAMIC}
+    if form == "torchscript":
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trace = torch.jit.trace(network, (Y, SIGMA), check_trace=False)
+        quietly(torch.jit.save, trace, path)
+    elif form == "scripted":
+        quietly(torch.jit.save, quietly(torch.jit.script, network), path)
+    elif form == "torch-export":
+        shapes = (free, free)
+        torch.export.save(
+            torch.export.export(network, (Y, SIGMA), dynamic_shapes=shapes, strict=False), path
+        )
+    else:
+        names = {"input_names": ["y", "sigma"], "dynamic_axes": {"y": {0: "B"}, "sigma": {0: "B"}}}
+        kept = torch.onnx.TrainingMode.PRESERVE
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(network, (Y, SIGMA), path, dynamo=False, training=kept, **names)
+
+
+@pytest.mark.parametrize("part", [nn.Dropout(0.3), nn.BatchNorm2d(2)], ids=["dropout", "batch"])
+@pytest.mark.parametrize("form", ["torch-export", "torchscript", "onnx"])
+def test_a_network_that_was_in_training_mode_is_refused(tmp_path, form, part):
+    file = tmp_path / "a"
+    in_mode(file, form, part, training=False)
+    y = Y + SIGMA.view(-1, 1, 1, 1)
+    again = load(f"{form}:{file}")(y, SIGMA)
+    with torch.no_grad():
+        torch.testing.assert_close(again, Modal(part).eval()(y, SIGMA), rtol=0, atol=1e-6)
+    in_mode(file, form, part, training=True)
+    with pytest.raises(InputError, match=r"was exported in training mode: its \S+ draws noise"):
+        load(f"{form}:{file}")
+
+
+def test_a_scripted_network_is_put_into_evaluation_mode(tmp_path):
+    file = tmp_path / "a"
+    in_mode(file, "scripted", part := nn.Dropout(0.3), training=True)
+    with torch.no_grad():
+        expected = Modal(part).eval()(Y, SIGMA)
+    torch.testing.assert_close(load(f"torchscript:{file}")(Y, SIGMA), expected, rtol=0, atol=1e-6)
+
+
 WRITERS = {
     "onnx": (write_onnx, "a.onnx"),
     "torch-export": (write_program, "a.pt2"),

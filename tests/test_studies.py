@@ -9,15 +9,21 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import twinscore as ts
 from twinscore import cli, runs
 from twinscore.denoisers import Checkpoint, NetworkSpec, build, save
-from twinscore.report import page, reading
+from twinscore.errors import InputError
+from twinscore.report import page, reading, style
 from twinscore.report.content import HOLDS_NOT
 from twinscore.results import studies
 from twinscore.training import memory
@@ -287,6 +293,33 @@ def test_the_report_leaves_images_out_when_asked(study, copied):
     assert {path.stem for path in (copied / "figures").iterdir()} == drawn - showing
     assert HOLDS_NOT in text
     assert "<canvas" not in text
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_its_figures_are_given_as_matplotlibs(study, finished, theme):
+    showing = {name for name, drawing in page._drawings(study).items() if drawing.images}
+    found = ts.figures(finished[0], theme=theme)
+    assert all(isinstance(figure, Figure) and figure.axes for figure in found.values())
+    assert found or study == "capacity"  # whose short run knows no critical N to draw
+    paper = {figure.get_facecolor() for figure in found.values()}
+    assert paper <= {to_rgba(style.THEMES[theme].paper)}
+    assert set(ts.figures(str(finished[0]), images=False)) == set(found) - showing
+    assert plt.get_fignums() == []
+
+
+def test_its_figures_are_listed_in_the_docs(study):
+    text = (Path(__file__).parents[1] / "docs" / "figures.md").read_text()
+    rows = re.findall(rf"^\| `{study}` \| `(\w+)` \| (.+?) \| (yes)? *\|$", text, flags=re.M)
+    expected = [
+        (name, drawing.draw.__doc__.strip().splitlines()[0], "yes" if drawing.images else "")
+        for name, drawing in page._drawings(study).items()
+    ]
+    assert rows == expected
+
+
+def test_a_theme_that_is_not_one_is_refused(finished):
+    with pytest.raises(InputError, match="theme: give one of light, dark; got 'sepia'"):
+        ts.figures(finished[0], theme="sepia")
 
 
 def test_a_run_is_not_taken_for_a_model_nor_a_model_for_a_run(finished, tmp_path, capfd):

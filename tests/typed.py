@@ -2,6 +2,7 @@
 
 from typing import assert_type
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import twinscore as ts
@@ -21,5 +22,6 @@ assert_type(ts.eigenpairs(model, samples[0], 0.3, k=4), Eigenpairs)
 assert_type(ts.nearest(samples, samples), tuple[Tensor, Tensor])
 done = ts.transition(transition.Spec(sizes=(10, 100)), "runs/mine")
 assert_type(done.result.verdict, str)
+assert_type(ts.figures(done.folder, theme="dark"), dict[str, Figure])
 found = ts.audit(audit.Spec(samples="a/", train="b/", held_out="c/"))
 assert_type(found.result, Result)

@@ -22,8 +22,19 @@ if TYPE_CHECKING:
         sure,
         transition,
     )
+    from twinscore.report.page import figures
 
-__all__ = ["audit", "eigenpairs", "load", "nearest", "sample", "score", "sure", "transition"]
+__all__ = [
+    "audit",
+    "eigenpairs",
+    "figures",
+    "load",
+    "nearest",
+    "sample",
+    "score",
+    "sure",
+    "transition",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -32,6 +43,10 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("twinscore")
+    if name == "figures":  # which need matplotlib, and no torch
+        from twinscore.report.page import figures
+
+        return figures
     if name in __all__:
         from twinscore import facade
 

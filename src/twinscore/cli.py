@@ -12,6 +12,7 @@ TOOLS = {
     "prepare": "pack images into one file that every command maps",
     "train": "train one denoiser",
     "sample": "draw samples from a model",
+    "export": "write a model for other programs: torch.export, ONNX, diffusers",
     "report": "draw the report of a run folder",
 }
 

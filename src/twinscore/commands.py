@@ -72,7 +72,7 @@ def call(command: str, words: Sequence[str]) -> int:
     """
     if command in studies():
         return _study(command, *words)
-    {"prepare": _prepare, "train": _train, "sample": _sample, "report": _report}[command](words)
+    _TOOLS[command](words)
     return 0
 
 
@@ -153,6 +153,17 @@ def _sample(words: Sequence[str]) -> None:
     return None
 
 
+def _export(words: Sequence[str]) -> None:
+    from twinscore.experiments import export
+
+    options = parse(words, WriteOptions, export.Spec, "export")
+    if options.print_spec:
+        return _print_spec(options.spec)
+    result = export.run(options.spec, options.out, threads=options.threads)
+    print(result.table(), f"model: {result.path}", sep="\n")
+    return None
+
+
 def _report(words: Sequence[str]) -> None:
     from twinscore.experiments.again import judge_again
     from twinscore.report import page
@@ -161,3 +172,12 @@ def _report(words: Sequence[str]) -> None:
     if said := judge_again(options.run_folder):
         say(said)
     print(f"report: {page.write(options.run_folder, images=not options.no_images)}")
+
+
+_TOOLS = {
+    "prepare": _prepare,
+    "train": _train,
+    "sample": _sample,
+    "export": _export,
+    "report": _report,
+}

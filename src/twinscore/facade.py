@@ -1,7 +1,8 @@
 """What ``import twinscore as ts`` offers by short names: models, samples, and what is in them.
 
 ``ts.load``, ``ts.sample``, ``ts.score``, ``ts.sure``, ``ts.eigenpairs``, ``ts.nearest``,
-``ts.transition`` and ``ts.audit``; each is imported when it is first used.
+``ts.transition`` and ``ts.audit``; each is imported when it is first used. (``ts.figures`` is
+:func:`twinscore.report.page.figures`.)
 """
 
 from typing import Any, cast

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from twinscore.denoisers.base import per_image
-from twinscore.denoisers.layers import Convolution, Upsample, generator_of
+from twinscore.denoisers.layers import Convolution, Upsample, cropped, generator_of, padded
 
 CENTRE, SPREAD = 0.5, 0.25
 """Mean and standard deviation that the preconditioning takes pixels of images in [0, 1] to have."""
@@ -95,12 +95,8 @@ class ConditionedUNet(nn.Module):
         return CENTRE + c_skip * centred + c_out * self._padded(c_in * centred, level)
 
     def _padded(self, x: Tensor, level: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        step = 2**self.levels
-        pad_h, pad_w = -height % step, -width % step
-        if pad_h or pad_w:
-            x = F.pad(x, (0, pad_w, 0, pad_h), mode="replicate")
-        return self._inner(x, self.told(_waves(level)))[..., :height, :width]
+        inner = self._inner(padded(x, 2**self.levels), self.told(_waves(level)))
+        return cropped(inner, x)
 
     def _inner(self, x: Tensor, told: Tensor) -> Tensor:
         x = self.first(x)

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from twinscore.denoisers.base import per_image
 from twinscore.denoisers.checkpoint import Checkpoint
-from twinscore.denoisers.onnx import require_free_batch
+from twinscore.denoisers.onnx import IN_TRAINING, KNOWN, images_of, require_free_batch
 from twinscore.denoisers.published import UNKNOWN_MEAN
 from twinscore.errors import InputError, one_line
 from twinscore.images.quiet import quiet
@@ -46,7 +46,20 @@ class Exported(nn.Module):
         return self
 
     def forward(self, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
-        """Clean estimate of ``y``, (B, C, H, W); ValueError without a level, if it takes one."""
+        """Clean estimate of ``y``, (B, C, H, W).
+
+        Raises
+        ------
+        ValueError
+            Without a level, if it takes one, or for images that it does not take.
+        """
+        try:
+            return self._called(y, sigma)
+        except AssertionError as error:  # a guard of the graph
+            shape = tuple(y.shape)
+            raise ValueError(f"it does not take images {shape}: {one_line(error)}") from None
+
+    def _called(self, y: Tensor, sigma: float | Tensor | None) -> Tensor:
         if self.arguments == 1:
             return self.network(y)
         if self.blind:
@@ -69,15 +82,19 @@ def read_program(body: str) -> Checkpoint:
         If the file cannot be read, or holds no such network, or one of a fixed batch.
     """
     file, content = _read(body)
+    stated = {KNOWN: ""}
     try:
         with zipfile.ZipFile(file) as archive:
             if not any(name.endswith("archive_format") for name in archive.namelist()):
                 raise ValueError("it has no archive_format")
-        with quiet(), _without_log(), file.open("rb") as stream:
-            program = torch.export.load(stream)
+        with quiet(), without_log(), file.open("rb") as stream:
+            program = torch.export.load(stream, extra_files=stated)
         network = program.module()
     except Exception as error:  # the readers may raise anything on damaged bytes
         raise InputError(f"{body}: is not a file of torch.export.save: {one_line(error)}") from None
+    graphs = (m.graph for m in program.graph_module.modules() if hasattr(m, "graph"))
+    calls = (n for graph in graphs for n in graph.nodes if n.op == "call_function")
+    _require_evaluation(body, map(_set_in_program, calls))
     given = program.graph_signature.user_inputs
     shapes = [_shape_of(program, name) for name in given]
     blind = len(given) == 2 and given[1] is None
@@ -85,9 +102,8 @@ def read_program(body: str) -> Checkpoint:
     if dimensions not in ([4], [4, 1], [4, None]) or (dimensions[-1] is None and not blind):
         raise InputError(f"{body}: takes {_shown(given, shapes)}; {_WANTED}")
     require_free_batch(body, [shape[0] for shape in shapes if shape])
-    channels, *size = (side if isinstance(side, int) else None for side in shapes[0][1:])
     denoiser = Exported(network, len(given), blind=blind)
-    return Checkpoint(denoiser, (channels, *size), (UNKNOWN_MEAN,), content)
+    return Checkpoint(denoiser, *images_of(body, shapes[0], stated[KNOWN]), content)
 
 
 def write_program(network: nn.Module, given: tuple, shapes: tuple, file: Path) -> None:
@@ -96,7 +112,7 @@ def write_program(network: nn.Module, given: tuple, shapes: tuple, file: Path) -
     ``given`` are inputs, ``shapes`` which of their sides are free; raises whatever torch does for
     a network that it cannot export.
     """
-    with quiet(), _without_log(), torch.no_grad():
+    with quiet(), without_log(), torch.no_grad():
         program = torch.export.export(network.eval(), given, dynamic_shapes=shapes)
         write_atomic(file, lambda path: _saved(program, path))
 
@@ -125,6 +141,7 @@ def read_script(body: str) -> Checkpoint:
         raise InputError(
             f"{body}: is not a TorchScript file with a forward method: {one_line(error)}"
         ) from None
+    _require_evaluation(body, map(_set_in_script, _nodes_of(network.inlined_graph)))
     needed = [one for one in arguments if not one.has_default_value()]
     if not arguments or len(needed) > 2:
         raise InputError(f"{body}: takes {', '.join(one.name for one in arguments)}; {_WANTED}")
@@ -132,6 +149,39 @@ def read_script(body: str) -> Checkpoint:
 
 
 _WANTED = "give a network of y (B, C, H, W) and sigma (B,), or of y alone"
+
+
+_MODES = ("train", "training")
+"""How operations call the argument that says whether they train."""
+
+
+def _require_evaluation(body: str, calls: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Refuse an operation, of a name and arguments that are set in the graph, that trains."""
+    for name, arguments in calls:
+        if any(arguments.get(mode) is True for mode in _MODES):
+            raise InputError(f"{body}: {IN_TRAINING.format(name)}")
+
+
+def _set_in_program(node: Any) -> tuple[str, dict[str, Any]]:
+    schema = getattr(node.target, "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema else []
+    return str(node.target), dict(zip(names, node.args, strict=False)) | node.kwargs
+
+
+def _set_in_script(node: Any) -> tuple[str, dict[str, Any]]:
+    if not node.kind().startswith("aten::"):
+        return node.kind(), {}
+    names = [argument.name for argument in torch._C.parse_schema(node.schema()).arguments]
+    values = (value.toIValue() for value in node.inputs())
+    return node.kind(), dict(zip(names, values, strict=False))
+
+
+def _nodes_of(block: Any) -> Iterator[Any]:
+    """The nodes of a TorchScript graph, and of the blocks inside it."""
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes_of(inner)
 
 
 def _read(body: str) -> tuple[Path, str]:
@@ -156,12 +206,11 @@ def _shown(given: Any, shapes: list[list[Any] | None]) -> str:
 
 
 @contextmanager
-def _without_log() -> Iterator[None]:
-    """Torch logs, with a traceback, what it raises as well."""
-    logger = logging.getLogger("torch.export")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+def without_log() -> Iterator[None]:
+    """Nothing is logged meanwhile: torch logs, with a traceback, what it raises as well."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logging.disable(before)

@@ -218,6 +218,33 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return a.t() @ b if len(a) >= LONG_SUM else (b.t() @ a).t()
 
 
+def padded(x: Tensor, step: int) -> Tensor:
+    """An image whose last row and column are repeated until ``step`` divides both sides."""
+    height, width = ((side + step - 1) // step * step for side in x.shape[-2:])
+    if torch.compiler.is_compiling():
+        return _taken(x, height, width)
+    if (height, width) == tuple(x.shape[-2:]):
+        return x
+    return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]), mode="replicate")
+
+
+def cropped(x: Tensor, like: Tensor) -> Tensor:
+    """The part of an image that is as large as another."""
+    height, width = like.shape[-2:]
+    return _taken(x, height, width) if torch.compiler.is_compiling() else x[..., :height, :width]
+
+
+def _taken(x: Tensor, height: int, width: int) -> Tensor:
+    """So many rows and columns, the last ones repeated.
+
+    By indices: a graph of it does for every size, also where nothing is added or left out.
+    """
+    for axis, side in ((-2, height), (-1, width)):
+        indices = torch.arange(side, device=x.device).clamp(max=x.shape[axis] - 1)
+        x = x.index_select(axis, indices)
+    return x
+
+
 class Upsample(nn.Module):
     """Transposed convolution 2x2, stride 2, no bias: (B, c_in, H, W) to (B, c_out, 2H, 2W).
 

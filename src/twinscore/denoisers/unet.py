@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twinscore.denoisers.layers import BiasFreeNorm, Convolution, Upsample, generator_of
+from twinscore.denoisers.layers import (
+    BiasFreeNorm,
+    Convolution,
+    Upsample,
+    cropped,
+    generator_of,
+    padded,
+)
 
 
 class UNet(nn.Module):
@@ -78,13 +85,7 @@ class UNet(nn.Module):
         Where ``2**levels`` does not divide H or W, the image is padded inside by repeating its
         last row and column, and the result is cropped.
         """
-        height, width = y.shape[-2:]
-        step = 2**self.levels
-        pad_h, pad_w = -height % step, -width % step
-        if not pad_h and not pad_w:
-            return y - self._noise(y)
-        padded = F.pad(y, (0, pad_w, 0, pad_h), mode="replicate")
-        return y - self._noise(padded)[..., :height, :width]
+        return y - cropped(self._noise(padded(y, 2**self.levels)), y)
 
     def _noise(self, y: Tensor) -> Tensor:
         x = F.relu(self.first(y))

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -83,13 +83,35 @@ def _written(run: Run) -> Path:
     return path
 
 
-def figures(folder: Path, *, images: bool = True, theme: str = "light") -> dict[str, Figure]:
+def figures(
+    folder: Path | str, *, images: bool = True, theme: Literal["light", "dark"] = "light"
+) -> dict[str, Figure]:
     """Draw the figures of a run folder, by their names, in the order of the page.
 
-    ``images`` tells whether to draw those that show images; ``theme`` is ``light`` or ``dark``.
-    Raises as :func:`write`.
+    docs/figures.md lists them. They are matplotlib's, to be changed and saved.
+
+    Parameters
+    ----------
+    folder : Path or str
+        Run folder of any study, finished or not.
+    images : bool
+        Whether to draw those that show training images or samples.
+    theme : str
+        ``light`` or ``dark``.
+
+    Returns
+    -------
+    dict of str to matplotlib.figure.Figure
+        Those for which the run has the numbers.
+
+    Raises
+    ------
+    InputError
+        As :func:`write`, or for another theme.
     """
-    run = reading.read(folder, images=images)
+    if theme not in style.THEMES:
+        raise InputError(f"theme: give one of {', '.join(style.THEMES)}; got {theme!r}")
+    run = reading.read(Path(folder), images=images)
     return _figures(run, _drawings(run.study), theme)
 
 

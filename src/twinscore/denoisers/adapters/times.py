@@ -42,7 +42,7 @@ def tabulated(sigmas: Tensor | Sequence[float], times: Tensor | Sequence[float])
     def time(sigma: Tensor) -> Tensor:
         x = sigma.double().log().clamp(levels[0].item(), levels[-1].item())
         table, own = levels.to(x.device), given.to(x.device)
-        after = torch.searchsorted(table, x.detach().contiguous()).clamp(1, len(table) - 1)
+        after = (table < x.detach()[:, None]).sum(1).clamp(1, len(table) - 1)
         part = (x - table[after - 1]) / (table[after] - table[after - 1])
         return (own[after - 1] + part * (own[after] - own[after - 1])).to(sigma)
 

@@ -22,11 +22,11 @@ def variance_of(sigma: Level, y: Tensor) -> Tensor:
     if sigma is None:
         raise ValueError("this denoiser needs the noise level; pass sigma")
     level = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
-    if level.ndim > 1 or (level.ndim == 1 and len(level) != len(y)):
+    if level.ndim > 1 or (level.ndim == 1 and level.shape[0] != y.shape[0]):
         raise ValueError(f"sigma must be a float or of shape ({len(y)},), got {tuple(level.shape)}")
     least = math.sqrt(torch.finfo(y.dtype).tiny)
     fits = (level >= least) & (level < math.inf)
-    if not fits.all():
+    if not torch.compiler.is_compiling() and not fits.all():  # a graph takes values as they are
         raise ValueError(
             f"sigma must be positive and finite, and at least {least:.2g}, below which its square "
             f"is lost in {str(y.dtype).removeprefix('torch.')}; got {level[~fits][0]:.3g}"

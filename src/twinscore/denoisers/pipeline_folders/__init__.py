@@ -10,6 +10,8 @@ from pathlib import Path
 
 from twinscore.denoisers.adapters import Adapted, converted
 from twinscore.denoisers.checkpoint import Checkpoint
+from twinscore.denoisers.exported import read_program
+from twinscore.denoisers.exporting import PROGRAM
 from twinscore.denoisers.pipeline_folders import prompts
 from twinscore.denoisers.pipeline_folders.asked import Asked, parse
 from twinscore.denoisers.pipeline_folders.latents import PARTS as CODERS
@@ -52,6 +54,8 @@ def read(body: str) -> Checkpoint:
         scheduler is none of those known, its weights do not fit or are not finite, or a class or a
         prompt is missing or too many.
     """
+    if (program := Path(body) / PROGRAM).is_file():  # of `twinscore export`
+        return read_program(str(program))
     try:
         asked = parse(body)
         index = _index(asked.path)

@@ -83,7 +83,7 @@ class Thresholding:
         """Clean estimate of ``y`` (B, C, H, W)."""
         multiple = self.multiple or math.sqrt(2 * math.log(y.shape[1:].numel()))
         threshold = multiple * variance_of(sigma, y).sqrt().view(-1, 1, 1, 1)
-        basis = self.dictionary.adapted(y, threshold.flatten().expand(len(y)))
+        basis = self.dictionary.adapted(y, threshold.flatten().expand(y.shape[0]))
         return basis.inverse(self.rule(basis.forward(y), threshold))
 
 
