@@ -6,7 +6,8 @@ from PIL import Image
 
 from twinscore import cli, images, runs
 from twinscore.errors import InputError
-from twinscore.experiments import check_model
+from twinscore.experiments import audit, check_model
+from twinscore.experiments.audit.membership import try_model
 from twinscore.report import style
 
 MINE = """
@@ -102,6 +103,17 @@ def test_no_command_measures_a_model_that_is_wired_wrongly(mine, tmp_path, capsy
         assert not out.exists()
         assert cli.main([word.replace(":wrong", ":right") for word in call]) == 0
         capsys.readouterr()
+
+
+def test_no_model_is_audited_that_is_wired_wrongly(mine):
+    def tried(name):
+        spec = audit.Spec(model=f"{mine}:{name}", train="digits", held_out="digits", samples="x")
+        try_model(spec, images.load("digits"))
+
+    with pytest.raises(InputError, match=r":wrong is wired wrongly: this looks like epsilon in "):
+        tried("wrong")
+    tried("right")
+    tried("bare")  # names no convention
 
 
 def test_what_a_folder_says_is_passed_on(checked, tmp_path, mine):

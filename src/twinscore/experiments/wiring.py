@@ -32,6 +32,26 @@ def require_mean(model: str, checkpoint: Checkpoint) -> None:
 
 
 def refuse_wrong(model: str, checkpoint: Checkpoint, x: Tensor) -> None:
+    """Refuse a model that is not the posterior mean of images, by its kind or its wiring.
+
+    Raises
+    ------
+    InputError
+        As :func:`refuse_other`; or says that the model has no posterior mean of images.
+    """
+    require_mean(model, checkpoint)
+    if isinstance(checkpoint.denoiser, NotInPixels):
+        raise InputError(f"--model: {model}: {checkpoint.denoiser.why}")
+    refuse_other(model, checkpoint, x)
+
+
+def names_convention(checkpoint: Checkpoint) -> bool:
+    """Whether it is a network of a named convention, of images; guided ones cannot be tried."""
+    of_images = checkpoint.latents is None and checkpoint.guidance is None
+    return of_images and isinstance(getattr(checkpoint.denoiser, "rule", None), Wiring)
+
+
+def refuse_other(model: str, checkpoint: Checkpoint, x: Tensor) -> None:
     """Refuse a network of a named convention if another fits clearly better, and denoises.
 
     A large error alone is none of its business: a model that memorised others has one too. A
@@ -40,12 +60,9 @@ def refuse_wrong(model: str, checkpoint: Checkpoint, x: Tensor) -> None:
     Raises
     ------
     InputError
-        That names the convention that fits; or says that the model has no posterior mean of images.
+        That names the convention that fits.
     """
-    require_mean(model, checkpoint)
-    if isinstance(checkpoint.denoiser, NotInPixels):
-        raise InputError(f"--model: {model}: {checkpoint.denoiser.why}")
-    if isinstance(getattr(checkpoint.denoiser, "rule", None), Wiring):
+    if names_convention(checkpoint):
         found = calibration.fits(checkpoint.on(x.device), x[:MOST], SIGMAS, 0)
         if calibration.better(found, SIGMAS):
             raise InputError(

@@ -11,6 +11,7 @@ from twinscore.execution import Report
 from twinscore.experiments.audit.pool import Sets, Units
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.trials import open_model
+from twinscore.experiments.wiring import MOST, refuse_other
 from twinscore.images import ImageSet
 from twinscore.results.audit import Detection, Level, Membership
 from twinscore.results.base import Interval
@@ -47,8 +48,9 @@ def errors(
 
 @torch.no_grad()
 def try_model(spec: Spec, train: ImageSet) -> None:
-    """Refuse a model that cannot denoise the images; InputError."""
-    x, space = train[:1], open_model(spec.model).within("cpu")
+    """Refuse a model that cannot denoise the images, or is wired wrongly; InputError."""
+    model = open_model(spec.model)
+    x, space = train[:1], model.within("cpu")
     try:
         y = space.encode(x)
         for sigma in spec.sigmas:
@@ -58,6 +60,7 @@ def try_model(spec: Spec, train: ImageSet) -> None:
             f"--model: {spec.model}: cannot denoise an image of {spec.train}, "
             f"{tuple(x.shape[1:])}: {one_line(error)}"
         ) from None
+    refuse_other(spec.model, model, train[:MOST])
 
 
 def judged(
