@@ -12,6 +12,9 @@ Verdict = Literal[
 ]
 
 
+SIGNIFICANCE = 0.05
+
+
 class Data(Frozen):
     """The sets of images: how many of each, and in how many units they were dealt.
 
@@ -191,6 +194,92 @@ class RecipeTwins(Frozen):
         )
 
 
+class Tally(Frozen):
+    """How many of the images that were tried came back, and their share."""
+
+    count: int
+    of: int
+    share: Interval
+
+    def text(self) -> str:
+        """``x of n``."""
+        return f"{self.count:,} of {self.of:,}"
+
+
+class Trial(Frozen):
+    """What was done to images of both sets alike, how many came back, and p of T against H.
+
+    ``sigma`` is the noise level from which a path started. ``p`` is Fisher's, by itself.
+    """
+
+    way: Literal["noise", "half"]
+    sigma: float
+    trained: Tally
+    held_out: Tally
+    p: float | None
+
+    def text(self) -> str:
+        """What came back, without p."""
+        start = f"from noise of σ = {self.sigma:.2g}" if self.way == "noise" else "from their half"
+        return (
+            f"{self.trained.text()} training images come back {start}, "
+            f"{self.held_out.text()} held-out ones"
+        )
+
+
+class Recurrence(Frozen):
+    """Samples that recur: more alike than any two of as many real images.
+
+    ``similarity`` is that of the latter; ``clusters`` of ``recurring`` samples, of ``samples``;
+    ``trained`` and ``held_out``: distinct units of either set that they are nearest to.
+    """
+
+    samples: int
+    similarity: float
+    recurring: int
+    clusters: int
+    trained: int
+    held_out: int
+    p: float | None
+
+    def text(self) -> str:
+        """What recurs, without p."""
+        if not self.clusters:
+            return f"none of {self.samples:,} samples recurs"
+        return (
+            f"{self.recurring:,} of {self.samples:,} samples recur, in {self.clusters:,} clusters "
+            f"that are nearest to {self.trained:,} training and {self.held_out:,} held-out images"
+        )
+
+
+class Extraction(Frozen):
+    """Whether images come out of the model: samples that recur, and what was tried on both sets.
+
+    ``p`` is the smallest of recurrence, of paths from noise (corrected for their levels) and of
+    halves, times their number; None where the deal cannot be relied on. ``trials`` is empty without
+    a model; ``images`` of the pool were tried, at ``evaluations`` of the model for each.
+    """
+
+    p: float | None
+    recurrence: Recurrence
+    trials: list[Trial]
+    images: int
+    evaluations: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether more of T comes out than chance explains."""
+        return self.p is not None and self.p <= SIGNIFICANCE
+
+    def text(self) -> str:
+        """In one line: the strongest of what was found."""
+        parts: list[Trial | Recurrence] = [*self.trials, self.recurrence]
+        p = "no p" if self.p is None else f"p = {self.p:.2g} for all {len(parts)} ways together"
+        best = min(parts, key=lambda part: 1 if part.p is None else part.p)
+        words = best.text() if self.shown else "no more of training than of held-out images"
+        return f"{words}; {p}"
+
+
 class Result(base.Result):
     """``result.json`` of an audit.
 
@@ -202,6 +291,8 @@ class Result(base.Result):
     without held-out images, ``window`` without checkpoints, ``twins`` without a recipe.
     ``guidance`` is advice, each sentence with the number that it stands on. ``failed``: the
     condition of ``--fail-if`` that is met.
+    without held-out images; ``extraction`` is None without the latter. ``failed``: the condition of
+    ``--fail-if`` that is met.
     """
 
     study: Literal["audit"] = "audit"
@@ -222,6 +313,7 @@ class Result(base.Result):
     window: Window | None = None
     twins: RecipeTwins | None = None
     guidance: list[str] = Field(default_factory=list)
+    extraction: Extraction | None = None
     recall: Interval | None = None
     failed: str | None = None
 
@@ -246,6 +338,7 @@ class Result(base.Result):
             *([f"along training: {self.window.text()}"] if self.window else []),
             *([f"twins of the recipe: {self.twins.text()}"] if self.twins else []),
             *(f"advice: {sentence}" for sentence in self.guidance),
+            *([f"extraction: {self.extraction.text()}"] if self.extraction else []),
             *([f"moved images by a shortlist, recall {self.recall.text()}"] if self.recall else []),
             *([f"--fail-if {self.failed}: met"] if self.failed else []),
         ]

@@ -17,7 +17,7 @@ from twinscore.analysis.audit.search import NEAREST, Near, search
 from twinscore.analysis.audit.views import Evened, Kind, kinds, reduced
 from twinscore.environment import Execution
 from twinscore.execution import Report
-from twinscore.experiments.audit import checkpoints, embedding, membership, recipe
+from twinscore.experiments.audit import checkpoints, embedding, extraction, membership, recipe
 from twinscore.experiments.audit.pool import BLOCK, blocks, opened, seen
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
@@ -190,8 +190,12 @@ def _duplicates(spec: Spec, piece: Piece, report: Report) -> Arrays:
 
 
 def _errors(spec: Spec, piece: Piece, report: Report) -> Arrays:
-    model, device = open_model(spec.model), _device(piece)
-    return {"errors": membership.errors(spec, opened(spec), model, device, report)}
+    """Errors on both sets, and what comes of paths from some of their images."""
+    sets, model, device = opened(spec), open_model(spec.model), _device(piece)
+    found = {"errors": membership.errors(spec, sets, model, device, report)}
+    if spec.extract:
+        found |= extraction.tried(spec, sets, model, found["errors"], device, report)
+    return found
 
 
 def _checkpoint(spec: Spec, piece: Piece, report: Report) -> Arrays:

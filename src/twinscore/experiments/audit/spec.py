@@ -44,6 +44,8 @@ class Spec(Frozen):
     """Noise levels at which errors of the model are compared, image units."""
     draws: int = Field(default=4, ge=1, le=10**4)
     """Draws of the noise, the same for every image."""
+    extract: int = Field(default=64, ge=0, le=10**5)
+    """Images of both sets that the model is asked for, from noise and from their half; 0: none."""
     train: str | None = None
     """The images that the model was trained on."""
     held_out: str | None = None
