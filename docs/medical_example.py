@@ -5,8 +5,8 @@
 Writes FOLDER/few and FOLDER/many: folders of DICOM slices, `train` and `held-out`, with patients as
 groups, that were dealt from one pool. A patient is a place in one of the photographs that come with
 the package, its slices are two crops of 16x16 that are two pixels apart. A UNet2DModel of
-diffusers is trained on each `train`, for as many steps, side by side on two cores, and audited: as a
-model, and by its samples alone. Nothing is fetched.
+diffusers is trained on each `train`, for as many steps, side by side on two cores, and audited: as
+a model, and by its samples alone. Nothing is fetched.
 """
 
 import argparse

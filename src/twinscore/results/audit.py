@@ -14,6 +14,8 @@ Verdict = Literal[
 
 SIGNIFICANCE = 0.05
 
+NOTHING_OUT = "no more of training than of held-out images comes out"
+
 
 class Data(Frozen):
     """The sets of images: how many of each, and in how many units they were dealt.
@@ -222,8 +224,8 @@ class Trial(Frozen):
         """What came back, without p."""
         start = f"from noise of σ = {self.sigma:.2g}" if self.way == "noise" else "from their half"
         return (
-            f"{self.trained.text()} training images come back {start}, "
-            f"{self.held_out.text()} held-out ones"
+            f"{self.trained.text()} training images come back {start} "
+            f"(held-out: {self.held_out.text()})"
         )
 
 
@@ -272,12 +274,15 @@ class Extraction(Frozen):
         return self.p is not None and self.p <= SIGNIFICANCE
 
     def text(self) -> str:
-        """In one line: the strongest of what was found."""
-        parts: list[Trial | Recurrence] = [*self.trials, self.recurrence]
-        p = "no p" if self.p is None else f"p = {self.p:.2g} for all {len(parts)} ways together"
-        best = min(parts, key=lambda part: 1 if part.p is None else part.p)
-        words = best.text() if self.shown else "no more of training than of held-out images"
-        return f"{words}; {p}"
+        """In one line: what came out of T more than of H, of paths at the level that says most."""
+        noise, half = (
+            [t for t in self.trials if t.p is not None and t.way == way]
+            for way in ("noise", "half")
+        )
+        parts = [*sorted(noise, key=lambda t: t.p)[:1], *half, self.recurrence]
+        said = [part.text() for part in parts if part.p is not None and part.p <= SIGNIFICANCE]
+        p = "no p" if self.p is None else f"p = {self.p:.2g} for all ways together"
+        return f"{', '.join(said) if self.shown else NOTHING_OUT}; {p}"
 
 
 class Result(base.Result):
