@@ -6,7 +6,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
 from twinscore.report import along as along_report
-from twinscore.report import plots, style
+from twinscore.report import extraction, plots, style
 from twinscore.report.content import HOLDS, Cell, Content, Table, figure, size_text, table
 from twinscore.report.pictures import strip
 from twinscore.report.reading import Run
@@ -27,6 +27,7 @@ def content(run: Run) -> Content:
         verdict=f"{result.data.samples}: {result.verdict}: {result.why}.",
         facts=tuple(_facts(result)),
         table=_matches(result, found) if found else None,
+        more=extraction.tables(result),
         notes=(
             "What p says: samples depend on the training set. A model that learned it well does "
             "too, without a single copy. Copies are claimed only with a list.",
@@ -49,6 +50,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         ("Dependence on the training set", "no p" if p is None else f"p = {p:.2g}"),
         *([("Power", result.power.text().partition(": ")[2])] if result.power else []),
         *([("Membership", result.membership.text())] if result.membership else []),
+        *([("Extraction", result.extraction.text())] if result.extraction else []),
         *([("Along training", result.window.text())] if result.window else []),
         *([("Twins of the recipe", result.twins.text())] if result.twins else []),
         *(("Advice", sentence) for sentence in result.guidance),
@@ -229,3 +231,9 @@ def membership(run: Run, theme: Theme) -> Figure | None:
 
 
 along = along_report.along
+
+
+@figure("What comes out of the model", extraction.READING, extraction.ALT, images=True)
+def extracted(run: Run, theme: Theme) -> Figure | None:
+    """Images of both sets, and what the model made of them."""
+    return extraction.draw(run, theme)
