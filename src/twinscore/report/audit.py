@@ -50,6 +50,8 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         ("Dependence on the training set", "no p" if p is None else f"p = {p:.2g}"),
         *([("Power", result.power.text().partition(": ")[2])] if result.power else []),
         *([("Membership", result.membership.text())] if result.membership else []),
+        *([("Base model", result.base.text())] if result.base else []),
+        *([("Autoencoder", result.autoencoder.text())] if result.autoencoder else []),
         *([("Extraction", result.extraction.text())] if result.extraction else []),
         *([("Along training", result.window.text())] if result.window else []),
         *([("Twins of the recipe", result.twins.text())] if result.twins else []),

@@ -196,6 +196,54 @@ class RecipeTwins(Frozen):
         )
 
 
+class Gap(Frozen):
+    """How often an error is smaller on T than on H, and exact p; None where the deal fails."""
+
+    auc: Interval
+    p: float | None
+
+    def text(self) -> str:
+        """In one line."""
+        p = "no p" if self.p is None else f"p = {self.p:.2g}"
+        return f"AUC {self.auc.text()}, {p}"
+
+
+class Base(Frozen):
+    """The model that the audited one was fine-tuned from, as a control.
+
+    ``own``: its own errors; ``difference``: those of the audited model minus its, of every image.
+    """
+
+    model: str
+    own: Gap
+    difference: Gap
+
+    def text(self) -> str:
+        """In one line."""
+        return f"{self.model}: {self.own.text()}; error beyond its: {self.difference.text()}"
+
+
+Culprit = Literal[
+    *("autoencoder", "diffusion model", "both", "neither"),
+    *("autoencoder, and perhaps the diffusion model",),
+]
+"""What has smaller errors on T. An autoencoder that has gives T other codes than H, on which an
+honest model of codes may err less too: hence *perhaps*."""
+
+
+class Autoencoder(Frozen):
+    """The gap of an autoencoder's own reconstruction error, and what has a gap, it or the model."""
+
+    source: str
+    gap: Gap
+    culprit: Culprit | None
+
+    def text(self) -> str:
+        """In one line."""
+        blamed = f"; smaller errors on training images: {self.culprit}" if self.culprit else ""
+        return f"reconstruction error, {self.gap.text()}{blamed}"
+
+
 class Tally(Frozen):
     """How many of the images that were tried came back, and their share."""
 
@@ -318,6 +366,8 @@ class Result(base.Result):
     window: Window | None = None
     twins: RecipeTwins | None = None
     guidance: list[str] = Field(default_factory=list)
+    base: Base | None = None
+    autoencoder: Autoencoder | None = None
     extraction: Extraction | None = None
     recall: Interval | None = None
     failed: str | None = None
@@ -343,6 +393,8 @@ class Result(base.Result):
             *([f"along training: {self.window.text()}"] if self.window else []),
             *([f"twins of the recipe: {self.twins.text()}"] if self.twins else []),
             *(f"advice: {sentence}" for sentence in self.guidance),
+            *([f"base {self.base.text()}"] if self.base else []),
+            *([f"autoencoder: {self.autoencoder.text()}"] if self.autoencoder else []),
             *([f"extraction: {self.extraction.text()}"] if self.extraction else []),
             *([f"moved images by a shortlist, recall {self.recall.text()}"] if self.recall else []),
             *([f"--fail-if {self.failed}: met"] if self.failed else []),

@@ -9,6 +9,7 @@ from twinscore.analysis.audit import legacy, rates
 from twinscore.analysis.statistics import clopper_pearson
 from twinscore.experiments.audit import (
     checkpoints,
+    controls,
     evidence,
     guidance,
     membership,
@@ -41,6 +42,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
     """The verdict, its numbers, pictures of the evidence, and a table of all units."""
     sets, given = opened(spec), {piece.name: arrays for piece, arrays in done}
     pairs, errors = given.pop(DUPLICATES, None), given.pop(MEMBERSHIP, None)
+    beside = given.pop(controls.PIECE, {})
     kept, twins = checkpoints.taken(given), recipe.judged(spec, sets, given)
     near = together(list(given.values()), [kind.name for kind in kinds_of(spec)])
     dropped = pairs["spanning"] if pairs and spec.overlap == "drop" else _NONE
@@ -61,6 +63,8 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
     member, risk = None, []
     if errors:
         member, risk = membership.judged(spec, sets, of, errors["errors"], sound=not broken)
+    of_errors = errors["errors"] if errors else None
+    base, coder = controls.judged(spec, of, beside, of_errors, member, sound=not broken)
     extraction, pictures = None, {}
     if sets.held_out is not None:
         came = {name: errors[name] for name in returns.TRIED} if errors and spec.extract else {}
@@ -80,6 +84,8 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
         legacy=_legacy(spec, sets),
         data=_data(spec, sets, of),
         membership=member,
+        base=base,
+        autoencoder=coder,
         extraction=extraction,
         twins=twins,
         window=checkpoints.window(spec, sets, of, kept, sound=not broken),
