@@ -53,6 +53,7 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         *([("Base model", result.base.text())] if result.base else []),
         *([("Autoencoder", result.autoencoder.text())] if result.autoencoder else []),
         *([("Extraction", result.extraction.text())] if result.extraction else []),
+        *([("Local signs", result.signs.text())] if result.signs else []),
         *([("Along training", result.window.text())] if result.window else []),
         *([("Twins of the recipe", result.twins.text())] if result.twins else []),
         *(("Advice", sentence) for sentence in result.guidance),
@@ -239,3 +240,32 @@ along = along_report.along
 def extracted(run: Run, theme: Theme) -> Figure | None:
     """Images of both sets, and what the model made of them."""
     return extraction.draw(run, theme)
+
+
+@figure(
+    "Local signs",
+    "Training images of the smallest error, and held-out ones of about equal error: trace of the "
+    "model's Jacobian there, how much noise it lets through, and its effective rank, in how many "
+    "directions (where the trace is near 0 it says nothing). A model that knows an image by heart "
+    "takes all around it to it, and its trace falls towards 0; so it does at plain images, which "
+    "is why held-out ones are beside. Information, not a test.",
+    lambda run: f"Points of two sets over the error, in two panels: {run.result.signs.text()}.",
+)
+def local(run: Run, theme: Theme) -> Figure | None:
+    """Trace and rank of the Jacobian against the error."""
+    result: Result = run.result
+    if result.signs is None:
+        return None
+    drawn, panels = plots.new_row(2.6)
+    for axes, what in zip(panels, ("trace", "rank"), strict=True):
+        for trained, colour, marker in ((True, theme.nearest, "o"), (False, theme.held_out, "s")):
+            signs = [sign for sign in result.signs.images if sign.trained is trained]
+            points = [[sign.error, getattr(sign, what)] for sign in signs]
+            label = "training images" if trained else "held-out images"
+            axes.plot(*np.transpose(points), marker, color=colour, label=label)
+        name = "trace" if what == "trace" else "effective rank"
+        axes.set(xlabel=f"error at σ = {result.signs.sigma:g}", ylabel=name)
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        axes.locator_params(axis="x", nbins=5)
+    plots.legend(drawn, panels[0], where="upper center", ncols=2)
+    return drawn

@@ -1,5 +1,6 @@
 """Audit samples for copies of training images, with held-out images as control."""
 
+from statistics import median
 from typing import Literal
 
 from pydantic import Field
@@ -333,6 +334,46 @@ class Extraction(Frozen):
         return f"{', '.join(said) if self.shown else NOTHING_OUT}; {p}"
 
 
+class Sign(Frozen):
+    """What the model's Jacobian is at an image with noise: its trace and its effective rank.
+
+    ``error`` is the model's there, the mean square per value.
+    """
+
+    image: int
+    name: str
+    trained: bool
+    error: float
+    trace: float
+    rank: float
+
+
+class Signs(Frozen):
+    """Local signs at training images of the smallest error and held-out ones of about equal error.
+
+    Information, not a test.
+    """
+
+    sigma: float
+    images: list[Sign]
+
+    def text(self) -> str:
+        """In one line: medians of both sets."""
+        (trace, rank), (other_trace, other_rank) = (
+            [
+                median(getattr(sign, what) for sign in self.images if sign.trained is trained)
+                for what in ("trace", "rank")
+            ]
+            for trained in (True, False)
+        )
+        return (
+            f"at σ = {self.sigma:g} the model's Jacobian has a trace of {trace:.1f} and an "
+            f"effective rank of {rank:.1f} at training images of the smallest error, of "
+            f"{other_trace:.1f} and {other_rank:.1f} at held-out ones of about equal error "
+            "(medians, for information)"
+        )
+
+
 class Result(base.Result):
     """``result.json`` of an audit.
 
@@ -342,10 +383,9 @@ class Result(base.Result):
     come out of twice the samples. ``recall``: of images that were moved on purpose, how many a
     shortlist finds; None where all images were compared. ``membership`` is None without a model, or
     without held-out images, ``window`` without checkpoints, ``twins`` without a recipe.
+    ``extraction`` is None without held-out images, ``signs`` where the model is not differentiable.
     ``guidance`` is advice, each sentence with the number that it stands on. ``failed``: the
     condition of ``--fail-if`` that is met.
-    without held-out images; ``extraction`` is None without the latter. ``failed``: the condition of
-    ``--fail-if`` that is met.
     """
 
     study: Literal["audit"] = "audit"
@@ -369,6 +409,7 @@ class Result(base.Result):
     base: Base | None = None
     autoencoder: Autoencoder | None = None
     extraction: Extraction | None = None
+    signs: Signs | None = None
     recall: Interval | None = None
     failed: str | None = None
 

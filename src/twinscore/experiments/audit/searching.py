@@ -24,6 +24,7 @@ from twinscore.experiments.audit import (
     extraction,
     membership,
     recipe,
+    signs,
 )
 from twinscore.experiments.audit.pool import BLOCK, blocks, opened, seen
 from twinscore.experiments.audit.spec import Spec
@@ -199,11 +200,13 @@ def _duplicates(spec: Spec, piece: Piece, report: Report) -> Arrays:
 
 
 def _errors(spec: Spec, piece: Piece, report: Report) -> Arrays:
-    """Errors on both sets, and what comes of paths from some of their images."""
+    """Errors on both sets, what comes of paths from some of their images, and local signs."""
     sets, model, device = opened(spec), open_model(spec.model), _device(piece)
-    found = {"errors": membership.errors(spec, sets, model, device, report)}
+    errors = membership.errors(spec, sets, model, device, report)
+    found = {"errors": errors}
     if spec.extract:
-        found |= extraction.tried(spec, sets, model, found["errors"], device, report)
+        found |= extraction.tried(spec, sets, model, errors, device, report)
+        found |= signs.measure(spec, sets, model, errors, device, report)
     return found
 
 

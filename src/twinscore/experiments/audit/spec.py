@@ -51,7 +51,8 @@ class Spec(Frozen):
     (B, C, H, W) to their reconstructions: whether the gap is its own (default: that of a diffusers:
     pipeline)."""
     extract: int = Field(default=64, ge=0, le=10**5)
-    """Images of both sets that the model is asked for, from noise and from their half; 0: none."""
+    """Images of both sets that the model is asked for, from noise and from their half; 0: none, and
+    no local signs."""
     train: str | None = None
     """The images that the model was trained on."""
     held_out: str | None = None

@@ -15,6 +15,7 @@ from twinscore.experiments.audit import (
     membership,
     recipe,
     returns,
+    signs,
 )
 from twinscore.experiments.audit.assumptions import check
 from twinscore.experiments.audit.judgement import failed, judge
@@ -87,6 +88,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
         base=base,
         autoencoder=coder,
         extraction=extraction,
+        signs=signs.judged(spec, sets, errors or {}),
         twins=twins,
         window=checkpoints.window(spec, sets, of, kept, sound=not broken),
         failed=failed(spec.fail_if, found.copies, p, count, more, member),
