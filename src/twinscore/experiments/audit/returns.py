@@ -1,5 +1,6 @@
 """Which images came back from the audited model, and which of its samples recur."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -37,37 +38,77 @@ def judged(
 ) -> tuple[Extraction, Arrays]:
     """What came back of T and of H, and pictures; ``found`` is empty without a model."""
     recurrence = _recurrence(spec, sets, units, votes, sound)
-    trials, each, pictures = [], [recurrence.p], {}
-    if found:
+    came = Came.of(spec, sets, units, found) if found else None
+    trials, each = came.trials(spec, sound) if came else ([], [])
+    each = [*each, recurrence.p] if sound else []
+    extraction = Extraction(
+        p=min(1.0, len(each) * min(each)) if each else None,
+        recurrence=recurrence,
+        trials=trials,
+        images=len(came.rows) if came else 0,
+        evaluations=EVALUATIONS if came else 0,
+    )
+    return extraction, _pictures(sets, found, came) if came else {}
+
+
+@dataclass(frozen=True, eq=False)
+class Came:
+    """What came of U units that were tried.
+
+    Attributes
+    ----------
+    rows : array
+        (U,): which of the images that were tried they are.
+    trained : array
+        (U,) bool.
+    near : array
+        (U, L + 1): how near each came to its image, from every start, and in the right half.
+    sigmas : array
+        (L,): where paths started.
+    """
+
+    rows: NDArray[np.int64]
+    trained: NDArray[np.bool_]
+    near: NDArray[np.float64]
+    sigmas: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, spec: Spec, sets: Sets, units: Units, found: Arrays) -> "Came":
+        """Of what :func:`~twinscore.experiments.audit.extraction.tried` gave; one of each unit."""
         image = found["image"]
         rows = np.flatnonzero(units.kept[image])
         rows = rows[np.sort(np.unique(units.of[image[rows]], return_index=True)[1])]
         trained = units.trained[units.of[image[rows]]]
-        near = _near(spec, sets, units, found, rows)
-        returned, seed = near < measures.RETURNED, derive_seed(spec.seed, "returned")
+        return cls(rows, trained, _near(spec, sets, units, found, rows), found["sigma"])
+
+    @property
+    def returned(self) -> NDArray[np.bool_]:
+        """Whether each came back, (U, L + 1)."""
+        return self.near < measures.RETURNED
+
+    def trials(self, spec: Spec, sound: bool) -> tuple[list[Trial], list[float]]:
+        """Every trial, and p of paths (of all starts together) and of halves."""
+        returned, trained = self.returned, self.trained
+        seed = derive_seed(spec.seed, "returned")
         paths = measures.dependence(returned[:, :-1], trained, seed=seed)
         half = measures.dependence(returned[:, -1:], trained, seed=seed)
-        each += [paths[0], half[0]]
-        alone = np.concatenate([paths[1], half[1]])
         trials = [
             Trial(
-                way="noise" if k < len(found["sigma"]) else "half",
-                sigma=float(found["sigma"][min(k, len(found["sigma"]) - 1)]),
-                trained=_tally(returned[trained, k]),
-                held_out=_tally(returned[~trained, k]),
-                p=float(alone[k]) if sound else None,
+                way=way,
+                sigma=float(sigma),
+                trained=_tally(back[trained]),
+                held_out=_tally(back[~trained]),
+                p=float(p) if sound else None,
             )
-            for k in range(len(alone))
+            for way, sigma, back, p in zip(
+                ["noise"] * len(self.sigmas) + ["half"],
+                [*self.sigmas, self.sigmas[-1]],
+                returned.T,
+                [*paths[1], *half[1]],
+                strict=True,
+            )
         ]
-        pictures = _pictures(sets, found, rows, trained, near)
-    extraction = Extraction(
-        p=min(1.0, len(each) * min(each)) if sound else None,
-        recurrence=recurrence,
-        trials=trials,
-        images=len(rows) if found else 0,
-        evaluations=EVALUATIONS if found else 0,
-    )
-    return extraction, pictures
+        return trials, [paths[0], half[0]]
 
 
 def _near(spec: Spec, sets: Sets, units: Units, found: Arrays, rows: NDArray) -> NDArray:
@@ -134,17 +175,16 @@ def _images(sets: Sets, rows: NDArray, side: int) -> Tensor:
     return torch.cat([reduced(sets.images_of(rows[[i]]), side) for i in range(len(rows))])
 
 
-def _pictures(
-    sets: Sets, found: Arrays, rows: NDArray, trained: NDArray[np.bool_], near: NDArray
-) -> Arrays:
+def _pictures(sets: Sets, found: Arrays, came: Came) -> Arrays:
     """Of both sets the images that came back the nearest, with what came back, (K, C, H, W).
 
     ``end`` is that of the highest level from which the image came back, or of the lowest.
     """
     arrays: Arrays = {}
-    back = near[:, :-1] < measures.RETURNED
+    rows, trained, near = came.rows, came.trained, came.near
+    back = came.returned[:, :-1]
     level = np.where(back.any(1), back.shape[1] - 1 - back[:, ::-1].argmax(1), 0)
-    order = np.lexsort((near.min(1), -back.sum(1) - (near[:, -1] < measures.RETURNED)))
+    order = np.lexsort((near.min(1), -came.returned.sum(1)))
     for name, member, most in (
         ("trained", trained, PICTURED),
         ("held_out", ~trained, PICTURED // 2),
