@@ -6,7 +6,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
 from twinscore.report import along as along_report
-from twinscore.report import plots, style
+from twinscore.report import extraction, plots, style
 from twinscore.report.content import HOLDS, Cell, Content, Table, figure, size_text, table
 from twinscore.report.pictures import strip
 from twinscore.report.reading import Run
@@ -27,6 +27,7 @@ def content(run: Run) -> Content:
         verdict=f"{result.data.samples}: {result.verdict}: {result.why}.",
         facts=tuple(_facts(result)),
         table=_matches(result, found) if found else None,
+        more=extraction.tables(result),
         notes=(
             "What p says: samples depend on the training set. A model that learned it well does "
             "too, without a single copy. Copies are claimed only with a list.",
@@ -51,6 +52,10 @@ def _facts(result: Result) -> list[tuple[str, str]]:
         ("Dependence on the training set", "no p" if p is None else f"p = {p:.2g}"),
         *(_power(result.power) if result.power else []),
         *([("Membership", result.membership.text())] if result.membership else []),
+        *([("Base model", result.base.text())] if result.base else []),
+        *([("Autoencoder", result.autoencoder.text())] if result.autoencoder else []),
+        *([("Extraction", result.extraction.text())] if result.extraction else []),
+        *([("Local signs", result.signs.text())] if result.signs else []),
         *([("Along training", result.window.text())] if result.window else []),
         *([("Twins of the recipe", result.twins.text())] if result.twins else []),
         *(("Advice", sentence) for sentence in result.guidance),
@@ -241,3 +246,38 @@ def membership(run: Run, theme: Theme) -> Figure | None:
 
 
 along = along_report.along
+
+
+@figure("What comes out of the model", extraction.READING, extraction.ALT, images=True)
+def extracted(run: Run, theme: Theme) -> Figure | None:
+    """Images of both sets, and what the model made of them."""
+    return extraction.draw(run, theme)
+
+
+@figure(
+    "Local signs",
+    "Training images of the smallest error, and held-out ones of about equal error: trace of the "
+    "model's Jacobian there, how much noise it lets through, and its effective rank, in how many "
+    "directions (where the trace is near 0 it says nothing). A model that knows an image by heart "
+    "takes all around it to it, and its trace falls towards 0; so it does at plain images, which "
+    "is why held-out ones are beside. Information, not a test.",
+    lambda run: f"Points of two sets over the error, in two panels: {run.result.signs.text()}.",
+)
+def local(run: Run, theme: Theme) -> Figure | None:
+    """Trace and rank of the Jacobian against the error."""
+    result: Result = run.result
+    if result.signs is None:
+        return None
+    drawn, panels = plots.new_row(2.6)
+    for axes, what in zip(panels, ("trace", "rank"), strict=True):
+        for trained, colour, marker in ((True, theme.nearest, "o"), (False, theme.held_out, "s")):
+            signs = [sign for sign in result.signs.images if sign.trained is trained]
+            points = [[sign.error, getattr(sign, what)] for sign in signs]
+            label = "training images" if trained else "held-out images"
+            axes.plot(*np.transpose(points), marker, color=colour, label=label)
+        name = "trace" if what == "trace" else "effective rank"
+        axes.set(xlabel=f"error at σ = {result.signs.sigma:g}", ylabel=name)
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        axes.locator_params(axis="x", nbins=5)
+    plots.legend(drawn, panels[0], where="upper center", ncols=2)
+    return drawn

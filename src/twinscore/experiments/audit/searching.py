@@ -18,7 +18,16 @@ from twinscore.analysis.audit.search import NEAREST, Near, search
 from twinscore.analysis.audit.views import Evened, Kind, kinds, reduced
 from twinscore.environment import Execution
 from twinscore.execution import Report
-from twinscore.experiments.audit import checkpoints, embedding, membership, recipe, sensitivity
+from twinscore.experiments.audit import (
+    checkpoints,
+    controls,
+    embedding,
+    extraction,
+    membership,
+    recipe,
+    sensitivity,
+    signs,
+)
 from twinscore.experiments.audit.pool import BLOCK, blocks, opened, seen
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
@@ -108,7 +117,8 @@ def pieces(spec: Spec, report: Report) -> list[Piece]:
         Piece(f"pool-{i:02d}", start=start, stop=stop)
         for i, (start, stop) in enumerate(pairwise(ends))
     ]
-    besides = [DUPLICATES, *([MEMBERSHIP] if spec.model else [])] if sets.held_out else []
+    own = [(MEMBERSHIP, bool(spec.model)), (controls.PIECE, controls.wanted(spec))]
+    besides = [DUPLICATES, *(name for name, asked in own if asked)] if sets.held_out else []
     besides += checkpoints.names(spec) if spec.checkpoints else []
     besides += [recipe.PIECE + half for half in recipe.HALVES] if spec.recipe else []
     return [*parts, *map(Piece, besides)]
@@ -123,6 +133,7 @@ def work(spec: Spec, piece: Piece, report: Report) -> Arrays:
     if piece.name.startswith(checkpoints.PIECE):
         key |= checkpoints.key(spec, piece.name)
     own_work = {DUPLICATES: _duplicates, MEMBERSHIP: _errors, checkpoints.PIECE: _checkpoint}
+    own_work[controls.PIECE] = _controls
     own_work |= {recipe.PIECE + half: _twin for half in recipe.HALVES}
     compute = own_work.get(piece.name.rstrip("0123456789"), _near)
     own = {"of": piece.seal, "report": report}
@@ -205,8 +216,18 @@ def _duplicates(spec: Spec, piece: Piece, report: Report) -> Arrays:
 
 
 def _errors(spec: Spec, piece: Piece, report: Report) -> Arrays:
-    model, device = open_model(spec.model), _device(piece)
-    return {"errors": membership.errors(spec, opened(spec), model, device, report)}
+    """Errors on both sets, what comes of paths from some of their images, and local signs."""
+    sets, model, device = opened(spec), open_model(spec.model), _device(piece)
+    errors = membership.errors(spec, sets, model, device, report)
+    found = {"errors": errors}
+    if spec.extract:
+        found |= extraction.tried(spec, sets, model, errors, device, report)
+        found |= signs.measure(spec, sets, model, errors, device, report)
+    return found
+
+
+def _controls(spec: Spec, piece: Piece, report: Report) -> Arrays:
+    return controls.measure(spec, opened(spec), _device(piece), report)
 
 
 def _checkpoint(spec: Spec, piece: Piece, report: Report) -> Arrays:
