@@ -12,7 +12,7 @@ a chunk of patches is a copy of rows, and its distances to a block of patches of
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -22,8 +22,12 @@ from twinscore.denoisers.closed_form.level import Level, differentiated, varianc
 
 Borders = Literal["known", "circular"]
 
-_CHUNK = 2**19
+_CHUNK = 2**20
 """Numbers held at a time: of a chunk of patches, or of its distances to a block of queries."""
+
+_LEAST = -80.0
+"""Least log weight, relative to the largest: below it, exponentials that underflow take a hundred
+times as long, and no number of patches that fits a memory weighs anything together."""
 
 _QUERIES = 512
 """Patches of y that are compared at a time."""
@@ -44,11 +48,13 @@ SIDES = (3, 5, 7, 11, 15, 23, 31, 47, 63)
 class _Group:
     """Pixels whose patches are compared with one another: U of them, patches of P numbers.
 
-    ``pixels`` (U, C) and ``members`` (U, P) are places in a flat image, all channels.
+    ``pixels`` (U, C) and ``members`` (U, P) are places in a flat image, all channels; ``reach`` is
+    the largest norm of a training patch.
     """
 
     pixels: Tensor
     members: Tensor
+    reach: float = math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +70,7 @@ class Local:
     It is not the posterior mean of a density of images, and its Jacobian not symmetric. It can be
     differentiated in ``y``, not in ``sigma``: once in forward mode, twice in reverse. Cost of a
     call: ``2 B N d (P + 2)`` flops with P numbers in a patch, times the number of pixels where it
-    is equivariant. Memory: the images, an energy in float64 for each pixel, chunks of 2^19 numbers.
+    is equivariant. Memory: the images, an energy in float64 for each pixel, chunks of 2^20 numbers.
 
     Attributes
     ----------
@@ -127,14 +133,16 @@ class Local:
                 f"the patch must have a side of at least 1, and at most {most} where borders "
                 f"are circular; got {patch}"
             )
-        groups = tuple(_grouped(shape, patch, equivariant, borders))
+        groups = list(_grouped(shape, patch, equivariant, borders))
         centre = images.double().mean().item()
         columns = (images.flatten(1) - centre).T.contiguous()
         energies = columns.new_empty(math.prod(shape[1:]), len(images), dtype=torch.float64)
-        for group in groups:
+        for i, group in enumerate(groups):
             for pixel, members in zip(group.pixels[:, 0], group.members, strict=True):
                 energies[pixel] = columns[members].double().square().sum(0) / 2
-        return cls(columns, energies, shape, centre, patch, groups)
+            largest = energies[group.pixels[:, 0]].max().item()
+            groups[i] = replace(group, reach=math.sqrt(2 * largest))
+        return cls(columns, energies, shape, centre, patch, tuple(groups))
 
     def __call__(self, y: Tensor, sigma: Level = None) -> Tensor:
         """Posterior mean of each pixel, (B, C, H, W)."""
@@ -171,15 +179,15 @@ class Local:
         evidence = y.new_empty(len(y), len(self.energies), dtype=torch.float64)
         for block in self._blocks(y, noise):
             peak = y.new_full((len(block.patches), 1), -math.inf, dtype=torch.float64)
-            sums = y.new_zeros(len(peak), self.shape[0] + 1)
+            sums = y.new_zeros(self.shape[0] + 1, len(peak))
             for exponents, _, values in self._scored(block):
                 higher = torch.maximum(peak, exponents.amax(1, keepdim=True).double())
-                weights = exponents.sub_(higher.to(exponents)).exp_().to(y)
-                sums = torch.addmm(sums * (peak - higher).exp().to(y), weights, values.T)
+                weights = _weights(exponents, higher).to(y)
+                sums = torch.addmm(sums * (peak - higher).exp().to(y).T, values, weights.T)
                 peak = higher
             image = block.image[:, None]
-            means[image, block.pixels] = sums[:, :-1] / sums[:, -1:] + self.centre
-            evidence[image, block.pixels[:, :1]] = peak + sums[:, -1:].double().log()
+            means[image, block.pixels] = (sums[:-1] / sums[-1]).T + self.centre
+            evidence[image, block.pixels[:, :1]] = peak + sums[-1:].T.double().log()
         return means, evidence
 
     def _covariances(
@@ -191,7 +199,7 @@ class Local:
             of, middle = evidence[image, block.pixels[:, :1]], mean[image, block.pixels]
             found = y.new_zeros(len(image), self.shape[0], block.patches.shape[1])
             for exponents, patches, values in self._scored(block):
-                weights = exponents.sub_(of.to(exponents)).exp_().to(y)
+                weights = _weights(exponents, of).to(y)
                 for channel, value in enumerate(values[:-1]):
                     spread = weights * (value - (middle[:, channel, None] - self.centre))
                     found[:, channel].addmm_(spread, patches.T)
@@ -211,7 +219,7 @@ class Local:
             offset = (ours * (middle - self.centre)).sum(1, keepdim=True)
             both, once, patch = (torch.zeros_like(block.patches) for _ in range(3))
             for exponents, patches, values in self._scored(block):
-                weights = exponents.sub_(of.to(exponents)).exp_().to(y)
+                weights = _weights(exponents, of).to(y)
                 spread = weights * (ours @ values[:-1] - offset)
                 both.addmm_(spread * (theirs @ patches), patches.T)
                 once.addmm_(spread, patches.T)
@@ -222,9 +230,12 @@ class Local:
 
     def _blocks(self, y: Tensor, noise: Tensor) -> Iterator["_Block"]:
         """Patches of images (B, d), a block at a time."""
-        columns, energies = self.columns.to(y), self.energies.to(y.device)
+        y, columns, energies = y.detach(), self.columns.to(y), self.energies.to(y.device)
+        most = max(group.members.shape[1] for group in self.groups) + 1
+        rooms = (y.new_empty(max(_CHUNK, most)), y.new_empty(max(_CHUNK, _QUERIES)))
         for group in self.groups:
-            group = _Group(group.pixels.to(y.device), group.members.to(y.device))
+            placed = {"pixels": group.pixels.to(y.device), "members": group.members.to(y.device)}
+            group = replace(group, **placed)
             every = torch.arange(len(y) * len(group.pixels), device=y.device)
             for part in every.split(_QUERIES):
                 image, place = part // len(group.pixels), part % len(group.pixels)
@@ -232,7 +243,7 @@ class Local:
                 patches = y[image[:, None], members] - self.centre
                 yield _Block(
                     image, group.pixels[place], members, patches, noise[image], group, columns,
-                    energies,
+                    energies, rooms,
                 )  # fmt: skip
 
     def _scored(self, block: "_Block") -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -245,40 +256,43 @@ class Local:
         """
         queries, noise = block.patches, block.noise
         left = torch.cat([queries, torch.ones_like(noise)], 1) / noise
-        norms, count = queries.norm(dim=1, keepdim=True), block.group.pixels.shape[0]
-        cut = math.log(count * self.columns.shape[1] / torch.finfo(queries.dtype).eps)
+        count = len(block.group.pixels) * self.columns.shape[1]
+        cut = math.log(count / torch.finfo(queries.dtype).eps)
+        error = _rounding(block, queries.dtype)
+        trusted = (error <= _TRUSTED).all()
+        exact = trusted or (_rounding(block, torch.float64) <= _TRUSTED).all()
         best = torch.full_like(noise, -math.inf)
-        for patches, values, reach in self._chunks(block):
-            exponents = left @ patches
-            error = _rounding(norms, reach, queries) / noise
-            if not (error <= _TRUSTED).all():
+        for patches, values in self._chunks(block):
+            room = block.rooms[1][: len(left) * patches.shape[1]]
+            exponents = torch.mm(left, patches, out=room.view(len(left), -1))
+            if not trusted:
                 best = torch.maximum(best, exponents.amax(1, keepdim=True))
                 pairs = exponents >= best - 2 * error - cut
                 near = pairs.any(0).nonzero()[:, 0]
                 if not len(near):
                     continue
-                exact = (_rounding(norms, reach, queries.double()) / noise <= _TRUSTED).all()
                 patches, values = patches[:, near], values[:, near]
-                exponents = _refined(block, patches, pairs[:, near], dense=bool(exact))
+                exponents = _refined(block, patches, pairs[:, near], dense=exact)
             yield exponents, patches[:-1], values
 
-    def _chunks(self, block: "_Block") -> Iterator[tuple[Tensor, Tensor, float]]:
-        """Patches and their negative energies (P + 1, R), values and ones, and the largest norm."""
+    def _chunks(self, block: "_Block") -> Iterator[tuple[Tensor, Tensor]]:
+        """Patches and their negative energies, (P + 1, R), and values and ones, (C + 1, R)."""
         group, images = block.group, self.columns.shape[1]
         places, size = group.members.shape
-        step = max(1, _CHUNK // max(len(block.patches), size))
+        step = max(1, min(_CHUNK // len(block.patches), _CHUNK // (2 * size + 2)))
         for at in torch.arange(places, device=group.pixels.device).split(max(1, step // images)):
             rows, middles = group.members[at].T.flatten(), group.pixels[at].T.flatten()
             for start in range(0, images, step):
                 part = block.columns[:, start : start + step]
                 width = part.shape[1]
-                chunk = part.new_empty(size + 1, len(at) * width)
+                room = block.rooms[0][: (size + 1) * len(at) * width]
+                chunk = room.view(size + 1, len(at) * width)
                 torch.index_select(part, 0, rows, out=chunk[:-1].view(-1, width))
                 energies = block.energies[group.pixels[at, 0], start : start + step].flatten()
                 chunk[-1] = -energies.to(chunk)
                 values = part[middles].view(-1, chunk.shape[1])
                 values = torch.cat([values, torch.ones_like(values[:1])])
-                yield chunk, values, math.sqrt(2 * energies.max().item())
+                yield chunk, values
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +300,8 @@ class _Block:
     """Q patches of y, (Q, P), the noise variance of each (Q, 1), and where they lie.
 
     ``image`` (Q,), ``pixels`` (Q, C) and ``members`` (Q, P) are places in the batch; ``columns``
-    and ``energies`` those of the training images, where y is.
+    and ``energies`` those of the training images, where y is; ``rooms`` where each chunk of
+    patches, and its exponents, are written over the last.
     """
 
     image: Tensor
@@ -297,6 +312,7 @@ class _Block:
     group: _Group
     columns: Tensor
     energies: Tensor
+    rooms: tuple[Tensor, Tensor]
 
 
 class _Posterior(torch.autograd.Function):
@@ -475,13 +491,16 @@ def _grouped(
         yield _Group(*((part[:, None] + over).flatten(1) for part in (pixels, members)))
 
 
-def _rounding(norms: Tensor, reach: float, queries: Tensor) -> Tensor:
-    """Bound on the rounding of ``<q, p> - |p|^2 / 2`` for patches of norm ``reach`` or less.
+def _rounding(block: _Block, dtype: torch.dtype) -> Tensor:
+    """Bound on the rounding of exponents that a product gives, (Q, 1); Higham 2002, section 3.1."""
+    norms, size = block.patches.norm(dim=1, keepdim=True), block.patches.shape[1]
+    largest = norms * block.group.reach + block.group.reach**2 / 2
+    return torch.finfo(dtype).eps / 2 * (size + 4) * largest / block.noise
 
-    Higham 2002, section 3.1.
-    """
-    unit = torch.finfo(queries.dtype).eps / 2
-    return unit * (queries.shape[1] + 4) * (norms * reach + reach**2 / 2)
+
+def _weights(exponents: Tensor, less: Tensor) -> Tensor:
+    """Exponentials of exponents, in place of them, less a number a query."""
+    return exponents.sub_(less.to(exponents)).clamp_min_(_LEAST).exp_()
 
 
 def _refined(block: _Block, patches: Tensor, pairs: Tensor, *, dense: bool) -> Tensor:
