@@ -420,6 +420,10 @@ class LocalByLevel:
                 )
         return found
 
+    def at(self, sigma: float) -> Local:
+        """The denoiser of the level nearest to one."""
+        return self.forms[min(self.forms, key=lambda level: abs(math.log(level / sigma)))]
+
 
 def fitted_sides(
     training: Tensor,
