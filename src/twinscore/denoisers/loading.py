@@ -39,10 +39,10 @@ def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None
         A trial folder or its weights file; ``lcv:PATH``, a checkpoint published with [GAHB], or its
         folder (with ``,first=relu`` for a BF-CNN whose first layer has a ReLU);
         ``diffusers:PATH``, a folder that the library diffusers wrote (with ``,class=K`` for a
-        network of classes, ``,guidance=W``, and last ``,prompt=TEXT``); ``onnx:FILE.onnx``, ``torch-export:FILE.pt2`` and
-        ``torchscript:FILE.pt``, an exported denoiser; ``FILE.py:FUNCTION``, a function of the
-        user's own that takes nothing and returns a denoiser, or a :class:`Checkpoint` that also
-        gives the images' shape and mean;
+        network of classes, ``,guidance=W`` and, last, ``,prompt=TEXT``); ``onnx:FILE.onnx``,
+        ``torch-export:FILE.pt2`` and ``torchscript:FILE.pt``, an exported denoiser;
+        ``FILE.py:FUNCTION``, a function of the user's own that takes nothing and returns a
+        denoiser, or a :class:`Checkpoint` that also gives the images' shape and mean;
         ``gaussian:SOURCE`` and ``empirical:SOURCE``, the closed forms of the images of a source
         (:func:`twinscore.images.load`); ``local:SOURCE``, that of their patches
         (:func:`twinscore.denoisers.fitted.local`); ``threshold:BASIS``, a shrinkage estimator
