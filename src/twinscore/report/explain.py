@@ -105,6 +105,9 @@ def learned(run: Run, theme: Theme) -> Figure | None:
             bar = {"color": colour, "marker": look["marker"], "markersize": 5, "capsize": 3}
             right.errorbar([i], [value], yerr=np.maximum(ends, 0), linestyle="none", **bar)
     left.set(xscale="log", xlabel="noise level σ", ylabel="r²", ylim=(LOWEST - 0.03, 1.03))
+    sigmas = [level.sigma for level in result.levels]
+    left.set_xticks(sigmas, [f"{sigma:g}" for sigma in sigmas])
+    left.minorticks_off()
     right.set(xlim=(-0.6, len(result.companions) - 0.4), xlabel="samples")
     right.set_xticks([])
     for axes in (left, right):
@@ -136,9 +139,9 @@ def _rows(names: list[str], images: np.ndarray, titles: list[str]) -> Figure:
     height = rows * tile * images.shape[3] / images.shape[4]
     drawn = style.new_figure(height + 0.3 + 0.05 * rows)
     grid = plots.blank(drawn.subplots(rows, columns, squeeze=False))
-    for line, name, row in zip(grid, names, images, strict=True):
-        for axes, image, title in zip(line, row, titles, strict=True):
-            plots.show(axes, image, title if line is grid[0] else "")
+    for i, (line, name) in enumerate(zip(grid, names, strict=True)):
+        for axes, image, title in zip(line, images[i], titles, strict=True):
+            plots.show(axes, image, "" if i else title)
         line[0].text(
             -0.1, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8
         )
@@ -182,6 +185,7 @@ def sources(run: Run, theme: Theme) -> Figure | None:
     count, (channels, height, width) = len(drawn_from), result.shape
     edge = result.samples.patches.side - 1
     inner = (count, 2, height - edge, width - edge)
+    margin = [(edge // 2, edge // 2)] * 2
     middles = run.array("middles")[:count].reshape(*inner, channels)
     of, most = run.array("images")[:count].reshape(inner), run.array("sources")[:count]
     names = ["sample", "mosaic", "which image", "most from", "mosaic", "which image", "most from"]
@@ -192,10 +196,12 @@ def sources(run: Run, theme: Theme) -> Figure | None:
         plots.show(grid[0, k], drawn_from[k], _shares(each[k]))
         for half in (0, 1):
             row = 1 + 3 * half
-            plots.show(grid[row, k], np.moveaxis(middles[k, half], -1, 0), "")
+            mosaic = np.pad(middles[k, half], [*margin, (0, 0)], constant_values=1)
+            plots.show(grid[row, k], np.moveaxis(mosaic, -1, 0), "")
             _, places = np.unique(of[k, half], return_inverse=True)
+            places = places.reshape(of[k, half].shape) % 20.0
             colours = {"cmap": "tab20", "vmin": 0, "vmax": 19, "interpolation": "nearest"}
-            grid[row + 1, k].imshow(places.reshape(of[k, half].shape) % 20, **colours)
+            grid[row + 1, k].imshow(np.pad(places, margin, constant_values=np.nan), **colours)
             share = each[k].control_share if half else each[k].share
             plots.show(grid[row + 2, k], most[k, half], "")
             plots.beside(grid[row + 2, k], f"{100 * share:.0f} %", fontsize=6.5)
