@@ -185,7 +185,8 @@ def _moments(
             if turn is None:
                 if window.tested:
                     last = window.checkpoints[-1].step
-                    axes.plot([x], [last * 1.25], **shown | {"marker": r"$\uparrow$"})
+                    look = {"color": colour, "ha": "center", "va": "bottom"}
+                    axes.text(x, last * 1.2, "↑", clip_on=False, fontsize=11, **look)
                 continue
             below = turn.value - (turn.low or window.checkpoints[0].step)
             axes.errorbar([x], [turn.value], yerr=[[below], [0]], capsize=2, **shown)
