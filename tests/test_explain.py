@@ -135,8 +135,8 @@ def test_patches_are_traced_to_where_they_lie():
     rows = found.images[0, 0].reshape(7, 7)
     assert (rows[:3] == 1).all()  # rows 0 to 4 of image 1 hold patches 0 to 2 whole
     assert (rows[5:] == 3).all()
-    middles = found.middles[0, 0].reshape(7, 7, 2)
-    np.testing.assert_allclose(middles[0, 0], pool[1, :, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(found.mosaics[0, 0, :, :3], sample[0, :, :3], rtol=1e-6)
+    assert np.abs(found.mosaics[0, 1, :, :3] - sample[0, :, :3].numpy()).max() > 0.05
     assert found.distances[0, 0].reshape(7, 7)[:3].max() < 1e-7
     assert found.votes.sum() == pytest.approx(1)
     assert found.votes[0, 1] >= 3 / 7
@@ -169,7 +169,7 @@ def test_ties_are_shared_and_labels_do_not_matter():
     found = traced(flat[:2], flat, 3)
     np.testing.assert_allclose(found.votes, 0.25)
     np.testing.assert_allclose(found.near, 0.5)
-    assert found.dealt(0)[0] == 1
+    assert found.p(0) == 1
 
 
 def test_p_is_uniform_or_larger_where_nothing_was_copied():
@@ -177,7 +177,7 @@ def test_p_is_uniform_or_larger_where_nothing_was_copied():
     found = []
     for seed in range(40):
         pool = uniform(12, 1, 5, 5, seed=seed)
-        found.append(traced(uniform(4, 1, 5, 5, seed=1000 + seed), pool, 3).dealt(seed)[0])
+        found.append(traced(uniform(4, 1, 5, 5, seed=1000 + seed), pool, 3).p(seed))
     # Of 40, each below 0.1 with probability 0.1: more than 10 with probability 0.001.
     assert sum(p <= 0.1 for p in found) <= 10
     assert min(found) > 1e-3

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twinscore.analysis.redealing import Redealt, redeal
+from twinscore.analysis.redealing import redeal
 
 _CHUNK = 2**22
 """Distances held at a time."""
@@ -28,15 +28,15 @@ class Traced:
         The first half of the images are those that were trained on.
     images : array
         (S, 2, U) int64: the image of the nearest patch in either half, as a place in that half.
-    middles : array
-        (S, 2, U, C): the middle of that patch.
+    mosaics : array
+        (S, 2, C, H, W): those patches in place of the sample's own, averaged where they overlap.
     distances : array
         (S, 2, U): root mean squared difference to it, a pixel.
     """
 
     votes: NDArray[np.float64]
     images: NDArray[np.int64]
-    middles: NDArray[np.float32]
+    mosaics: NDArray[np.float32]
     distances: NDArray[np.float64]
 
     @property
@@ -44,19 +44,15 @@ class Traced:
         """Share of each sample's patches that are nearer to the first half, (S,)."""
         return self.votes[:, : self.votes.shape[1] // 2].sum(1)
 
-    def dealt(self, seed: int) -> tuple[float, NDArray[np.float64]]:
-        """P that as many patches are nearer to the first half, and the same of each sample, (S,).
+    def p(self, seed: int) -> float:
+        """One-sided p that as many patches are nearer to the first half.
 
-        One-sided, by dealing the images out again: exact where a fair coin said which images were
-        trained on, since votes do not know. Those of samples are corrected for their number.
+        By dealing the images out again: exact where a fair coin said which were trained on, since
+        votes do not know. (Of a single sample it says little: a copy of one image is one toss.)
         """
         labels = np.arange(self.votes.shape[1]) < self.votes.shape[1] // 2
         alike = np.zeros(len(labels), np.int64)
-
-        def of(weights: NDArray) -> Redealt:
-            return redeal(weights, labels, alike, seed=seed)
-
-        return float(of(self.votes.sum(0)[:, None]).p[0]), of(self.votes.T).corrected
+        return float(redeal(self.votes.sum(0)[:, None], labels, alike, seed=seed).p[0])
 
     def sources(self, half: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray]:
         """Of each sample the image with most of its nearest patches in a half, their share, (S,).
@@ -88,12 +84,11 @@ def traced(samples: Tensor, pool: Tensor, side: int) -> Traced:
     """
     unfolded = F.unfold(samples.double(), side)
     found = [_of_one(one, pool.double(), side) for one in unfolded]
-    votes, images, middles, distances = (np.stack(part) for part in zip(*found, strict=True))
-    return Traced(votes, images, middles, distances)
+    return Traced(*(np.stack(part) for part in zip(*found, strict=True)))
 
 
 def _of_one(queries: Tensor, pool: Tensor, side: int) -> tuple[NDArray, ...]:
-    """Votes, images, middles and distances of one sample's patches (C side^2, U)."""
+    """Votes, images, mosaics and distances of one sample's patches (C side^2, U)."""
     step = max(1, _CHUNK // queries.shape[1] ** 2)
     squares, places = [], []
     for part in pool.split(step):
@@ -107,14 +102,23 @@ def _of_one(queries: Tensor, pool: Tensor, side: int) -> tuple[NDArray, ...]:
     slack = TIES * (1 + queries.square().sum(0))[:, None]
     tied = (table <= table.amin(1, keepdim=True) + slack).double()
     votes = (tied / tied.sum(1, keepdim=True)).mean(0)
-    images, middles, distances = [], [], []
-    half, across = len(pool) // 2, pool.shape[3] - side + 1
+    images, mosaics, distances = [], [], []
+    half = len(pool) // 2
     for start in (0, half):
         best = table[:, start : start + half].min(1)
         place = places.gather(1, (start + best.indices)[:, None])[:, 0]
-        row, column = place // across + side // 2, place % across + side // 2
         images.append(best.indices)
-        middles.append(pool[start + best.indices, :, row, column].float())
+        mosaics.append(_mosaic(pool[start + best.indices], place, side))
         distances.append((best.values / len(queries)).sqrt())
-    stacked = (torch.stack(part).cpu().numpy() for part in (images, middles, distances))
+    stacked = (torch.stack(part).cpu().numpy() for part in (images, mosaics, distances))
     return votes.cpu().numpy(), *stacked
+
+
+def _mosaic(images: Tensor, places: Tensor, side: int) -> Tensor:
+    """One patch of each of U images (U, C, H, W), put side by side, (C, H, W)."""
+    patches = F.unfold(images, side).gather(
+        2, places[:, None, None].expand(-1, images.shape[1] * side**2, 1)
+    )[:, :, 0]
+    shape = images.shape[2:]
+    total = F.fold(patches.T[None], shape, side)
+    return (total / F.fold(torch.ones_like(patches.T[None]), shape, side))[0].float()

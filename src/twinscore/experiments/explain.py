@@ -310,7 +310,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Task, Arrays]]) -> Summary[Result
     if drawn:
         kept |= {
             name: drawn[name]
-            for name in ("samples", "images", "middles", "distances")
+            for name in ("samples", "images", "mosaics", "distances")
             if name in drawn
         }
         kept |= _pictured(spec, drawn)
@@ -385,12 +385,10 @@ def _samples(spec: Spec, drawn: Arrays) -> Samples:
 
 def _patches(spec: Spec, drawn: Arrays) -> Patches:
     of, seed = _trace(drawn), derive_seed(spec.seed, "patches")
-    p, each = of.dealt(seed)
     draws = resampled(of.near[None], np.mean, seed=seed)
     (images, shares, sources), (_, control_shares, control) = of.sources(0), of.sources(1)
     columns = {
         "near": of.near,
-        "p": each,
         "image": drawn["pool"][0][images],
         "share": shares,
         "sources": sources,
@@ -403,7 +401,7 @@ def _patches(spec: Spec, drawn: Arrays) -> Patches:
         side=spec.side,
         images=drawn["pool"].shape[1],
         near=_interval((float(of.near.mean()), *interval(draws)), "samples"),
-        p=p,
+        p=of.p(seed),
         distance=roots[0],
         control_distance=roots[1],
         samples=[Sample(**dict(zip(columns, row, strict=True))) for row in rows],

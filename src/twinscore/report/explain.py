@@ -167,10 +167,11 @@ def samples(run: Run, theme: Theme) -> Figure | None:
 @figure(
     "Where patches come from",
     lambda run: (
-        f"Samples; the same made of the middles of the nearest patches (side {_side(run)}) of "
-        "training images; which image each comes from, a colour an image; the training image that "
-        "holds most of them. Below, the same with as many held-out images: what can be traced by "
-        "chance. Under the samples: the share of patches that are nearer to training images."
+        f"Samples; a mosaic of the nearest patches (side {_side(run)}) of training images, each "
+        "pixel an average; which image each patch comes from, a colour an image; the training "
+        "image that holds most of them, and their share. Below, the same with as many held-out "
+        "images: what can be traced by chance. Above the samples: the share of patches that are "
+        "nearer to training images."
     ),
     "Samples in a row, mosaics of training patches, maps of their sources, and the same with "
     "held-out images.",
@@ -182,11 +183,10 @@ def sources(run: Run, theme: Theme) -> Figure | None:
     if not (result.samples and result.samples.patches):
         return None
     drawn_from, each = run.array("samples")[0][:TRACED], result.samples.patches.samples[:TRACED]
-    count, (channels, height, width) = len(drawn_from), result.shape
+    count, (_, height, width) = len(drawn_from), result.shape
     edge = result.samples.patches.side - 1
     inner = (count, 2, height - edge, width - edge)
-    margin = [(edge // 2, edge // 2)] * 2
-    middles = run.array("middles")[:count].reshape(*inner, channels)
+    mosaics = run.array("mosaics")[:count]
     of, most = run.array("images")[:count].reshape(inner), run.array("sources")[:count]
     names = ["sample", "mosaic", "which image", "most from", "mosaic", "which image", "most from"]
     tile = 0.8 * style.WIDTH / ACROSS
@@ -196,12 +196,10 @@ def sources(run: Run, theme: Theme) -> Figure | None:
         plots.show(grid[0, k], drawn_from[k], _shares(each[k]))
         for half in (0, 1):
             row = 1 + 3 * half
-            mosaic = np.pad(middles[k, half], [*margin, (0, 0)], constant_values=1)
-            plots.show(grid[row, k], np.moveaxis(mosaic, -1, 0), "")
+            plots.show(grid[row, k], mosaics[k, half], "")
             _, places = np.unique(of[k, half], return_inverse=True)
-            places = places.reshape(of[k, half].shape) % 20.0
             colours = {"cmap": "tab20", "vmin": 0, "vmax": 19, "interpolation": "nearest"}
-            grid[row + 1, k].imshow(np.pad(places, margin, constant_values=np.nan), **colours)
+            grid[row + 1, k].imshow(places.reshape(of[k, half].shape) % 20, **colours)
             share = each[k].control_share if half else each[k].share
             plots.show(grid[row + 2, k], most[k, half], "")
             plots.beside(grid[row + 2, k], f"{100 * share:.0f} %", fontsize=6.5)
@@ -224,29 +222,32 @@ def _shares(sample: Sample) -> str:
 
 @figure(
     "Copied whole, put together, or neither",
-    "Each point is a sample: how many of its patches are nearer to training images than to "
-    "held-out ones (by chance half: broken line), against the effective number of training images "
-    "that its nearest training patches lie in. A copy lies at the top left, a mosaic at the top "
-    "right, a new image at half the height. Filled: p below 0.05, corrected for the number of "
-    "samples.",
-    "Points of samples: share of patches nearer to training images against number of sources.",
+    "Each sample twice: the share of its patches that are nearer to training images, against the "
+    "effective number of training images that its nearest training patches lie in (filled); and "
+    "the same of held-out images (open). Where nothing was copied, both lie about the broken line, "
+    "alike. Copies lie at the top left, mosaics of what was trained on at the top right.",
+    "Points of samples: share of patches nearer to either half against number of sources.",
 )
 def patches(run: Run, theme: Theme) -> Figure | None:
-    """Share of patches nearer to training images against the effective number of sources."""
+    """Shares of patches nearer to either half against the effective number of sources."""
     result: Result = run.result
     if not (result.samples and result.samples.patches):
         return None
-    found = result.samples.patches
+    found = result.samples.patches.samples
     drawn, (axes,) = plots.new_row(3.0, 1)
-    for kind, own in (("p < 0.05", True), ("p ≥ 0.05", False)):
-        chosen = [s for s in found.samples if (s.p < 0.05) == own]
-        face = theme.nearest if own else "none"
-        look = {"s": 22, "edgecolors": theme.nearest, "facecolors": face, "linewidths": 0.9}
-        at = [s.sources for s in chosen], [s.near for s in chosen]
-        axes.scatter(*at, label=kind, clip_on=False, **look)
+    sides = {
+        "training": ([s.sources for s in found], [s.near for s in found]),
+        "held-out": ([s.control_sources for s in found], [1 - s.near for s in found]),
+    }
+    looks = {
+        "training": {"color": theme.nearest, "alpha": 0.6, "linewidths": 0},
+        "held-out": {"edgecolors": theme.held_out, "facecolors": "none", "linewidths": 1},
+    }
+    for name, at in sides.items():
+        axes.scatter(*at, label=f"{name} images", s=28, clip_on=False, zorder=3, **looks[name])
     axes.axhline(0.5, color=theme.muted, linewidth=0.9, linestyle=plots.DASHED)
-    axes.set(xscale="log", ylim=(0, 1), xlabel="effective number of training images")
-    axes.set_ylabel("patches nearer to training images")
-    axes.set_xlim(0.9, max(1.5, 1.2 * max(s.sources for s in found.samples)))
+    most = max(max(sources) for sources, _ in sides.values())
+    axes.set(xlim=(0.8, 1.05 * most + 0.2), ylim=(0, 1), ylabel="share of patches nearer to them")
+    axes.set_xlabel("effective number of images that the nearest patches lie in")
     plots.legend(drawn, axes)
     return drawn

@@ -33,8 +33,6 @@ class Sample(Frozen):
 
     near: float
     """Share of its patches that are nearer to training images than to held-out ones."""
-    p: float
-    """Of that share, corrected for the number of samples."""
     image: int
     """Training image that holds most of its nearest training patches, as an index of ``train``."""
     share: float
