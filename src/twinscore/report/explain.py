@@ -64,7 +64,8 @@ def _distances(result: Result) -> str:
     return f"{patches.distance:.3f} in training images, {patches.control_distance:.3f} in held-out"
 
 
-def _looks(theme: Theme) -> dict[str, dict[str, object]]:
+def looks(theme: Theme) -> dict[str, dict[str, object]]:
+    """Colour and marks of each companion."""
     return {
         "memory": {"color": theme.nearest, "marker": "s"},
         "mosaic": {"color": theme.closest_pairs, "marker": "D"},
@@ -92,7 +93,7 @@ def learned(run: Run, theme: Theme) -> Figure | None:
     drawn = style.new_figure(3.2)
     left, right = drawn.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 1]})
     for i, name in enumerate(result.companions):
-        look = {"markersize": 4, **_looks(theme)[name]}
+        look = {"markersize": 4, **looks(theme)[name]}
         colour = look.pop("color")
         known = [(v.sigma, r2) for v in result.levels if (r2 := v.explained[i].r2)]
         if known:
@@ -239,12 +240,12 @@ def patches(run: Run, theme: Theme) -> Figure | None:
         "training": ([s.sources for s in found], [s.near for s in found]),
         "held-out": ([s.control_sources for s in found], [1 - s.near for s in found]),
     }
-    looks = {
+    marks = {
         "training": {"color": theme.nearest, "alpha": 0.6, "linewidths": 0},
         "held-out": {"edgecolors": theme.held_out, "facecolors": "none", "linewidths": 1},
     }
     for name, at in sides.items():
-        axes.scatter(*at, label=f"{name} images", s=28, clip_on=False, zorder=3, **looks[name])
+        axes.scatter(*at, label=f"{name} images", s=28, clip_on=False, zorder=3, **marks[name])
     axes.axhline(0.5, color=theme.muted, linewidth=0.9, linestyle=plots.DASHED)
     most = max(max(sources) for sources, _ in sides.values())
     axes.set(xlim=(0.8, 1.05 * most + 0.2), ylim=(0, 1), ylabel="share of patches nearer to them")
