@@ -4,7 +4,7 @@
 
 Trains a small UNet2DModel with a DDPMScheduler as their own documentation does, on 1,600 of the
 8x8 digits in [-1, 1], and saves the pipeline to FOLDER. The other 197 digits are held out. Takes
-some two minutes on one core.
+some 35 seconds on one core.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from twinscore import images
 
-STEPS, BATCH, TRAIN, RATE = 2000, 64, 1600, 2e-3
+STEPS, BATCH, TRAIN, RATE = 800, 48, 1600, 3e-3
 
 
 def target(scheduler: DDPMScheduler, x: torch.Tensor, z: torch.Tensor, t: torch.Tensor) -> object:
@@ -39,9 +39,9 @@ def main() -> None:
         layers_per_block=1,
         block_out_channels=(16, 32),
         norm_num_groups=4,
-        attention_head_dim=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        add_attention=False,
     )
     scheduler = DDPMScheduler(prediction_type=words.predicts)
     digits = 2 * images.load("digits")[:TRAIN] - 1

@@ -9,11 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom, mannwhitneyu
 
-from twinscore.analysis.audit import ballots, legacy, ranking, rates, search, shortlist, views
+from twinscore.analysis.audit import (
+    ballots,
+    changes,
+    legacy,
+    ranking,
+    rates,
+    search,
+    shortlist,
+    views,
+)
 from twinscore.analysis.audit.ballots import Ballots
 from twinscore.analysis.audit.ranking import Ranking
 from twinscore.analysis.audit.search import Near
+from twinscore.analysis.statistics import clopper_pearson
 from twinscore.denoisers.layers import generator_of
+from twinscore.experiments.audit import Spec, sensitivity
+from twinscore.experiments.audit.judgement import judge
+from twinscore.experiments.audit.pool import Units
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
 
@@ -98,6 +111,22 @@ def test_a_moved_image_is_found_exactly_whatever_fills_its_edges(down, right, mi
     pair, cosine = search.best_pair(0.3 + 0.5 * moved, image, kind, 0)
     assert cosine == pytest.approx(1, abs=1e-5)
     assert (pair.what["down"], pair.what["right"], pair.what["mirrored"]) == (down, right, mirrored)
+
+
+def test_a_blurred_image_is_found_as_such():
+    """The Gaussian of the view is that of a convolution, so that cosines are 1, away from edges."""
+    image, width = noise(1, 32, 32), 0.06 * 32
+    steps = torch.arange(-16.0, 17)
+    kernel = torch.exp(-((steps / width) ** 2) / 2)
+    kernel = (kernel[:, None] * kernel / kernel.sum() ** 2)[None, None]
+    around = torch.cat([image.flip(-1), image, image.flip(-1)], -1)
+    around = torch.cat([around.flip(-2), around, around.flip(-2)], -2)
+    blurred = torch.nn.functional.conv2d(around[None], kernel)[0, :, 16:48, 16:48]
+    kind = {kind.name: kind for kind in views.kinds(32, 0, lambda x: x)}["details"]
+    assert search.best_pair(0.3 + blurred, image, kind, 0)[1] == pytest.approx(1, abs=1e-4)
+    assert search.best_pair(blurred.flip(-1), image, kind, 0)[0].what["mirrored"]
+    whole = {kind.name: kind for kind in views.kinds(32, 0, lambda x: x)}["whole"]
+    assert search.best_pair(blurred, image, whole, 0)[1] < 0.5
 
 
 def test_a_tile_is_found_at_its_place_and_mirrored():
@@ -354,10 +383,29 @@ def test_intervals_of_the_copy_rate_cover(rate, n, m):
         unit = unit[np.argsort(-strength[rows[unit]])]
         length = ranking.listed(Ranking(unit, unit < n, np.ones(len(unit), int), n, m), 0.1)
         cut = strength[rows[unit[length - 1]]] if length else np.inf
-        found = rates.copy_rate(best, image < n, image, n, m, 400, cut=cut, seed=seed)
+        decoy = strength[image >= n].max()
+        bound = rates.most_copies((strength > decoy).sum(), 400, 1)
+        found = rates.copy_rate(best, image < n, image, n, m, 400, cut=cut, bound=bound, seed=seed)
         held += found[1] <= rate <= found[2]
         assert found[1] <= found[0] <= found[2]
     assert held >= 200 * (0.95 - 2 * np.sqrt(0.05 * 0.95 / 200))
+
+
+@pytest.mark.parametrize(("rate", "share"), [(0.01, 0.9), (0.05, 0.6), (0.03, 0.1)])
+def test_the_bound_covers_copies_of_which_some_are_seen(rate, share):
+    """2,000 audits with 32 planted copies; each of two ends may be wrong in 2.5 %."""
+    rng = np.random.default_rng(5)
+    above = rng.binomial(500, rate * share, size=2000)
+    hits = rng.binomial(32, share, size=2000)
+    lows = [clopper_pearson(int(k), 32, rates.TAIL)[0] for k in hits]
+    bounds = [rates.most_copies(int(k), 500, low) for k, low in zip(above, lows, strict=True)]
+    assert np.mean(np.array(bounds) >= rate) >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_the_bound_of_nothing_seen_and_of_a_kind_that_is_never_seen():
+    assert rates.most_copies(0, 200, 1) == pytest.approx(1 - 0.025 ** (1 / 200))
+    assert rates.most_copies(0, 200, 0.5) == pytest.approx(2 * (1 - 0.025 ** (1 / 200)))
+    assert rates.most_copies(0, 200, 0) == 1
 
 
 def test_extractable_images_are_no_more_than_there_are():
@@ -372,6 +420,114 @@ def test_extractable_images_are_no_more_than_there_are():
             later.append((counts > 0).sum())
         # the extrapolation is unbiased where all images are as likely; 3 standard errors
         assert abs(np.mean(found) - np.mean(later)) < 3 * np.std(found) / np.sqrt(50) + 1
+
+
+# Planted copies
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 20, 30), (2, 8, 8), (4, 5, 5)])
+@pytest.mark.parametrize("name", changes.CHANGES)
+def test_changes_keep_shape_and_range_and_nothing_else_is_touched(name, shape):
+    images, others = noise(3, *shape), noise(3, *shape, seed=1)
+    before = images.clone(), others.clone()
+    found = [changes.changed(name, images, others, np.random.default_rng(0)) for _ in range(2)]
+    assert found[0].shape == images.shape
+    assert 0 <= found[0].min() <= found[0].max() <= 1
+    assert torch.equal(*found)
+    assert torch.equal(torch.stack([images, others]), torch.stack(before))
+    assert torch.equal(found[0], images) == (name == "exact")
+
+
+def test_changes_are_those_that_views_look_for():
+    """A shift, a mirror, a tile and a contrast leave a cosine of 1 with some view."""
+    images, others = 0.2 + 0.5 * noise(2, 1, 16, 16), noise(2, 1, 16, 16, seed=1)
+    rng, of = np.random.default_rng(0), kinds(16)
+    looks = {"shift 3/16": "moved", "mirror": "whole", "contrast 0.7": "whole", "one tile": "tiles"}
+    for name, kind in looks.items():
+        copy = changes.changed(name, images, others, rng)[0]
+        place = len(of[kind].places) - 1
+        assert search.best_pair(copy, images[0], of[kind], place)[1] == pytest.approx(1, abs=1e-5)
+
+
+def planted_with(strong, images=40, sources=4):
+    """Planted copies of images 0, 1, ...; those of ``strong`` are seen, others are near chance."""
+    count = len(changes.CHANGES) * sources
+    near = random_near(count, images, 7)
+    near.similarity[:] *= 0.5  # all about as far, so that a copy stands out
+    names = list(changes.CHANGES)
+    for change, source in strong:
+        row = names.index(change) * sources + source
+        other = np.flatnonzero(near.image[row] == source)
+        near.image[row, other] = near.image[row, 0]
+        near.image[row, 0], near.similarity[row, 0] = source, 1
+    return sensitivity.Planted({"whole": near}, np.arange(sources))
+
+
+def units_of(images=40, joined=(), dropped=()):
+    of, kept = np.arange(images), np.ones(images, dtype=bool)
+    for one, other in joined:
+        of[one] = of[other]
+    kept[list(dropped)] = False
+    return Units(of, np.arange(images) < 20, kept, "image")
+
+
+def seen_of(planted, units, least=4.0):
+    own = {"above": 3, "samples": 100, "seed": 0}
+    return sensitivity.seen(planted, units, least=least, **own)
+
+
+def test_the_share_of_planted_copies_that_is_seen():
+    found = seen_of(planted_with([("mirror", 0), ("mirror", 2), ("exact", 1)]), units_of())
+    assert {k: v.share.value for k, v in found.items() if v.share.value} == {
+        "mirror": 0.5,
+        "exact": 0.25,
+    }
+    low = clopper_pearson(2, 4, 0.025)[0]
+    assert found["mirror"].share.low == pytest.approx(low)
+    assert found["mirror"].high == pytest.approx(min(1, clopper_pearson(3, 100, 0.025)[1] / low))
+    assert not found["mirror"].covered
+    assert found["blur 3/16"].high == 1
+    nothing = seen_of(planted_with([("mirror", 0)]), units_of(), least=1e9)
+    assert not any(kind.share.value for kind in nothing.values())
+
+
+def test_planted_images_of_one_unit_count_once_and_dropped_ones_do_not():
+    planted = planted_with([("mirror", 0), ("mirror", 2)])
+    assert seen_of(planted, units_of(joined=[(2, 0)]))["mirror"].share.value == pytest.approx(1 / 3)
+    assert seen_of(planted, units_of(dropped=[1, 3]))["mirror"].share.value == 1
+    nothing = seen_of(planted, units_of(dropped=range(4)))["mirror"]
+    assert (nothing.share.value, nothing.high) == (0, 1)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_where_no_planted_copy_is_seen_nothing_is_cleared(seen):
+    """Votes of chance, of 200 samples; every planted copy stands out, or none does."""
+    every = [(name, i) for name in changes.CHANGES for i in range(20)] if seen else []
+    near, units = {"whole": random_near(200, 40, 1)}, units_of()
+    found = judge(Spec(), near, units, 200, [], planted_with(every, sources=20), 99)
+    assert found.copies.high == (
+        pytest.approx(rates.most_copies(0, 200, 0.8), abs=0.1) if seen else 1
+    )
+    assert found.verdict == ("no copies shown" if found.copies.high <= 0.05 else "inconclusive")
+    assert ("planted on purpose" in found.why) != seen
+
+
+def test_what_is_covered_is_surely_seen():
+    everything = [("exact", i) for i in range(32)] + [("mirror", i) for i in range(20)]
+    found = seen_of(planted_with(everything, sources=32), units_of())
+    assert found["exact"].covered
+    assert found["mirror"].share.value > 0.5 > found["mirror"].share.low
+    assert not found["mirror"].covered
+
+
+@given(st.integers(0, 99), st.integers(1, 12), st.integers(1, 12), st.sampled_from([1, 9]))
+def test_voters_are_split_as_they_were_joined(seed, samples, planted, places):
+    rng = np.random.default_rng(seed)
+    one, other = (rng.random((places, n, 3)).astype(np.float32) for n in (samples, planted))
+    both = np.concatenate([one, other], 1).reshape(-1, 3)
+    first, second = sensitivity.split(Near(both, np.zeros(both.shape, int)), samples, planted)
+    np.testing.assert_array_equal(first.similarity, one.reshape(-1, 3))
+    np.testing.assert_array_equal(second.similarity, other.reshape(-1, 3))
 
 
 # Published numbers

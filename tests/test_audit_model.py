@@ -49,6 +49,17 @@ def test_a_memoriser_is_caught_from_its_samples_and_from_its_errors(folder, tmp_
     assert [d["rate"] for d in member["detected"]] == [0.01]
     assert member["detected"][0]["share"]["value"] == 1
     assert "membership: AUC 1.00 [" in said
+    came = found["extraction"]
+    assert came["p"] < 1e-6
+    assert came["recurrence"]["held_out"] == 0 < came["recurrence"]["trained"]
+    first, half = came["trials"][0], came["trials"][-1]
+    assert first["trained"]["of"] >= 32
+    # digits that differ by little more than the noise are taken for one another now and then
+    assert first["trained"]["share"]["value"] > 0.95
+    assert half["trained"]["share"]["value"] > 0.85
+    assert {trial["held_out"]["count"] for trial in came["trials"]} == {0}
+    for way in ("training images come back from noise", "from their half", "samples recur"):
+        assert way in found["why"]
     with (out / "risk.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == N
@@ -68,6 +79,8 @@ def test_a_model_of_neither_set_is_not_accused(folder, tmp_path, capfd):
     assert member["p"] > 0.01
     assert member["auc"]["low"] < 0.5 < member["auc"]["high"]
     assert member["at_risk"] == 0
+    assert found["extraction"]["p"] > 0.05
+    assert "come back" not in found["why"]
 
 
 def test_errors_of_a_gaussian_are_those_of_its_closed_form(folder):

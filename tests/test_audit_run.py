@@ -3,11 +3,13 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from pyarrow import parquet
+from safetensors.numpy import load_file
 
 from twinscore import cli, images
 from twinscore.analysis.audit import shortlist
@@ -138,6 +140,37 @@ def test_samples_of_the_training_set_are_all_listed(sets, audited):
     _, found, _, _ = audited(save(samples=parts["train"][:120]))
     assert {match["image"] for match in found["listed"]} == set(range(120))
     assert found["copies"]["value"] == 1
+
+
+def test_an_audit_says_what_it_could_have_seen(sets, audited):
+    """The same copies are planted whichever images were trained on, and both runs see as many."""
+    parts, save = sets
+    folder = save(samples=parts["fresh"])
+    _, found, said, _ = audited(folder)
+    seen = found["power"]["seen"]
+    assert seen["exact"]["share"]["value"] == seen["mirror"]["share"]["value"] == 1
+    assert seen["all at once"]["share"]["value"] < 0.5
+    assert "not covered by the upper end, seen too rarely: " in said
+    covered = [kind["high"] for kind in seen.values() if kind["covered"]]
+    assert found["copies"]["high"] >= max(covered)
+    both = np.concatenate([parts["train"], parts["held"]])
+    first = planted_votes(folder)
+    save(samples=parts["fresh"], train=both[:130], held=both[130:])
+    shutil.rmtree(folder / "run")
+    audited(folder)
+    second = planted_votes(folder)
+    for name, values in first.items():
+        np.testing.assert_array_equal(second[name], values)
+
+
+def planted_votes(folder):
+    """Images near to planted copies, where these have contrast: others are near to none."""
+    arrays = load_file(next((folder / "run" / "trials").glob("pool-00*.safetensors")))
+    kinds = ("whole", "details", "moved", "tiles")
+    return {
+        kind: arrays[f"planted/{kind}/image"][arrays[f"planted/{kind}/similarity"].any(1)]
+        for kind in kinds
+    }
 
 
 def test_without_held_out_images_there_is_evidence_only(sets, audited):

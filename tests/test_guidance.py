@@ -205,6 +205,18 @@ def test_which_network_is_small_enough(needed, name):
             },
             "no number of samples is known",
         ),
+        (
+            {
+                "power": results.Power(
+                    for_p=5,
+                    for_list=10,
+                    rate=0.05,
+                    seen={"exact": results.Seen(share=ONE, high=1, covered=False)},
+                ),
+                "why": "too few are seen; give others",
+            },
+            "^declare it inconclusive: too few are seen$",
+        ),
     ],
 )
 def test_how_many_samples_are_missing(changes, said):

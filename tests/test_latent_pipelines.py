@@ -367,7 +367,7 @@ def test_an_audit_compares_errors_on_latents(latent, colours, tmp_path):
         model=latent, train=colours, count=3, draws=2, sigmas=(0.4,), sampling={"steps": 2}
     )
     sets = opened(drawn(spec, tmp_path / "run", "cpu"))
-    found = membership.errors(spec, sets, torch.device("cpu"), lambda *_: None)["errors"]
+    found = membership.errors(spec, sets, load(latent), torch.device("cpu"), lambda *_: None)
     space, x = load(latent).latents, images.load(colours)[:]
     seeds = [derive_seed(0, "membership", draw) for draw in range(2)]
     with torch.no_grad():

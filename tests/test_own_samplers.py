@@ -198,7 +198,11 @@ def test_an_interruption_loses_one_batch_and_the_file_says_how_it_was_drawn(
 
 
 def test_an_audit_draws_by_the_pipelines_own_sampler_and_keeps_it_in_its_spec(ddim, tmp_path):
-    spec = audit.Spec(model=ddim, train="digits", count=6, draws=1, sampling=SamplingSpec(steps=2))
+    """Of images so bright that no convention of an untrained network denoises them by chance."""
+    bright = np.random.default_rng(0).integers(235, 256, (20, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "bright.npy", bright)
+    own = {"count": 6, "draws": 1, "sampling": SamplingSpec(steps=2)}
+    spec = audit.Spec(model=ddim, train=str(tmp_path / "bright.npy"), **own)
     run = audit.run(spec, tmp_path / "run", device="cpu")
     kept = runs.read_json(tmp_path / "run" / "spec.json")
     assert (kept["sampling"]["method"], kept["sampling"]["steps"]) == ("own", 2)
@@ -247,3 +251,51 @@ def test_a_model_without_a_sampler_of_its_own_says_so(tmp_path, capsys):
             "twinscore: --sampling.method: own is the sampler of a pipeline; this model has none; "
         )
         assert not list(tmp_path.iterdir())
+
+
+BAD_MODELS = {
+    "a tuple": ("level(lambda y, s: (y,))", "must return (1, 1, 8, 8) float32, got tuple"),
+    "a dataclass": ("level(lambda y, s: Output(y))", "got Output"),
+    "a tuple of a convention": (
+        "converted(lambda y, t: (y,), 'epsilon')",
+        "the network returned tuple, not a tensor; give a function that takes the tensor out of it",
+    ),
+    "half precision": ("level(lambda y, s: y.half())", "got (1, 1, 8, 8) float16"),
+    "an overflow": (
+        "level(lambda y, s: (1e6 * y).half().float())",
+        "the denoiser returned NaN or infinity",
+    ),
+    "another device": (
+        "level(lambda y, s: y * elsewhere)",
+        "is not on the expected device",
+    ),
+    "a network without values": (
+        "Net(device='meta').eval()",
+        "a network lies on the device meta, without",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MODELS)
+def test_what_a_model_of_ones_own_returns_is_refused_in_one_line(tmp_path, capsys, case):
+    made, says = BAD_MODELS[case]
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "import torch\n"
+        "from twinscore.denoisers import Checkpoint\n"
+        "from twinscore.denoisers.adapters import converted, level_per_image as level\n"
+        "elsewhere = torch.zeros(1, device='meta')\n"
+        "@dataclass\nclass Output:\n    sample: torch.Tensor\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def __init__(self, device):\n        super().__init__(8, 8, device=device)\n"
+        "    def forward(self, y, sigma):\n        return super().forward(y)\n"
+        f"def f():\n    return Checkpoint({made}, (1, 8, 8), (0.5,), content='mine')\n"
+    )
+    out = tmp_path / "x.npz"
+    words = ["sample", "--model", f"{tmp_path / 'mine.py'}:f", "--count", "2", "--out", str(out)]
+    assert main(words) == 2
+    said = capsys.readouterr().err.strip()
+    assert says in said
+    assert said.startswith("twinscore: --model: ")
+    assert "\n" not in said
+    assert [file.name for file in tmp_path.iterdir() if file.suffix != ".py"] == []

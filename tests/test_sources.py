@@ -61,7 +61,7 @@ def test_options_are_read():
         ("digit", "did you mean 'digits'? sources are digits, faces, photos"),
         (
             "digits,grey",
-            "did you mean 'gray'? options are augment, crop, gray, shuffle, size, skip_corrupt",
+            "did you mean 'gray'? options are augment, crop, first, gray, only, shuffle, size, ",
         ),
         ("digits,", "unknown option ''"),
         ("digits,size", "size=''"),
@@ -71,6 +71,9 @@ def test_options_are_read():
         ("digits,size=²", "size='²'"),
         ("digits,gray=yes", "is not true or false"),
         ("digits,size=4,size=5", "given twice"),
+        ("digits,first=0", "first='0' is not a number of images; give 100, say"),
+        ("digits,first=1798", "first=1798 is more than the 1797 images"),
+        ("digits,only=missing.txt", "missing.txt: no such file"),
         ("digits,augment=flip", "augment='flip' is not a way to augment; give mirror"),
         ("digits,window=0:1", "unknown option 'window'"),
         ("hf:x,depth=17", "depth='17' is not a number of bits, 1 to 16; give 12, say"),
@@ -233,6 +236,20 @@ def test_a_folder_and_its_array_have_the_same_digests(tmp_path):
     for options in ("", ",gray,crop=6", ",size=4"):
         folder = images.load(f"{tmp_path}/folder{options}")
         assert folder.digests == images.load(f"{tmp_path}/a.npy{options}").digests
+
+
+def test_a_list_and_a_number_choose_among_the_images(tmp_path):
+    whole, listed = images.load("digits"), tmp_path / "a,b.txt"
+    listed.write_text("".join(f"{whole.names[i]}\n" for i in (9, 2, 5)))
+    chosen = images.load(f"digits,only={listed}")
+    assert torch.equal(chosen[:], whole[[9, 2, 5]])
+    assert chosen.labels.tolist() == whole.labels[[9, 2, 5]].tolist()
+    first = images.load(f"digits,only={listed},first=2,augment=mirror,size=4")
+    assert first.names == (whole.names[9], whole.names[2])
+    assert images.load("digits,first=3").digests == whole.digests[:3]
+    listed.write_text(f"{whole.names[9]}\n{whole.names[9]}\n")
+    with pytest.raises(InputError, match=r"line 2: .* listed twice, first in a,b\.txt, line 1"):
+        images.load(f"digits,only={listed}")
 
 
 def test_a_name_that_hides_a_folder_says_so(tmp_path, monkeypatch):

@@ -63,6 +63,11 @@ WORDS = {
         *("--likelihood.probes", "1", *DRAWN),
     ),
     "duplicates": ("--threshold", "0.98"),
+    "explain": (
+        *("--model", "MODEL", "--train", "discs:size=8,count=12,seed=1", "--images", "3"),
+        *("--held-out", "discs:size=8,count=9,seed=2", "--samples", "3", "--steps", "3"),
+        *("--sigmas", "0.1", "0.5", "--patch", "3"),
+    ),
     "harmonics": (
         *("--model", "MODEL", "--vectors", "4", "--sigmas", "0.1", "0.4", "--draws", "4"),
     ),

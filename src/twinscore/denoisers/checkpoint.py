@@ -99,9 +99,17 @@ class Checkpoint:
         return f"{of} of images {size} (channels, height, width){count}"
 
     def on(self, device: torch.device | str) -> Denoiser:
-        """The denoiser, on a device with its networks; any other follows its images there."""
+        """The denoiser, on a device with its networks; any other follows its images there.
+
+        InputError if a network cannot be moved, having no weights.
+        """
         for network in parts.networks(self.denoiser):
-            network.to(device)
+            try:
+                network.to(device)
+            except NotImplementedError:
+                raise InputError(
+                    "--model: a network lies on the device meta, without values; load its weights"
+                ) from None
         return self.denoiser
 
     def within(self, device: torch.device | str) -> Latents:

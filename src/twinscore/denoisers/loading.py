@@ -2,7 +2,8 @@
 
 ``trial/folder``, ``weights.safetensors``, ``lcv:model.pt``, ``diffusers:folder``,
 ``onnx:model.onnx``, ``torch-export:model.pt2``, ``torchscript:model.pt``,
-``mine.py:function``, ``empirical:digits``, ``gaussian:photos,size=16``, ``threshold:wavelets``.
+``mine.py:function``, ``empirical:digits``, ``gaussian:photos,size=16``, ``local:digits,patch=7``,
+``threshold:wavelets``.
 Prefixes win over paths: ``./lcv:x`` is a file.
 """
 
@@ -38,12 +39,13 @@ def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None
         A trial folder or its weights file; ``lcv:PATH``, a checkpoint published with [GAHB], or its
         folder (with ``,first=relu`` for a BF-CNN whose first layer has a ReLU);
         ``diffusers:PATH``, a folder that the library diffusers wrote (with ``,class=K`` for a
-        network of classes); ``onnx:FILE.onnx``, ``torch-export:FILE.pt2`` and
-        ``torchscript:FILE.pt``, an exported denoiser; ``FILE.py:FUNCTION``, a function of the
-        user's own that takes nothing and returns a denoiser, or a :class:`Checkpoint` that also
-        gives the images' shape and mean;
+        network of classes, ``,guidance=W`` and, last, ``,prompt=TEXT``); ``onnx:FILE.onnx``,
+        ``torch-export:FILE.pt2`` and ``torchscript:FILE.pt``, an exported denoiser;
+        ``FILE.py:FUNCTION``, a function of the user's own that takes nothing and returns a
+        denoiser, or a :class:`Checkpoint` that also gives the images' shape and mean;
         ``gaussian:SOURCE`` and ``empirical:SOURCE``, the closed forms of the images of a source
-        (:func:`twinscore.images.load`); ``threshold:BASIS``, a shrinkage estimator
+        (:func:`twinscore.images.load`); ``local:SOURCE``, that of their patches
+        (:func:`twinscore.denoisers.fitted.local`); ``threshold:BASIS``, a shrinkage estimator
         (:func:`twinscore.denoisers.named_thresholds.thresholding`).
     network : callable, optional
         For weights of a network of the user's own: the factory that made it, ``network(channels)``.
@@ -93,6 +95,7 @@ _KINDS: dict[str, Callable[[str], Checkpoint]] = {
     "torchscript": exported.read_script,
     "gaussian": fitted.gaussian,
     "empirical": fitted.empirical,
+    "local": fitted.local,
     "threshold": named_thresholds.thresholding,
 }
 

@@ -13,15 +13,15 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from twinscore import environment, runs
-from twinscore.denoisers import Checkpoint, load
+from twinscore.denoisers import Checkpoint, check, load
 from twinscore.denoisers.checkpoint import model_digest, sized
-from twinscore.errors import InputError
+from twinscore.errors import InputError, one_line
 from twinscore.execution import Report, settled_torch
 from twinscore.experiments.folders import kept, making, require, require_end
 from twinscore.limits import LARGEST_SIDE, MOST_SAMPLES, Seed
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
-from twinscore.sampling import SamplingSpec
+from twinscore.sampling import SamplingSpec, noise
 from twinscore.sampling.samples import batch_for, draw_batch, settled_for
 from twinscore.training import single_device
 
@@ -98,8 +98,11 @@ def _sampled(spec: Spec, out: Path | str | None, device: str) -> Result:
     if spec.film and out.suffix != ".png":
         raise InputError(f"--film: {out} is not a picture; give an --out that ends in .png")
     checkpoint = sized(load(spec.model), spec.size)
-    if settled_for(checkpoint, spec.sampling).method == "own":
+    settled = settled_for(checkpoint, spec.sampling)
+    if settled.method == "own":
         _require_ours(spec)
+    else:
+        _try(spec.model, checkpoint, settled.sigma_max)
     if spec.mean is not None:
         checkpoint = replace(checkpoint, mean=(spec.mean,))
     if spec.batch is None:
@@ -113,6 +116,16 @@ def _sampled(spec: Spec, out: Path | str | None, device: str) -> Result:
             asked = _Asked(spec, checkpoint, seeds, device, report)
             file.told["unfinished"] = drawn(asked, file.whole)
     return Result(path=out, unfinished=file.told["unfinished"])
+
+
+@torch.no_grad()
+def _try(model: str, checkpoint: Checkpoint, sigma: float) -> None:
+    """Refuse a model that does not denoise what its samples begin with."""
+    space = checkpoint.within("cpu")
+    try:
+        check(space.denoiser, sigma * noise([0], space.shape), sigma)
+    except Exception as error:  # whatever a function of the user's own may raise
+        raise InputError(f"--model: {model}: cannot be drawn from: {one_line(error)}") from None
 
 
 def _require_ours(spec: Spec) -> None:

@@ -56,29 +56,36 @@ def read_names(folder: Path, images: ImageSet) -> Twins:
         When a list is missing, unreadable, empty, too long or not UTF-8; when a name is unknown, or
         listed twice, in one list or two; when A and B differ in size.
     """
-    known = {name: index for index, name in enumerate(images.names)}
-    limit = _SLACK + sum(4 * len(name) + 2 for name in images.names)
     place: dict[int, str] = {}
-    parts: dict[str, np.ndarray] = {}
-    for part in PARTS:
-        path = folder / f"{part}.txt"
-        indices = []
-        for number, name in enumerate(_lines(path, limit), start=1):
-            index = _index(name, known, f"{path}, line {number}")
-            if index in place:
-                raise InputError(
-                    f"{path}, line {number}: {_short(name)} is listed twice, first in "
-                    f"{place[index]}; list it once"
-                )
-            place[index] = f"{part}.txt, line {number}"
-            indices.append(index)
-        parts[part] = np.array(indices, dtype=np.int64)
+    parts = {part: _listed(folder / f"{part}.txt", images, place) for part in PARTS}
     if len(parts["a"]) != len(parts["b"]):
         raise InputError(
             f"{folder}: {len(parts['a'])} names in a.txt and {len(parts['b'])} in b.txt; "
             "list equally many"
         )
     return Twins(**parts)
+
+
+def read_list(path: Path, images: ImageSet) -> np.ndarray:
+    """Indices of the images that one list names, in its order; refused as by :func:`read_names`."""
+    return _listed(path, images, {})
+
+
+def _listed(path: Path, images: ImageSet, place: dict[int, str]) -> np.ndarray:
+    """Indices of a list, and in ``place`` where each image was named."""
+    known = {name: index for index, name in enumerate(images.names)}
+    limit = _SLACK + sum(4 * len(name) + 2 for name in images.names)
+    indices = []
+    for number, name in enumerate(_lines(path, limit), start=1):
+        index = _index(name, known, f"{path}, line {number}")
+        if index in place:
+            raise InputError(
+                f"{path}, line {number}: {_short(name)} is listed twice, first in "
+                f"{place[index]}; list it once"
+            )
+        place[index] = f"{path.name}, line {number}"
+        indices.append(index)
+    return np.array(indices, dtype=np.int64)
 
 
 def _lines(path: Path, limit: int) -> list[str]:

@@ -21,6 +21,7 @@ from twinscore.images.idx import load_idx
 from twinscore.images.imageset import ImageSet
 from twinscore.images.layouts import AXES
 from twinscore.images.mirror import with_mirrored
+from twinscore.images.name_lists import read_list
 from twinscore.images.paths import LEVELS, load_path
 from twinscore.images.synthetic import loading
 from twinscore.images.synthetic.shuffle import shuffle_pixels
@@ -66,7 +67,7 @@ KINDS: dict[str, Kind] = {
 """Every source that is not a path. A key that ends with a colon takes a body."""
 
 _PATH = Kind(load_path, keys=("axis", "key", "layout", *LEVELS))
-_FILES = {"labels"}
+_FILES = {"labels", "only"}
 """Options whose value is a path."""
 
 
@@ -86,9 +87,11 @@ def load(
         ``skip_corrupt`` (leave out undecodable files, and list them in ``ImageSet.skipped``),
         ``augment=mirror`` (every image is followed by its mirrored copy, see
         :func:`~twinscore.images.mirror.with_mirrored`),
-        ``shuffle=SEED`` (permute the pixels last, all images in the same way), and those of its
-        kind: of files ``depth=BITS`` (bits in use of integers) and ``window=LOW:HIGH`` (values that
-        become 0 and 1), of arrays ``layout=NHWC`` and ``key=NAME``, of volumes ``axis=0``. Names
+        ``shuffle=SEED`` (permute the pixels, all images in the same way), ``only=FILE`` (the
+        images that a text file names, a name on a line, in its order), ``first=N`` (the first N of
+        what is left), and those of its kind: of files ``depth=BITS`` (bits in use of integers) and
+        ``window=LOW:HIGH`` (values that become 0 and 1), of arrays ``layout=NHWC`` and
+        ``key=NAME``, of volumes ``axis=0``. Names
         win over paths: ``./digits`` and ``Path("digits")`` are the folder.
     progress : callable
         ``progress(done, total)``, called at intervals while many files are read.
@@ -112,7 +115,22 @@ def load(
         images = replace(images, notes=(*images.notes, note))
     if options.augment == "mirror":
         images = with_mirrored(images)
-    return images if options.shuffle is None else shuffle_pixels(images, options.shuffle)
+    if options.shuffle is not None:
+        images = shuffle_pixels(images, options.shuffle)
+    return _some(images, options, source)
+
+
+def _some(images: ImageSet, options: Options, source: str | os.PathLike[str]) -> ImageSet:
+    """The images that a list names, or all; and the first of them, or all."""
+    if options.only is not None:
+        images = images.take(read_list(Path(options.only), images))
+    if options.first is None:
+        return images
+    if options.first > len(images):
+        raise InputError(
+            f"{str(source)!r}: first={options.first} is more than the {len(images)} images"
+        )
+    return images.take(range(options.first))
 
 
 def parse(source: str | os.PathLike[str]) -> tuple[Kind, str, Options]:
@@ -176,6 +194,8 @@ def _options(source: str, words: list[str], own_keys: tuple[str, ...]) -> Option
             )
         if key in values or key in extra:
             raise InputError(f"{source!r}: option {key!r} is given twice; give it once")
+        if key in _FILES:
+            value, words = _longest(value, words)
         if key in _FLAGS:
             if equals and value not in ("true", "false"):
                 raise InputError(f"{source!r}: {key}={value!r} is not true or false")
@@ -186,8 +206,6 @@ def _options(source: str, words: list[str], own_keys: tuple[str, ...]) -> Option
             except ValueError as error:
                 raise InputError(f"{source!r}: {key}={value!r} {error}") from None
         else:
-            if key in _FILES:
-                value, words = _longest(value, words)
             extra[key] = value
     if {"depth", "window"} <= values.keys():
         raise InputError(f"{source!r}: depth and window exclude each other; give window alone")
@@ -197,6 +215,12 @@ def _options(source: str, words: list[str], own_keys: tuple[str, ...]) -> Option
 def _side(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) > 0):
         raise ValueError("is not a side in pixels; give 40, say")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) > 0):
+        raise ValueError("is not a number of images; give 100, say")
     return int(text)
 
 
@@ -242,13 +266,15 @@ def _axis(text: str) -> int:
     return int(text)
 
 
-_EVERY = ("augment", "crop", "shuffle", "size")
+_EVERY = ("augment", "crop", "first", "only", "shuffle", "size")
 _READERS: dict[str, Callable[[str], Any]] = {
     "augment": _augment,
     "axis": _axis,
     "crop": _side,
     "depth": _depth,
+    "first": _count,
     "layout": _layout,
+    "only": str,
     "shuffle": _seed,
     "size": _side,
     "window": _window,

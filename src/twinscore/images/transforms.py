@@ -53,7 +53,11 @@ class Options:
     augment : str or None
         *mirror*: every image is followed by its mirrored copy.
     shuffle : int or None
-        Seed of the permutation of the pixels, applied after everything else.
+        Seed of the permutation of the pixels, applied after everything else to each image.
+    only : str or None
+        File with the names of the images to keep, in its order.
+    first : int or None
+        How many of what is left to keep, from the first on.
     extra : mapping of str to str
         Options of this kind of source only, as text.
     progress : callable
@@ -71,6 +75,8 @@ class Options:
     axis: int | None = None
     augment: Literal["mirror"] | None = None
     shuffle: int | None = None
+    only: str | None = None
+    first: int | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[int, int], None] = field(default=silent, compare=False, repr=False)
 

@@ -142,7 +142,7 @@ def turns(run: Run, theme: Theme) -> Figure | None:
     left.set_yscale("log")
     left.set_ylabel(STEPS)
     left.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
-    left.legend(loc="upper left")
+    left.legend(loc="lower right")
     draw.number_axis(left, [of.n for of in found])
     left.set_xlabel("training images N")
     colours = draw.colours(run, theme)
@@ -157,7 +157,7 @@ def turns(run: Run, theme: Theme) -> Figure | None:
     middle.set_ylabel(AUC)
     right.set_yscale("log")
     right.set_ylabel("error, in units of the smallest")
-    last.set_ylabel("copies, by the ratio rule")
+    last.set_ylabel("share of copies, ratio rule")
     right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     right.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     right.yaxis.set_minor_formatter(NullFormatter())
@@ -185,7 +185,8 @@ def _moments(
             if turn is None:
                 if window.tested:
                     last = window.checkpoints[-1].step
-                    axes.plot([x], [last * 1.25], **shown | {"marker": r"$\uparrow$"})
+                    look = {"color": colour, "ha": "center", "va": "bottom"}
+                    axes.text(x, last * 1.2, "↑", clip_on=False, fontsize=11, **look)
                 continue
             below = turn.value - (turn.low or window.checkpoints[0].step)
             axes.errorbar([x], [turn.value], yerr=[[below], [0]], capsize=2, **shown)

@@ -6,12 +6,12 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
 from twinscore.report import along as along_report
-from twinscore.report import plots, style
+from twinscore.report import extraction, plots, style
 from twinscore.report.content import HOLDS, Cell, Content, Table, figure, size_text, table
 from twinscore.report.pictures import strip
 from twinscore.report.reading import Run
 from twinscore.report.style import Theme
-from twinscore.results.audit import Assumption, Match, Result
+from twinscore.results.audit import Assumption, Match, Power, Result
 
 ACROSS = 4
 TONES = {True: "holds", False: "does not hold", None: "not known"}
@@ -27,11 +27,14 @@ def content(run: Run) -> Content:
         verdict=f"{result.data.samples}: {result.verdict}: {result.why}.",
         facts=tuple(_facts(result)),
         table=_matches(result, found) if found else None,
+        more=extraction.tables(result),
         notes=(
             "What p says: samples depend on the training set. A model that learned it well does "
             "too, without a single copy. Copies are claimed only with a list.",
             "A list at a false-discovery rate of q holds on average at most a share q of images "
             "that are there by chance.",
+            "The upper end of the copies speaks of those that are changed as planted copies that "
+            "are seen. Of the others there may be more.",
             "Published numbers are information. Each means something only beside its value for "
             "held-out images, which no model has copied.",
         ),
@@ -47,8 +50,12 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     return [
         ("Copies among the samples", f"{result.copies.times(100).text(1)} %"),
         ("Dependence on the training set", "no p" if p is None else f"p = {p:.2g}"),
-        *([("Power", result.power.text().partition(": ")[2])] if result.power else []),
+        *(_power(result.power) if result.power else []),
         *([("Membership", result.membership.text())] if result.membership else []),
+        *([("Base model", result.base.text())] if result.base else []),
+        *([("Autoencoder", result.autoencoder.text())] if result.autoencoder else []),
+        *([("Extraction", result.extraction.text())] if result.extraction else []),
+        *([("Local signs", result.signs.text())] if result.signs else []),
         *([("Along training", result.window.text())] if result.window else []),
         *([("Twins of the recipe", result.twins.text())] if result.twins else []),
         *(("Advice", sentence) for sentence in result.guidance),
@@ -70,6 +77,16 @@ def _facts(result: Result) -> list[tuple[str, str]]:
             )
             for x in result.legacy
         ),
+    ]
+
+
+def _power(power: Power) -> list[tuple[str, str]]:
+    """What could have been seen."""
+    seen, other = (power.seen_text(covered) for covered in (True, False))
+    return [
+        ("Power", power.text().partition(": ")[2]),
+        *([("Planted copies that are seen", seen)] if seen else []),
+        *([("Not covered by the upper end, seen too rarely", other)] if other else []),
     ]
 
 
@@ -229,3 +246,38 @@ def membership(run: Run, theme: Theme) -> Figure | None:
 
 
 along = along_report.along
+
+
+@figure("What comes out of the model", extraction.READING, extraction.ALT, images=True)
+def extracted(run: Run, theme: Theme) -> Figure | None:
+    """Images of both sets, and what the model made of them."""
+    return extraction.draw(run, theme)
+
+
+@figure(
+    "Local signs",
+    "Training images of the smallest error, and held-out ones of about equal error: trace of the "
+    "model's Jacobian there, how much noise it lets through, and its effective rank, in how many "
+    "directions (where the trace is near 0 it says nothing). A model that knows an image by heart "
+    "takes all around it to it, and its trace falls towards 0; so it does at plain images, which "
+    "is why held-out ones are beside. Information, not a test.",
+    lambda run: f"Points of two sets over the error, in two panels: {run.result.signs.text()}.",
+)
+def local(run: Run, theme: Theme) -> Figure | None:
+    """Trace and rank of the Jacobian against the error."""
+    result: Result = run.result
+    if result.signs is None:
+        return None
+    drawn, panels = plots.new_row(2.6)
+    for axes, what in zip(panels, ("trace", "rank"), strict=True):
+        for trained, colour, marker in ((True, theme.nearest, "o"), (False, theme.held_out, "s")):
+            signs = [sign for sign in result.signs.images if sign.trained is trained]
+            points = [[sign.error, getattr(sign, what)] for sign in signs]
+            label = "training images" if trained else "held-out images"
+            axes.plot(*np.transpose(points), marker, color=colour, label=label)
+        name = "trace" if what == "trace" else "effective rank"
+        axes.set(xlabel=f"error at σ = {result.signs.sigma:g}", ylabel=name)
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        axes.locator_params(axis="x", nbins=5)
+    plots.legend(drawn, panels[0], where="upper center", ncols=2)
+    return drawn

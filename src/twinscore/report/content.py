@@ -128,7 +128,8 @@ class Part:
 class Content:
     """Everything a page says about one run, apart from its figures.
 
-    ``holding`` tells what images the page shows, where it may show any. ``missing`` adds to what
+    ``more`` are tables that follow the first one. ``holding`` tells what images the page shows,
+    where it may show any. ``missing`` adds to what
     the result says of it.
     """
 
@@ -136,10 +137,16 @@ class Content:
     verdict: str
     facts: tuple[tuple[str, str], ...]
     table: Table | None = None
+    more: tuple[Table, ...] = ()
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
     holding: str = HOLDS
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All of them."""
+        return (*([self.table] if self.table else []), *self.more)
 
 
 def covers(replicates: int, samples: str) -> str:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from twinscore.analysis.audit.ballots import Ballots
 from twinscore.analysis.statistics import RESAMPLES, clopper_pearson
 
-_TAIL = 0.025
+TAIL = 0.025
 _CHUNK_VALUES = 2**24
 
 
@@ -19,15 +19,15 @@ def copy_rate(
     samples: int,
     *,
     cut: float,
+    bound: float,
     seed: int,
 ) -> tuple[float, float, float]:
     """Share of samples that are copies, low and high end of its 95 % interval.
 
     The value is the share of samples whose strongest vote is for T and as strong as any that is
-    listed, less ``n / m`` times that for H, which chance explains. Its low end is that of a
-    bootstrap in which units get Poisson weights that their votes inherit. The high end is the
-    larger one of that bootstrap's and Clopper and Pearson's bound on the share of samples whose
-    vote is stronger than any for H. It speaks of copies that can be told from chance.
+    listed, less ``n / m`` times that for H, which chance explains. Its ends are those of a
+    bootstrap in which units get Poisson weights that their votes inherit; the high end is at least
+    ``bound``.
 
     Parameters
     ----------
@@ -43,6 +43,8 @@ def copy_rate(
         Including those without a vote.
     cut : float
         Strength of the weakest vote that is listed; inf where nothing is, and the value 0.
+    bound : float
+        Of :func:`most_copies`.
     seed : int
         Of the bootstrap.
     """
@@ -55,11 +57,18 @@ def copy_rate(
     for start in range(0, RESAMPLES if len(total) else 0, rows):
         weights = generator.poisson(1, size=(min(rows, RESAMPLES - start), len(total)))
         draws[start : start + len(weights)] = weights @ total
-    low, high = np.quantile(draws / samples, [_TAIL, 1 - _TAIL])
-    decoy = best.strength[~trained].max(initial=-np.inf)
-    above = int((best.strength[trained] > decoy).sum())
-    bound = clopper_pearson(above, samples, _TAIL)[1]
+    low, high = np.quantile(draws / samples, [TAIL, 1 - TAIL])
     return value, float(np.clip(low, 0, value)), float(np.clip(max(high, bound), value, 1))
+
+
+def most_copies(above: int, samples: int, seen: float) -> float:
+    """Upper bound on the share of samples that are copies, of which ``above`` are seen.
+
+    Clopper and Pearson's of ``above`` over the share of copies that is seen, or its lower end: of
+    both ends, each is wrong with at most the probability ``TAIL``.
+    """
+    bound = clopper_pearson(above, samples, TAIL)[1]
+    return min(1.0, bound / seen) if seen else 1.0
 
 
 def extractable(counts: NDArray, decoys: float, samples: int, more: float = 1.0) -> float:

@@ -27,6 +27,9 @@ COARSE = 16
 """Side in pixels, at most, at which moved images are compared: a shift by less than one of these
 pixels changes little."""
 
+SOFT = (0.04, 0.06)
+"""Of Gaussians that blur images, so that blurred copies are alike; shares of the side."""
+
 View = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) to vectors of unit norm, or zeros, (N, k)."""
 
@@ -74,10 +77,11 @@ def kinds(side: int, shift: float, details: Callable[[Tensor], Tensor]) -> tuple
     """
     coarse = min(side, COARSE)
     whole, moved = (*_pairs(0, 0), *_smaller()), moves(coarse, shift)
+    fine = (*whole, *_soft(side))
     once, look = ("whole",), partial(reduced, side=side)
     return (
         Kind("whole", side, once, (whole,), look),
-        Kind("details", side, once, (whole,), lambda images: details(look(images))),
+        Kind("details", side, once, (fine,), lambda images: details(look(images))),
         *([Kind("moved", coarse, once, (moved,), partial(reduced, side=coarse))] if moved else []),
         _tiles(side, look),
     )
@@ -174,6 +178,26 @@ def _smaller() -> list[Pair]:
         )
         for mirrored in (False, True)
     ]
+
+
+def _soft(side: int) -> list[Pair]:
+    """A sample that shows the image blurred."""
+    return [
+        Pair(
+            partial(_seen, mirrored=mirrored),
+            partial(_blurred, width=width * side),
+            {"mirrored": mirrored, "zoom": 1.0, "down": 0, "right": 0},
+        )
+        for mirrored, width in product((False, True), SOFT)
+    ]
+
+
+def _blurred(x: Tensor, *, width: float) -> Tensor:
+    """Unit vectors of images that a Gaussian blurs, of a standard deviation in pixels."""
+    height, across = (
+        torch.exp(-((math.pi * width * torch.arange(n) / n) ** 2) / 2) for n in x.shape[-2:]
+    )
+    return unit(_waves((height[:, None] * across).to(x) * _waves(x), back=True))
 
 
 def _seen(

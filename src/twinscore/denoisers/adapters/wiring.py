@@ -38,11 +38,19 @@ class Wiring:
     high: float
 
     def __call__(self, network: Callable[..., Tensor], y: Tensor, sigma: Level = None) -> Tensor:
-        """Clean estimate of ``y``, (B, C, H, W), of images in [0, 1]."""
+        """Clean estimate of ``y``, (B, C, H, W), of images in [0, 1].
+
+        ValueError if the network returns no tensor.
+        """
         width = self.high - self.low
         level = width * needed(sigma, y)
         own, per_image = self.low + width * y, level.view(-1, 1, 1, 1)
         output = network(self.convention.scale(per_image) * own, self.time(level))
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"the network returned {type(output).__name__}, not a tensor; give a function that "
+                "takes the tensor out of it, such as output[0] or output.sample"
+            )
         return (self.convention.estimate(own, output, per_image) - self.low) / width
 
     def __str__(self) -> str:

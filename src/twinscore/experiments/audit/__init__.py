@@ -11,7 +11,7 @@ from typing import Any
 from twinscore.analysis.audit.ranking import power
 from twinscore.denoisers.checkpoint import model_digest
 from twinscore.errors import InputError
-from twinscore.experiments.audit import checkpoints, embedding, guidance, recipe
+from twinscore.experiments.audit import checkpoints, controls, embedding, guidance, recipe
 from twinscore.experiments.audit.drawing import drawn
 from twinscore.experiments.audit.membership import try_model
 from twinscore.experiments.audit.pool import opened
@@ -33,6 +33,7 @@ def check_sets(spec: Spec, *_: Any) -> Mapping[str, Any]:
     if spec.model:
         try_model(spec, sets.train)
         own["model_digest"] = model_digest(open_model(spec.model))
+    own |= controls.check_controls(spec, sets.train)
     if spec.checkpoints:
         own["checkpoints_digest"] = checkpoints.check_models(spec, sets.train)
     if spec.recipe:

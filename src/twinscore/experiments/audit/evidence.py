@@ -70,7 +70,7 @@ def pictures(sets: Sets, trained: Sequence[Match], decoys: Sequence[Match]) -> A
         if not pairs:
             continue
         sample, image = (
-            torch.cat([_picture(of[[i]]) for i in rows])
+            torch.cat([picture(of[[i]]) for i in rows])
             for of, rows in (
                 (sets.samples, [m.sample for m in pairs]),
                 (images, [m.image for m in pairs]),
@@ -87,7 +87,7 @@ def pictures(sets: Sets, trained: Sequence[Match], decoys: Sequence[Match]) -> A
     return arrays
 
 
-def _picture(image: Tensor) -> Tensor:
+def picture(image: Tensor) -> Tensor:
     """One image (1, C, H, W), at most ``LARGEST_PICTURE`` pixels large."""
     _, _, height, width = image.shape
     shrink = min(1.0, LARGEST_PICTURE / max(height, width))

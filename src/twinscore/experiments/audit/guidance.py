@@ -155,6 +155,9 @@ def _inconclusive(spec: Spec, result: Result) -> str | None:
             f"{said}, or draw {needed - drawn:,} more samples: {needed:,} have the "
             f"{result.power.for_list:,} copies that a list needs if {100 * spec.most:g} % copy"
         )
+    seen = result.power.seen.values()
+    if seen and not any(kind.covered for kind in seen):
+        return f"{said}: {result.why.partition('; ')[0]}"
     most = f"up to {100 * copies.high:.1f} % of {drawn:,} samples may be copies"
     p = result.dependence.p
     if copies.value >= spec.most or (p is not None and p <= SIGNIFICANCE):

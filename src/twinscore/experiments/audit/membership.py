@@ -47,7 +47,7 @@ def errors(
 
 
 @torch.no_grad()
-def try_model(spec: Spec, train: ImageSet) -> None:
+def try_model(spec: Spec, train: ImageSet, flag: str = "model") -> None:
     """Refuse a model that cannot denoise the images, or is wired wrongly; InputError."""
     model = open_model(spec.model)
     x, space = train[:1], model.within("cpu")
@@ -57,7 +57,7 @@ def try_model(spec: Spec, train: ImageSet) -> None:
             check(space.denoiser, y + sigma * noise([0], y.shape[1:]), sigma)
     except Exception as error:  # whatever a function of the user's own may raise
         raise InputError(
-            f"--model: {spec.model}: cannot denoise an image of {spec.train}, "
+            f"--{flag}: {spec.model}: cannot denoise an image of {spec.train}, "
             f"{tuple(x.shape[1:])}: {one_line(error)}"
         ) from None
     refuse_other(spec.model, model, train[:MOST])
@@ -77,11 +77,11 @@ def judged(
     conformal = measures.conformal(score[trained], score[~trained])
     listed = measures.at_risk(conformal, spec.q) if sound else np.empty(0, dtype=int)
     levels = [
-        Level(sigma=sigma, auc=_interval(rows[trained, k], rows[~trained, k]), p=_p(each[k], sound))
+        Level(sigma=sigma, auc=interval(rows[trained, k], rows[~trained, k]), p=_p(each[k], sound))
         for k, sigma in enumerate(spec.sigmas)
     ]
     membership = Membership(
-        auc=_interval(score[trained], score[~trained]),
+        auc=interval(score[trained], score[~trained]),
         p=_p(p, sound),
         by_level=levels,
         detected=_detections(score, trained),
@@ -118,7 +118,8 @@ def _p(p: float, sound: bool) -> float | None:
     return float(p) if sound else None
 
 
-def _interval(trained: NDArray, held_out: NDArray) -> Interval:
+def interval(trained: NDArray, held_out: NDArray) -> Interval:
+    """How often a score of T is the smaller one."""
     return Interval(**vars(measures.area(trained, held_out)))
 
 

@@ -1,6 +1,6 @@
 """The pool of an audit: training images first, then held-out ones, and the units they form."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -51,6 +51,10 @@ class Sets:
         """An image of the pool, (C, H, W)."""
         inside = image - len(self.train)
         return self.train[image] if inside < 0 else self.held_out[inside]
+
+    def images_of(self, rows: Iterable[int]) -> Tensor:
+        """Images of the pool, (N, C, H, W)."""
+        return torch.stack([self.image(int(row)) for row in rows])
 
 
 def opened(spec: Spec) -> Sets:

@@ -13,11 +13,21 @@ from torch import Tensor
 
 from twinscore import images as image_sets
 from twinscore.analysis.audit import shortlist
+from twinscore.analysis.audit.changes import CHANGES
 from twinscore.analysis.audit.search import NEAREST, Near, search
 from twinscore.analysis.audit.views import Evened, Kind, kinds, reduced
 from twinscore.environment import Execution
 from twinscore.execution import Report
-from twinscore.experiments.audit import checkpoints, embedding, membership, recipe
+from twinscore.experiments.audit import (
+    checkpoints,
+    controls,
+    embedding,
+    extraction,
+    membership,
+    recipe,
+    sensitivity,
+    signs,
+)
 from twinscore.experiments.audit.pool import BLOCK, blocks, opened, seen
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.estimates import Estimate, by_the_clock, core_seconds
@@ -27,7 +37,7 @@ from twinscore.experiments.trials import Task, open_model
 from twinscore.runs import derive_seed, make_within
 from twinscore.training import memory, single_device
 
-VERSION = 2
+VERSION = 3
 """Raised when the same spec gives other neighbours."""
 
 DUPLICATES, MEMBERSHIP = "duplicates", "membership"
@@ -71,6 +81,12 @@ def _evened(spec: Spec) -> Evened:
     return Evened.of(part for _, part in blocks(sets, 0, sets.images, look))
 
 
+def planted(spec: Spec) -> int:
+    """Copies that are planted, to see which are seen: none without held-out images."""
+    sets = opened(spec)
+    return len(CHANGES) * min(sensitivity.SOURCES, sets.images) if sets.held_out is not None else 0
+
+
 def products(spec: Spec) -> float:
     """Multiplications of the whole search."""
     kinds = [_rough(spec) if _shortlisted(spec, kind) else kind for kind in kinds_of(spec)]
@@ -81,7 +97,7 @@ def _products(spec: Spec, kind: Kind) -> float:
     sets = opened(spec)
     one = torch.zeros(1, sets.train.shape[0], kind.side, kind.side)
     values = sum(pair.of_image(one).shape[1] for place in kind.pairs for pair in place)
-    return float(len(sets.samples)) * sets.images * values
+    return float(len(sets.samples) + planted(spec)) * sets.images * values
 
 
 def _shortlisted(spec: Spec, kind: Kind) -> bool:
@@ -101,7 +117,8 @@ def pieces(spec: Spec, report: Report) -> list[Piece]:
         Piece(f"pool-{i:02d}", start=start, stop=stop)
         for i, (start, stop) in enumerate(pairwise(ends))
     ]
-    besides = [DUPLICATES, *([MEMBERSHIP] if spec.model else [])] if sets.held_out else []
+    own = [(MEMBERSHIP, bool(spec.model)), (controls.PIECE, controls.wanted(spec))]
+    besides = [DUPLICATES, *(name for name, asked in own if asked)] if sets.held_out else []
     besides += checkpoints.names(spec) if spec.checkpoints else []
     besides += [recipe.PIECE + half for half in recipe.HALVES] if spec.recipe else []
     return [*parts, *map(Piece, besides)]
@@ -116,6 +133,7 @@ def work(spec: Spec, piece: Piece, report: Report) -> Arrays:
     if piece.name.startswith(checkpoints.PIECE):
         key |= checkpoints.key(spec, piece.name)
     own_work = {DUPLICATES: _duplicates, MEMBERSHIP: _errors, checkpoints.PIECE: _checkpoint}
+    own_work[controls.PIECE] = _controls
     own_work |= {recipe.PIECE + half: _twin for half in recipe.HALVES}
     compute = own_work.get(piece.name.rstrip("0123456789"), _near)
     own = {"of": piece.seal, "report": report}
@@ -125,6 +143,7 @@ def work(spec: Spec, piece: Piece, report: Report) -> Arrays:
 def _near(spec: Spec, piece: Piece, report: Report) -> Arrays:
     """For each kind the nearest images to each voter: ``<kind>/similarity``, ``<kind>/image``.
 
+    The same of planted copies: ``planted/<kind>/similarity``, ``planted/<kind>/image``;
     ``recall``: of each probe of a shortlist, whether it was found.
     """
     sets = opened(spec)
@@ -132,11 +151,18 @@ def _near(spec: Spec, piece: Piece, report: Report) -> Arrays:
     for number, kind in enumerate(of):
         report(piece.name, {"step": number, "steps": len(of), "note": f"{kind.name} images"})
         samples = seen(sets.samples, 0, len(sets.samples), kind.look)
+        if count := planted(spec):
+            samples = torch.cat([samples, sensitivity.probes(sets, spec.seed, kind.look)])
         if _shortlisted(spec, kind):
             near, found["recall"] = _from_shortlist(spec, piece, kind, samples)
         else:
             near = search(samples.to(_device(piece)), _pool(spec, piece, kind), kind, NEAREST)
-        found |= {f"{kind.name}/{name}": values for name, values in vars(near).items()}
+        own, others = sensitivity.split(near, len(samples) - count, count)
+        for name, values in vars(own).items():
+            found |= {
+                f"{kind.name}/{name}": values,
+                f"planted/{kind.name}/{name}": vars(others)[name],
+            }
     report(piece.name, {"step": len(of), "steps": len(of)})
     return found
 
@@ -159,8 +185,8 @@ def _from_shortlist(
     generator = np.random.default_rng(derive_seed(spec.seed, piece.name, "probes"))
     of = piece.start + generator.permutation(piece.stop - piece.start)[:PROBES]
     images = torch.cat([kind.look(sets.image(int(i))[None]) for i in of])
-    planted = shortlist.probes(images, kind, generator)
-    both = torch.cat([samples, planted]).to(_device(piece))
+    moved = shortlist.probes(images, kind, generator)
+    both = torch.cat([samples, moved]).to(_device(piece))
     first = search(rough.look(both), _pool(spec, piece, rough), rough, shortlist.CANDIDATES)
     near = shortlist.among(both, _pool(spec, piece, kind), kind, first.image, NEAREST)
     found = (first.image[len(samples) :] == of[:, None]).any(1)
@@ -190,8 +216,18 @@ def _duplicates(spec: Spec, piece: Piece, report: Report) -> Arrays:
 
 
 def _errors(spec: Spec, piece: Piece, report: Report) -> Arrays:
-    model, device = open_model(spec.model), _device(piece)
-    return {"errors": membership.errors(spec, opened(spec), model, device, report)}
+    """Errors on both sets, what comes of paths from some of their images, and local signs."""
+    sets, model, device = opened(spec), open_model(spec.model), _device(piece)
+    errors = membership.errors(spec, sets, model, device, report)
+    found = {"errors": errors}
+    if spec.extract:
+        found |= extraction.tried(spec, sets, model, errors, device, report)
+        found |= signs.measure(spec, sets, model, errors, device, report)
+    return found
+
+
+def _controls(spec: Spec, piece: Piece, report: Report) -> Arrays:
+    return controls.measure(spec, opened(spec), _device(piece), report)
 
 
 def _checkpoint(spec: Spec, piece: Piece, report: Report) -> Arrays:
@@ -207,8 +243,9 @@ def _memory(spec: Spec) -> tuple[int, int]:
     """Bytes of what is done in blocks, and of the samples with their neighbours."""
     sets, side = opened(spec), side_of(spec)
     image = 4 * sets.train.shape[0] * side**2
-    voters = len(sets.samples) * sum(len(kind.places) for kind in kinds_of(spec))
-    return 6 * BLOCK * image + 2**30, len(sets.samples) * 4 * image + 3 * 12 * NEAREST * voters
+    samples = len(sets.samples) + planted(spec)
+    voters = samples * sum(len(kind.places) for kind in kinds_of(spec))
+    return 6 * BLOCK * image + 2**30, samples * 4 * image + 3 * 12 * NEAREST * voters
 
 
 def refuse(spec: Spec, device: str, workers: int) -> None:
@@ -224,7 +261,8 @@ def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     each = min(core_seconds(lambda: block @ block.T) for _ in range(3)) / 1024**3
     tasks = len(pieces(spec, lambda *_: None))
     work = 1.3 * products(spec) * each * left / tasks
-    voters = len(opened(spec).samples) * sum(len(kind.places) for kind in kinds_of(spec))
+    samples = len(opened(spec).samples) + planted(spec)
+    voters = samples * sum(len(kind.places) for kind in kinds_of(spec))
     parts = f"{products(spec):.2g} products"
     parts += f" and {recipe.cost(spec)}" if spec.recipe else ""
     most = memory.PROCESS + how.workers * sum(_memory(spec))

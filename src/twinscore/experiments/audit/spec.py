@@ -44,6 +44,15 @@ class Spec(Frozen):
     """Noise levels at which errors of the model are compared, image units."""
     draws: int = Field(default=4, ge=1, le=10**4)
     """Draws of the noise, the same for every image."""
+    base: str | None = None
+    """The model that it was fine-tuned from, a second control: whose errors are subtracted."""
+    autoencoder: str | None = None
+    """The autoencoder that codes its images, FILE.py:FUNCTION, which returns a function of images
+    (B, C, H, W) to their reconstructions: whether the gap is its own (default: that of a diffusers:
+    pipeline)."""
+    extract: int = Field(default=64, ge=0, le=10**5)
+    """Images of both sets that the model is asked for, from noise and from their half; 0: none, and
+    no local signs."""
     train: str | None = None
     """The images that the model was trained on."""
     held_out: str | None = None

@@ -7,11 +7,21 @@ from numpy.typing import NDArray
 
 from twinscore.analysis.audit import legacy, rates
 from twinscore.analysis.statistics import clopper_pearson
-from twinscore.experiments.audit import checkpoints, evidence, guidance, membership, recipe
+from twinscore.experiments.audit import (
+    checkpoints,
+    controls,
+    evidence,
+    guidance,
+    membership,
+    recipe,
+    returns,
+    signs,
+)
 from twinscore.experiments.audit.assumptions import check
 from twinscore.experiments.audit.judgement import failed, judge
 from twinscore.experiments.audit.pool import Sets, Units, opened, some, units
 from twinscore.experiments.audit.searching import DUPLICATES, MEMBERSHIP, Piece, kinds_of, side_of
+from twinscore.experiments.audit.sensitivity import Planted, sources
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.audit.votes import Votes, together
 from twinscore.experiments.study import Arrays, Summary, csv_text, parquet
@@ -34,13 +44,18 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
     """The verdict, its numbers, pictures of the evidence, and a table of all units."""
     sets, given = opened(spec), {piece.name: arrays for piece, arrays in done}
     pairs, errors = given.pop(DUPLICATES, None), given.pop(MEMBERSHIP, None)
+    beside = given.pop(controls.PIECE, {})
     kept, twins = checkpoints.taken(given), recipe.judged(spec, sets, given)
-    near = together(list(given.values()), [kind.name for kind in kinds_of(spec)])
+    kinds = [kind.name for kind in kinds_of(spec)]
+    near, planted = (together(list(given.values()), kinds, of) for of in ("", "planted/"))
     dropped = pairs["spanning"] if pairs and spec.overlap == "drop" else _NONE
     of = units(sets, pairs["within"] if pairs else _NONE, dropped)
     assumptions = check(spec, sets, of, pairs)
     broken = [a.found for a in assumptions if a.holds is False]
-    found = judge(spec, near, of, len(sets.samples), broken)
+    copies = None
+    if sets.held_out is not None:
+        copies = Planted(planted, sources(sets.images, spec.seed))
+    found = judge(spec, near, of, len(sets.samples), broken, copies)
     matches = {
         name: evidence.matches(spec, sets, found.votes, ranks.tolist())
         for name, ranks in {
@@ -54,9 +69,16 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
     member, risk = None, []
     if errors:
         member, risk = membership.judged(spec, sets, of, errors["errors"], sound=not broken)
+    of_errors = errors["errors"] if errors else None
+    base, coder = controls.judged(spec, of, beside, of_errors, member, sound=not broken)
+    extraction, pictures = None, {}
+    if sets.held_out is not None:
+        came = {name: errors[name] for name in returns.TRIED} if errors and spec.extract else {}
+        sound = not broken
+        extraction, pictures = returns.judged(spec, sets, of, found.votes, came, sound=sound)
     result = Result(
         verdict=found.verdict,
-        why=found.why,
+        why=found.why + (f"; {extraction.text()}" if extraction and extraction.shown else ""),
         q=spec.q,
         dependence=found.dependence,
         copies=found.copies,
@@ -68,6 +90,10 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
         legacy=_legacy(spec, sets),
         data=_data(spec, sets, of),
         membership=member,
+        base=base,
+        autoencoder=coder,
+        extraction=extraction,
+        signs=signs.judged(spec, sets, errors or {}),
         twins=twins,
         window=checkpoints.window(spec, sets, of, kept, sound=not broken),
         failed=failed(spec.fail_if, found.copies, p, count, more, member),
@@ -84,7 +110,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
         }
     )
     arrays = evidence.pictures(sets, matches["listed"] or matches["shown"], matches["decoys"])
-    arrays |= {
+    arrays |= pictures | {
         "ranking/trained": found.votes.ranking.trained,
         "ranking/score": found.votes.all.strength[found.votes.order],
     }

@@ -43,11 +43,13 @@ class Votes:
         return self.by_kind["all"]
 
 
-def together(parts: Sequence[Arrays], kinds: Sequence[str]) -> dict[str, Near]:
+def together(parts: Sequence[Arrays], kinds: Sequence[str], under: str = "") -> dict[str, Near]:
     """The nearest images of the whole pool, by kind, from those of its parts."""
     names = vars(Near(np.empty(0), np.empty(0)))
     return {
-        kind: merged(Near(**{name: part[f"{kind}/{name}"] for name in names}) for part in parts)
+        kind: merged(
+            Near(**{name: part[f"{under}{kind}/{name}"] for name in names}) for part in parts
+        )
         for kind in kinds
     }
 
