@@ -53,8 +53,9 @@ _BATCH = 64
 """Images that are denoised at a time."""
 _FITTED = 300
 """Images that the mosaic denoises while its sides are fitted, about."""
-_TIMED, _RATE = 32, 1e10
-"""Training images with which the mosaic is timed; products a second in which patches are traced."""
+_TIMED, _RATE = 2**14, 1e10
+"""Pixels of the training images with which the mosaic is timed, about; products a second in which
+patches are traced."""
 
 
 class Spec(Frozen):
@@ -448,16 +449,20 @@ def refuse(spec: Spec, device: str, workers: int) -> None:
 
 
 def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
-    """From the time in which one image is denoised, by the model and by the mosaic."""
+    """From the time in which a few images are denoised, by the model and by the mosaic."""
     images = open_images(spec.train)
-    x = images[: min(_TIMED, len(images))].to(single_device(how.device).device)
+    pixels = math.prod(images.shape[1:])
+    few = slice(min(len(images), max(8, _TIMED // pixels)))
+    x = images[few].to(single_device(how.device).device)
+    y = x[: max(1, 2**10 // pixels)]
     model = open_model(spec.model, None).on(x.device)
     patch = min(spec.patch or 7, 2 * max(images.shape[1:]) - 1)
     form = Local.of(x, patch)
     with torch.no_grad():
-        denoise(model, x[:1], 0.3)  # the first one prepares the others
-        each = core_seconds(lambda: denoise(model, x[:1], 0.3)) * (2 if spec.twin else 1)
-        mosaic = core_seconds(lambda: form(x[:1], 0.3)) * len(images) / len(x)
+        denoise(model, y, 0.3)  # the first one prepares the others
+        each = core_seconds(lambda: denoise(model, y, 0.3)) / len(y) * (2 if spec.twin else 1)
+        form(y[:1], 0.3)
+        mosaic = core_seconds(lambda: form(y, 0.3)) / len(y) * len(images) / len(x)
     count = len(spec.levels) * spec.images + spec.samples * spec.steps
     fitted = 0 if spec.patch else _FITTED * min(1.0, len(images) / 80)
     places = (images.shape[1] - spec.side + 1) * (images.shape[2] - spec.side + 1)
