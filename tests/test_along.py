@@ -152,6 +152,7 @@ def test_the_turn_of_a_planted_schedule_is_found_within_one_checkpoint(planted, 
     assert again["window"]["checkpoints"][0]["p"] is None
 
 
+@pytest.mark.slow
 def test_without_samples_quality_is_that_of_errors(planted, tmp_path, capfd):
     found = audited(planted, tmp_path / "run", "--checkpoint-samples", "0", capfd=capfd)[1]
     assert all(of["energy"] is None for of in found["window"]["checkpoints"])

@@ -91,8 +91,18 @@ def exported(model, form, out):
 ENDS = {"torch-export": "a.pt2", "onnx": "a.onnx", "diffusers": "a"}
 
 
-@pytest.mark.parametrize("form", ENDS)
-@pytest.mark.parametrize("kind", [*TRAINED, *OTHERS])
+SLOW = {("unet", "onnx"), ("unet", "diffusers"), *(("conditioned_unet", form) for form in ENDS)}
+"""What takes ten seconds or more to be exported."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        pytest.param(kind, form, marks=[pytest.mark.slow] * ((kind, form) in SLOW))
+        for kind in (*TRAINED, *OTHERS)
+        for form in ENDS
+    ],
+)
 def test_what_is_read_back_is_the_same_denoiser(here, kind, form, capfd):
     if form == "diffusers" and kind not in ("conditioned_unet", "unet", "mine.py:held"):
         pytest.skip("the same graph as torch-export")
