@@ -1,25 +1,33 @@
 """How often check-model refuses the right name, of networks trained for a few steps only.
 
-python benchmarks/calibration.py [SEEDS]
+    python benchmarks/calibration.py SEEDS
+    python benchmarks/calibration.py names
 
 Each network predicts by one convention; after 20 to 500 steps every rule of
 ``twinscore.analysis.calibration.fault`` is tried on training images. Prints a row for each number
 of steps: networks, and how many were refused, by which rule; for those refused by their offset,
 the offset in units of sigma.
+
+``names`` gives trained networks every other name, and says which convention is found instead, on
+training images and on samples that were drawn under that name.
 """
 
 import sys
 from collections import Counter
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from twinscore import images
 from twinscore.analysis import calibration
-from twinscore.denoisers import ConditionedUNet
+from twinscore.denoisers import Checkpoint, ConditionedUNet
 from twinscore.denoisers.adapters import converted
 from twinscore.execution import settled_torch
 from twinscore.experiments.check_model import Spec
-from twinscore.experiments.wiring import chosen
+from twinscore.experiments.wiring import MOST, SIGMAS, chosen
+from twinscore.sampling import SamplingSpec
+from twinscore.sampling.samples import draw
 from twinscore.training import TrainingSpec, fit, single_device
 
 AFTER = (20, 50, 100, 200, 500)
@@ -101,6 +109,24 @@ def main(seeds: int) -> None:
         print(name, dict(said))
 
 
+def names() -> None:
+    """What wrong names are told."""
+    of = images.load("digits")
+    own = {"steps": 400, "batch": BATCH, "learning_rate": 2e-3, "noise": "log", "evaluations": 1}
+    for true in CONVENTIONS:
+        network, spec = Network(of.shape[0], 0), TrainingSpec(**own, sigma_max=2.0)
+        fit(converted(network, true), of, spec, fabric=single_device("cpu"))
+        for named in CONVENTIONS:
+            model = Checkpoint(converted(network, named).eval(), of.shape, (0.5,))
+            draft = SamplingSpec(quality="draft")
+            drawn, _ = draw(model, np.arange(MOST), draft, batch=MOST, device="cpu")
+            found = []
+            for x in (of[:MOST], torch.from_numpy(drawn)):
+                rival = calibration.better(calibration.fits(model.denoiser, x, SIGMAS, 0), SIGMAS)
+                found.append(rival.wiring if rival else "nothing else")
+            print(f"{true}, named {named}: images say {found[0]}; its samples {found[1]}")
+
+
 if __name__ == "__main__":
     with settled_torch():
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+        names() if sys.argv[1] == "names" else main(int(sys.argv[1]))

@@ -143,3 +143,10 @@ def test_membership_can_fail_a_run(folder, tmp_path, capfd):
         folder, tmp_path / "run", model, "--count", "100", *words, capfd=capfd
     )
     assert (code, found["failed"]) == (1, "membership.auc.low>0.6")
+
+
+def test_the_estimate_counts_the_evaluations_of_the_model(folder, tmp_path, capfd):
+    """240 images at 5 levels, 4 draws; 64 images, 140 each; 16 images, 128 products of three."""
+    words = ("--samples", f"{folder}/other.npy", "--estimate")
+    said = audited(folder, tmp_path / "run", f"gaussian:{folder}/other.npy", *words, capfd=capfd)[2]
+    assert f"{240 * 20 + 64 * 140 + 16 * 128 * 3:,} evaluations of the model" in said

@@ -105,6 +105,27 @@ def test_no_command_measures_a_model_that_is_wired_wrongly(mine, tmp_path, capsy
         capsys.readouterr()
 
 
+def test_samples_are_drawn_of_no_convention_that_images_speak_against(mine, tmp_path, capsys):
+    words = ["sample", "--count", "2", "--quality", "draft", "--device", "cpu"]
+
+    def call(name, *more):
+        out = tmp_path / f"{name}{len(more)}.npz"
+        code = cli.main([*words, "--model", f"{mine}:{name}", *more, "--out", str(out)])
+        return code, out.exists(), capsys.readouterr().err
+
+    code, there, said = call("wrong", "--data", "digits")
+    assert (code, there) == (2, False)
+    assert "wrong is wired wrongly: this looks like epsilon in [-1, 1]" in said
+    code, there, said = call("right", "--data", "digits")
+    assert (code, there, "untried" in said) == (0, True, False)
+    code, there, said = call("right")
+    assert (code, there) == (0, True)
+    assert "mine.py:right is taken for epsilon in [-1, 1], untried; give --data" in said
+    assert "untried" not in call("bare")[2]  # names no convention
+    code, there, said = call("right", "--data", "digits,size=7")
+    assert (code, "--data: digits,size=7 has images of (1, 7, 7)" in said) == (2, True)
+
+
 def test_no_model_is_audited_that_is_wired_wrongly(mine):
     def tried(name):
         spec = audit.Spec(model=f"{mine}:{name}", train="digits", held_out="digits", samples="x")

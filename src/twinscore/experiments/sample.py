@@ -12,12 +12,14 @@ from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from twinscore import environment, runs
+from twinscore import environment, images, runs
 from twinscore.denoisers import Checkpoint, check, load
+from twinscore.denoisers.adapters import wiring_of
 from twinscore.denoisers.checkpoint import model_digest, sized
 from twinscore.errors import InputError, one_line
 from twinscore.execution import Report, settled_torch
 from twinscore.experiments.folders import kept, making, require, require_end
+from twinscore.experiments.wiring import MOST, chosen, names_convention, refuse_other
 from twinscore.limits import LARGEST_SIDE, MOST_SAMPLES, Seed
 from twinscore.progress import Reporter
 from twinscore.results.base import Frozen
@@ -34,6 +36,9 @@ class Spec(Frozen):
 
     model: str = ""
     """A trial folder, its weights file, or another model (docs/models.md)."""
+    data: str = ""
+    """Images that the model was trained on, on which a convention that it names is tried before
+    anything is drawn (docs/images.md)."""
     size: int | None = Field(default=None, ge=1, le=LARGEST_SIDE)
     """Side of the samples in pixels (default: that of the model's images)."""
     mean: float | None = Field(default=None, ge=-1e4, le=1e4)
@@ -103,6 +108,7 @@ def _sampled(spec: Spec, out: Path | str | None, device: str) -> Result:
         _require_ours(spec)
     else:
         _try(spec.model, checkpoint, settled.sigma_max)
+    untried = _untried(spec, checkpoint)
     if spec.mean is not None:
         checkpoint = replace(checkpoint, mean=(spec.mean,))
     if spec.batch is None:
@@ -112,6 +118,8 @@ def _sampled(spec: Spec, out: Path | str | None, device: str) -> Result:
     content = _content(spec, checkpoint)
     with making(out, content) as file, Reporter() as report:
         if not file.done:
+            if untried:
+                report("model", {"text": untried})
             drawn = _film if spec.film else _grid if out.suffix == ".png" else _array
             asked = _Asked(spec, checkpoint, seeds, device, report)
             file.told["unfinished"] = drawn(asked, file.whole)
@@ -144,6 +152,25 @@ def how(checkpoint: Checkpoint, sampling: SamplingSpec) -> dict[str, Any]:
     if settled.method == "own":
         return {"method": "own", "steps": settled.steps} | dict(checkpoint.sampler.about)
     return settled.model_dump(exclude={"quality"})
+
+
+def _untried(spec: Spec, checkpoint: Checkpoint) -> str:
+    """Refuse a convention that is not the network's; says so where there are no images to try."""
+    if not names_convention(checkpoint):
+        return ""
+    if not spec.data:
+        return (
+            f"{spec.model} is taken for {wiring_of(checkpoint.denoiser)[1]}, untried; give --data "
+            "with images that it was trained on to have that tried"
+        )
+    known = images.load(spec.data)
+    if known.shape != checkpoint.shape:
+        raise InputError(
+            f"--data: {spec.data} has images of {known.shape} (channels, height, width), and "
+            f"{spec.model} makes {checkpoint.shape}; add ,size= or ,gray"
+        )
+    refuse_other(spec.model, checkpoint, chosen(known, MOST, spec.seed))
+    return ""
 
 
 def _content(spec: Spec, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def _grid(
     for axes, sample, laid, left, match in zip(grid, *pictures, found, strict=False):
         axes.imshow(strip([sample, laid, 0.5 + left]), interpolation="nearest")
         look = {"fontsize": 6.5, "color": theme.ink}
-        plots.beside(axes, f"{match.rank}: {plots.named(match.name, 26)}", 0, ha="left", **look)
+        plots.beside(axes, f"{match.rank}: {plots.named(match.name, 17)}", 0, ha="left", **look)
         plots.beside(axes, f"{match.score:.1f}", 1, ha="right", weight="bold", **look)
         if match.transform.kind == "tiles":
             _box(axes, match.transform.place, *sample.shape[1:], theme)

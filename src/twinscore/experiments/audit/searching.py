@@ -16,6 +16,7 @@ from twinscore.analysis.audit import shortlist
 from twinscore.analysis.audit.changes import CHANGES
 from twinscore.analysis.audit.search import NEAREST, Near, search
 from twinscore.analysis.audit.views import Evened, Kind, kinds, reduced
+from twinscore.denoisers import denoise
 from twinscore.environment import Execution
 from twinscore.execution import Report
 from twinscore.experiments.audit import (
@@ -47,6 +48,9 @@ _SHARE, _MOST = 2e12, 16
 
 LONG = 1e14
 """Products of *moved* images from which those of a shortlist are compared exactly, not all."""
+
+_TIMED = 8
+"""Images of which an evaluation of the model is timed."""
 
 PROBES = 32
 """Of each part of the pool, that measure the recall of the shortlist."""
@@ -255,8 +259,26 @@ def refuse(spec: Spec, device: str, workers: int) -> None:
     memory.require(what, device, *each, side_of(spec))
 
 
+def _evaluations(spec: Spec) -> int:
+    """Of the model, and of its base, for errors, extraction and local signs."""
+    images = opened(spec).images
+    errors = images * len(spec.sigmas) * spec.draws * (2 if spec.base else 1)
+    if not spec.extract:
+        return errors
+    return errors + min(spec.extract, images) * extraction.EVALUATIONS + signs.EVALUATIONS
+
+
+@torch.no_grad()
+def _evaluation(spec: Spec, device: str) -> float:
+    """Seconds of one of them, for one image."""
+    space = open_model(spec.model).within(single_device(device).device)
+    x = space.encode(opened(spec).train[:_TIMED].to(single_device(device).device))
+    seconds = core_seconds(lambda: denoise(space.denoiser, x, spec.sigmas[0]).sum().item())
+    return seconds / len(x)
+
+
 def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
-    """From the time of a product on this machine."""
+    """From the times of a product and of an evaluation of the model on this machine."""
     block = torch.rand(1024, 1024, generator=torch.Generator().manual_seed(0))
     each = min(core_seconds(lambda: block @ block.T) for _ in range(3)) / 1024**3
     tasks = len(pieces(spec, lambda *_: None))
@@ -264,6 +286,9 @@ def estimate(spec: Spec, left: int, how: Execution) -> Estimate:
     samples = len(opened(spec).samples) + planted(spec)
     voters = samples * sum(len(kind.places) for kind in kinds_of(spec))
     parts = f"{products(spec):.2g} products"
+    if spec.model and opened(spec).held_out:
+        work += _evaluations(spec) * _evaluation(spec, how.device) * left / tasks
+        parts += f", {_evaluations(spec):,} evaluations of the model"
     parts += f" and {recipe.cost(spec)}" if spec.recipe else ""
     most = memory.PROCESS + how.workers * sum(_memory(spec))
     return Estimate(parts, by_the_clock(left, work, how), most, 12 * NEAREST * voters * left)

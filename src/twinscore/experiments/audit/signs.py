@@ -19,6 +19,12 @@ from twinscore.sampling import noise
 PAIRS = 8
 """Training images that are looked at, each beside a held-out one of about equal error."""
 
+PRODUCTS = 96
+"""With the Jacobian of each image, for its trace, and a third more for its rank."""
+
+EVALUATIONS = 2 * PAIRS * 3 * PRODUCTS * 4 // 3
+"""Of the model, about: a product takes three."""
+
 
 def measure(
     spec: Spec,
@@ -36,7 +42,7 @@ def measure(
     -------
     dict
         ``signs`` (2 P, 4): number in the pool, error, trace, rank; no row for a model that is not
-        differentiable. Cost: 128 products with the Jacobian of each image.
+        differentiable. Cost: ``EVALUATIONS``.
     """
     space, level = model.within(device), len(spec.sigmas) // 2
     sigma, rows = spec.sigmas[level], []
@@ -52,7 +58,9 @@ def measure(
             return {"signs": np.empty((0, 4))}
         trace, rank = 0.0, 0.0
         if around.forward(z.flatten(1)).double().square().any():
-            found = trace_and_rank(around, seed=derive_seed(spec.seed, "products"))
+            found = trace_and_rank(
+                around, products=PRODUCTS, seed=derive_seed(spec.seed, "products")
+            )
             trace, rank = (of.value for of in found)
         rows.append((image, errors[image, level], trace, rank))
         report("signs", {"step": number + 1, "steps": len(chosen)})
