@@ -291,7 +291,7 @@ def test_the_quality_of_samples_needs_no_prefix(run, words):
 def test_every_command_explains_its_options(run, command):
     code, said, errors = run(command, "--help")
     assert (code, errors) == (0, [])
-    drawing = set(cli.commands()) - {"prepare", "train", "sample", "mixture", "capacity"}
+    drawing = set(cli.commands()) - {"prepare", "train", "sample", "export", "mixture", "capacity"}
     assert ("--no-images" in said) == (command in drawing)
     assert ("--out" in said) == (command != "report")
     for hidden in ("--spec.", "--no-no-images"):
