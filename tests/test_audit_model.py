@@ -150,3 +150,10 @@ def test_the_estimate_counts_the_evaluations_of_the_model(folder, tmp_path, capf
     words = ("--samples", f"{folder}/other.npy", "--estimate")
     said = audited(folder, tmp_path / "run", f"gaussian:{folder}/other.npy", *words, capfd=capfd)[2]
     assert f"{240 * 20 + 64 * 140 + 16 * 128 * 3:,} evaluations of the model" in said
+
+
+def test_the_estimate_includes_samples_that_are_not_drawn_yet(folder, tmp_path, capfd):
+    model, words = f"gaussian:{folder}/train.npy", ("--count", "100", "--estimate")
+    said = audited(folder, tmp_path / "run", model, *words, capfd=capfd)[2]
+    assert said.startswith("100 samples to be drawn, ")
+    assert not list(tmp_path.iterdir())

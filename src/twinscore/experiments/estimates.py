@@ -26,6 +26,11 @@ class Estimate:
     memory: float
     disk: float
 
+    def __add__(self, then: "Estimate") -> "Estimate":
+        """One after the other."""
+        both = self.seconds + then.seconds, max(self.memory, then.memory), self.disk + then.disk
+        return Estimate(f"{self.what}, {then.what}", *both)
+
     def text(self) -> str:
         """In one line."""
         return (

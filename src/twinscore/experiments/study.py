@@ -49,6 +49,8 @@ S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T", bound=Task)
 R = TypeVar("R", bound=Result)
 
+Imagined = contextlib.AbstractContextManager[tuple[S, Estimate | None]]
+
 
 @dataclass(frozen=True)
 class Summary(Generic[R]):
@@ -92,8 +94,10 @@ class Study(Generic[S, T, R]):
         ``record(spec, tasks, folder)`` writes what is known before the work begins;
         ``finish(spec, tasks, result, pool)`` adds to the result of a run with all its parts;
         ``pool(function, tasks)`` runs more tasks as the others.
-    before : callable
+    before, imagined : callable
         ``before(spec, out, device)``: the spec with what has to be made first, beside the folder.
+        ``imagined(spec, out, device)``: a context that gives the spec as if it were made, and what
+        making it takes, or None.
     refined : callable
         ``refined(spec, result)``: a spec with more tasks, which a result asks for; None if it is
         enough.
@@ -116,6 +120,9 @@ class Study(Generic[S, T, R]):
     record: Callable[[S, Sequence[T], Path], None] = lambda spec, tasks, folder: None
     finish: Callable[[S, Sequence[T], R, Pool], R] = lambda spec, tasks, result, pool: result
     before: Callable[[S, Path | str | None, str], S] = lambda spec, out, device: spec
+    imagined: Callable[[S, Path | str | None, str], Imagined[S]] = lambda spec, out, device: (
+        contextlib.nullcontext((spec, None))
+    )
     refined: Callable[[S, R], S | None] = lambda spec, result: None
     extendable: tuple[str, ...] = ()
     machine: tuple[str, ...] = ("device", "workers")
@@ -219,11 +226,13 @@ class Study(Generic[S, T, R]):
     ) -> Estimate:
         """Time, memory and disk of what :meth:`run` would still do or refuse; writes nothing."""
         asked = self._asked(device, workers, threads)
-        with settled_torch(threads):
+        imagined = self.imagined(spec, out, asked["device"])
+        with settled_torch(threads), imagined as (spec, first):
             _, folder, asked = self._claimed(spec, out, asked, None)
             left = self._left(spec, folder)
             how = environment.settings(folder, **asked)
-            return self.estimate(spec, left, how) if left else estimates.NOTHING
+            rest = self.estimate(spec, left, how) if left else estimates.NOTHING
+            return first + rest if first else rest
 
     def _asked(self, device: str, workers: int | None, threads: int | None) -> dict[str, Any]:
         """What of the machine is asked for, once it is known to be there."""

@@ -96,8 +96,11 @@ def evaluations(spec: SamplingSpec) -> float:
     """Evaluations of the denoiser that a sample takes.
 
     Of the stochastic method as many as bring a noise level, which a step multiplies by
-    ``1 - beta h``, from the first to the last; a path that does not converge takes more.
+    ``1 - beta h``, from the first to the last; a path that does not converge takes more. Of a
+    pipeline's own sampler, settled, one for each step.
     """
+    if spec.method == "own":
+        return float(spec.steps)
     spec = spec.resolved
     if spec.method == "stochastic":
         sigma, step = spec.sigma_max, 1

@@ -12,7 +12,7 @@ from twinscore.analysis.audit.ranking import power
 from twinscore.denoisers.checkpoint import model_digest
 from twinscore.errors import InputError
 from twinscore.experiments.audit import checkpoints, controls, embedding, guidance, recipe
-from twinscore.experiments.audit.drawing import drawn
+from twinscore.experiments.audit.drawing import drawn, imagined
 from twinscore.experiments.audit.membership import try_model
 from twinscore.experiments.audit.pool import opened
 from twinscore.experiments.audit.searching import estimate, pieces, refuse, work
@@ -68,6 +68,7 @@ STUDY = Study(
     usable=lambda source: None,
     check=check_sets,
     before=lambda spec, out, device: drawn(checkpoints.last(spec), out, device),
+    imagined=lambda spec, out, device: imagined(checkpoints.last(spec), out, device),
     extendable=("q", "most", "duplicates", "overlap", "steered", "chosen", "critical", "fail_if"),
 )
 run = STUDY.run
