@@ -95,7 +95,9 @@ def folder(tmp_path_factory):
 
 def audited(folder, out, *words, capfd):
     sets = ["--train", f"{folder}/train.npy", "--held-out", f"{folder}/held.npy"]
-    sets += ["--samples", f"{folder}/samples.npy", "--extract", "0", "--device", "cpu"]
+    sets += ["--extract", "0", "--device", "cpu"]
+    if "--samples" not in words:
+        sets += ["--samples", f"{folder}/samples.npy"]
     code = cli.main(["audit", *sets, *words, "--out", str(out)])
     said, path = capfd.readouterr(), out / "result.json"
     return code, json.loads(path.read_text()) if path.exists() else None, said
@@ -131,6 +133,23 @@ def test_an_autoencoder_can_be_tested_without_a_model(folder, tmp_path, capfd):
     assert found["autoencoder"]["culprit"] is None
     assert found["autoencoder"]["gap"]["auc"]["value"] == 1
     assert found["membership"] is None
+
+
+def test_samples_are_compared_with_reconstructions_too(folder, tmp_path, capfd):
+    """Of training images they are the reconstructions themselves; others have no side."""
+    words = ("--autoencoder", f"{folder}/own.py:honest")
+    votes = audited(folder, tmp_path / "others", *words, capfd=capfd)[1]["autoencoder"]["samples"]
+    assert votes["p"] > 0.01
+    assert (votes["of"], votes["chance"]) == (100, 0.5)
+    trained, other = (np.load(folder / f"{n}.npy").reshape(-1, 64) for n in ("train", "other"))
+    waves = np.linalg.svd(other - other.mean(0), full_matrices=False)[2][:20]
+    copies = other.mean(0) + (trained - other.mean(0)) @ waves.T @ waves
+    np.save(tmp_path / "copies.npy", copies.reshape(-1, 8, 8).clip(0, 1).astype(np.float32))
+    words = (*words, "--samples", f"{tmp_path}/copies.npy")
+    found = audited(folder, tmp_path / "copies", *words, capfd=capfd)[1]
+    votes = found["autoencoder"]["samples"]
+    assert (votes["count"], votes["of"]) == (N, N)
+    assert votes["p"] == pytest.approx(1e-4)
 
 
 def test_a_base_is_subtracted(folder, tmp_path, capfd):

@@ -254,17 +254,41 @@ Culprit = Literal[
 honest model of codes may err less too: hence *perhaps*."""
 
 
+class Votes(Frozen):
+    """How many samples are nearest to what stands for T, and what chance gives; p of a fair deal.
+
+    None where the deal was not fair.
+    """
+
+    count: int
+    of: int
+    chance: float
+    p: float | None
+
+    def text(self) -> str:
+        """In words."""
+        share = 100 * self.count / max(1, self.of)
+        p = "no p" if self.p is None else f"p = {self.p:.2g}"
+        return f"{share:.0f} % of the samples (by chance {100 * self.chance:.0f} %), {p}"
+
+
 class Autoencoder(Frozen):
-    """The gap of an autoencoder's own reconstruction error, and what has a gap, it or the model."""
+    """The gap of an autoencoder's own reconstruction error, and what has a gap, it or the model.
+
+    ``samples``: how many are nearest to the reconstruction of a training image. Of an autoencoder
+    with a gap that says nothing of the diffusion model.
+    """
 
     source: str
     gap: Gap
     culprit: Culprit | None
+    samples: Votes
 
     def text(self) -> str:
         """In one line."""
         blamed = f"; smaller errors on training images: {self.culprit}" if self.culprit else ""
-        return f"reconstruction error, {self.gap.text()}{blamed}"
+        nearest = f"; nearest to reconstructed training images: {self.samples.text()}"
+        return f"reconstruction error, {self.gap.text()}{blamed}{nearest}"
 
 
 class Tally(Frozen):

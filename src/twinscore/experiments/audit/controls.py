@@ -16,18 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twinscore.analysis.audit import membership as measures
+from twinscore.analysis.audit.search import search
+from twinscore.analysis.audit.views import kinds
 from twinscore.denoisers import parts
 from twinscore.denoisers.checkpoint import model_digest, state_digest
 from twinscore.denoisers.loading import called, identified
 from twinscore.errors import InputError, one_line
 from twinscore.execution import Report
 from twinscore.experiments.audit import membership
-from twinscore.experiments.audit.pool import Sets, Units
+from twinscore.experiments.audit.pool import Sets, Units, blocks, seen
 from twinscore.experiments.audit.spec import Spec
 from twinscore.experiments.study import Arrays
 from twinscore.experiments.trials import open_model
 from twinscore.images import ImageSet
-from twinscore.results.audit import SIGNIFICANCE, Autoencoder, Base, Culprit, Gap, Membership
+from twinscore.results.audit import SIGNIFICANCE, Autoencoder, Base, Culprit, Gap, Membership, Votes
 from twinscore.runs import derive_seed
 from twinscore.sampling.samples import batch_for
 
@@ -111,7 +113,10 @@ def _reconstructed(spec: Spec, reconstruct: Reconstruct, images: Tensor) -> Tens
 
 
 def measure(spec: Spec, sets: Sets, device: torch.device, report: Report) -> Arrays:
-    """Mean squared errors per pixel of the pool: ``base`` (P, K), ``autoencoder`` (P, 1)."""
+    """Mean squared errors per pixel of the pool: ``base`` (P, K), ``autoencoder`` (P, 1).
+
+    And of each sample, the image whose reconstruction is nearest to it: ``coded`` (S,).
+    """
     found = {}
     if spec.base:
         found["base"] = membership.errors(spec, sets, open_model(spec.base), device, report)
@@ -123,7 +128,26 @@ def measure(spec: Spec, sets: Sets, device: torch.device, report: Report) -> Arr
                 left = (_reconstructed(spec, reconstruct, x) - x).double()
                 rows.append(left.square().flatten(1).mean(1, keepdim=True).cpu().numpy())
         found["autoencoder"] = np.concatenate(rows)
+        found["coded"] = _coded(spec, sets, reconstruct, device)
     return found
+
+
+def _coded(
+    spec: Spec, sets: Sets, reconstruct: Reconstruct, device: torch.device
+) -> NDArray[np.int64]:
+    """Of each sample, the image of the pool whose reconstruction is the most similar, as a whole.
+
+    A decoder can draw no copy that is nearer. Cost: a reconstruction of every image, and one search
+    of whole images.
+    """
+    side = min(spec.side, *sets.train.shape[1:])
+    whole = next(kind for kind in kinds(side, 0.0, lambda x: x) if kind.name == "whole")
+
+    def look(images: Tensor) -> Tensor:
+        return whole.look(_reconstructed(spec, reconstruct, images.to(device)))
+
+    samples = seen(sets.samples, 0, len(sets.samples), whole.look).to(device)
+    return search(samples, blocks(sets, 0, sets.images, look), whole, 1).image[:, 0]
 
 
 def judged(
@@ -148,8 +172,19 @@ def judged(
         source = spec.autoencoder or spec.model
         coded = bool(spec.model) and open_model(spec.model).latents is not None
         blamed = culprit(gap.p, member.p if member else None, coded=coded)
-        autoencoder = Autoencoder(source=source, gap=gap, culprit=blamed)
+        votes = _votes(spec, units, found["coded"], sound)
+        autoencoder = Autoencoder(source=source, gap=gap, culprit=blamed, samples=votes)
     return base, autoencoder
+
+
+def _votes(spec: Spec, units: Units, nearest: NDArray, sound: bool) -> Votes:
+    """How many samples are nearest to the reconstruction of a training image, among all."""
+    there = np.unique(units.of[units.kept])
+    counts = np.bincount(units.of[nearest], minlength=len(units.trained))[there]
+    trained, seed = units.trained[there], derive_seed(spec.seed, "coded")
+    p, _ = measures.dependence(-counts[:, None], trained, seed=seed)
+    count, of = int(counts[trained].sum()), int(counts.sum())
+    return Votes(count=count, of=of, chance=float(trained.mean()), p=float(p) if sound else None)
 
 
 def _gap(spec: Spec, units: Units, found: NDArray, sound: bool) -> Gap:
