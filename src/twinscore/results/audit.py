@@ -479,7 +479,7 @@ class Result(base.Result):
 
     def table(self) -> str:
         """The numbers, then the images that were found, at most ten."""
-        p, tried = self.dependence.p, self.extraction  # why says what came out
+        p = self.dependence.p
         lines = [
             f"{self.data.samples}: {self.why}",
             f"dependence on the training set: p = {p:.2g}"
@@ -493,7 +493,7 @@ class Result(base.Result):
             *(f"advice: {sentence}" for sentence in self.guidance),
             *([f"base {self.base.text()}"] if self.base else []),
             *([f"autoencoder: {self.autoencoder.text()}"] if self.autoencoder else []),
-            *([f"extraction: {tried.text()}"] if tried and not tried.shown else []),
+            *([f"extraction: {self.extraction.text()}"] if self.extraction else []),
             *([f"moved images by a shortlist, recall {self.recall.text()}"] if self.recall else []),
             *([f"--fail-if {self.failed}: met"] if self.failed else []),
         ]

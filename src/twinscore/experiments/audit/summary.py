@@ -34,6 +34,9 @@ MATCHES = (
 )
 """Columns of ``matches.csv`` and ``matches.parquet``."""
 
+COMES_OUT = "; more of training than of held-out images comes out of the model"
+"""Added to why, where the test of extraction shows it."""
+
 LEGACY_IMAGES = 5000
 """Images of any set that go into the published numbers, at most."""
 
@@ -78,7 +81,7 @@ def summarise(spec: Spec, done: Sequence[tuple[Piece, Arrays]]) -> Summary[Resul
         extraction, pictures = returns.judged(spec, sets, of, found.votes, came, sound=sound)
     result = Result(
         verdict=found.verdict,
-        why=found.why + (f"; {extraction.text()}" if extraction and extraction.shown else ""),
+        why=found.why + (COMES_OUT if extraction and extraction.shown else ""),
         q=spec.q,
         dependence=found.dependence,
         copies=found.copies,
