@@ -60,7 +60,9 @@ def test_a_memoriser_is_caught_from_its_samples_and_from_its_errors(folder, tmp_
     assert {trial["held_out"]["count"] for trial in came["trials"]} == {0}
     for way in ("training images come back from noise", "from their half", "samples recur"):
         assert way in said
-    assert found["why"].endswith("; more of training than of held-out images comes out of the model")
+    assert found["why"].endswith(
+        "; more of training than of held-out images comes out of the model"
+    )
     with (out / "risk.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == N
