@@ -80,7 +80,7 @@ def sampling_needs(spec: Any, shape: tuple[int, int, int]) -> Needs:
     images = 2 * spec.test * len(SIGMAS)
     return Needs(
         shape=shape,
-        passes=images + spec.samples * evaluations(spec.sampling),
+        passes=images + spec.samples * evaluations(spec.sampling.resolved),
         stored=4 * (images + spec.samples * math.prod(shape)),
         field="data: size",
     )
