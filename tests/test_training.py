@@ -20,7 +20,7 @@ from twinscore.denoisers.layers import generator_of
 from twinscore.errors import Damaged, InputError
 from twinscore.training import TrainingError, TrainingSpec, fit, history
 from twinscore.training.fit import RESUME
-from twinscore.training.laws import batch_indices, learning_rate, noise_draw
+from twinscore.training.laws import annealing, batch_indices, noise_draw, noise_level
 
 pytestmark = pytest.mark.usefixtures("global_random_state_untouched")
 
@@ -32,7 +32,7 @@ def pictures(n=10, size=4, seed=0):
 
 
 def network(seed=0):
-    return UNet(width=3, levels=1, seed=seed)
+    return UNet(width=5, levels=1, seed=seed)  # wide enough for Muon
 
 
 # What one step sees -----------------------------------------------------------------------------
@@ -75,9 +75,10 @@ MOMENTS = {
 
 @pytest.mark.parametrize("law", MOMENTS)
 @pytest.mark.parametrize("sigma_max", [1.0, 0.5])
-def test_noise_levels_follow_their_law(law, sigma_max):
+@pytest.mark.parametrize("spread", [False, True])
+def test_noise_levels_follow_their_law(law, sigma_max, spread):
     n = 100_000
-    sigma, noise = noise_draw(3, 0, (n, 1, 1, 2), law, sigma_max)
+    sigma, noise = noise_draw(3, 0, (n, 1, 1, 2), law, sigma_max, spread=spread)
     assert sigma.shape == (n, 1, 1, 1)
     assert 0 <= sigma.min() < sigma.max() <= sigma_max
     first, second, fourth = (MOMENTS[law](k, sigma_max) for k in (1, 2, 4))
@@ -92,6 +93,16 @@ def test_noise_levels_follow_their_law(law, sigma_max):
     assert abs((z[..., 0] * z[..., 1]).mean()) < 5 / math.sqrt(n)
 
 
+@pytest.mark.parametrize("law", MOMENTS)
+@given(batch=st.integers(1, 50), seed=st.integers(0, 2**30))
+def test_spread_levels_hold_one_of_each_part(law, batch, seed):
+    sigma, _ = noise_draw(seed, 0, (batch, 1, 1, 1), law, 1.0, spread=True)
+    ends = noise_level(torch.arange(batch + 1) / batch, law, 1.0)
+    found = sigma.flatten().sort().values
+    assert (ends[:-1] * (1 - 1e-5) <= found).all()
+    assert (found <= ends[1:] * (1 + 1e-5)).all()
+
+
 def test_noise_depends_on_seed_and_step_only():
     shape = (4, 1, 3, 3)
     first = noise_draw(1, 7, shape, "sqrt", 1.0)
@@ -104,24 +115,24 @@ def test_noise_depends_on_seed_and_step_only():
 
 
 def test_learning_rate_schedules():
-    steps, peak = 1000, 0.3
+    steps = 1000
 
     def rates(schedule):
-        spec = TrainingSpec(steps=steps, learning_rate=peak, schedule=schedule)
-        return torch.tensor([learning_rate(spec, t) for t in range(steps)], dtype=torch.float64)
+        spec = TrainingSpec(steps=steps, schedule=schedule)
+        return torch.tensor([annealing(spec, t) for t in range(steps)], dtype=torch.float64)
 
-    assert torch.equal(rates("constant"), torch.full((steps,), peak, dtype=torch.float64))
-    halving = peak * 0.5 ** torch.arange(10, dtype=torch.float64)
+    assert torch.equal(rates("constant"), torch.ones(steps, dtype=torch.float64))
+    halving = 0.5 ** torch.arange(10, dtype=torch.float64)
     torch.testing.assert_close(rates("halving"), halving.repeat_interleave(100))
     cosine = rates("cosine")
     top = int(cosine.argmax())
     assert top == 19  # warm-up over 2 % of the steps
     assert (cosine[: top + 1].diff() > 0).all()
     assert (cosine[top:].diff() < 0).all()
-    assert cosine.max() > 0.99 * peak
-    assert cosine[500] == pytest.approx(peak / 2)
-    assert 0 < cosine[-1] < 1e-5 * peak
-    assert learning_rate(TrainingSpec(steps=1), 0) > 0
+    assert 0.99 < cosine.max() <= 1
+    assert cosine[500] == pytest.approx(1 / 2)
+    assert 0 < cosine[-1] < 1e-5
+    assert annealing(TrainingSpec(steps=1), 0) > 0
 
 
 # Breaks -----------------------------------------------------------------------------------------
@@ -245,7 +256,7 @@ def test_the_history_is_complete(tmp_path, fabric):
     assert all(math.isfinite(v) for row in rows for v in row.values())
     # A csv of six digits; the rate of the step just done.
     assert [row["learning_rate"] for row in rows] == pytest.approx(
-        [learning_rate(SPEC, step - 1) for step in (3, 6, 9, 12)], rel=1e-5
+        [1e-2 * annealing(SPEC, step - 1) for step in (3, 6, 9, 12)], rel=1e-5
     )
 
 

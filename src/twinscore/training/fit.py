@@ -27,7 +27,8 @@ from twinscore.execution import settled_torch
 from twinscore.images import Given, ImageSet, from_data
 from twinscore.runs import digest, make_folder
 from twinscore.training import history
-from twinscore.training.laws import batch_indices, learning_rate, noise_draw
+from twinscore.training.laws import annealing, batch_indices, noise_draw
+from twinscore.training.muon import Muon, kernels
 from twinscore.training.spec import TrainingSpec
 
 RESUME = "resume.safetensors"
@@ -37,6 +38,8 @@ SHOWN = 64
 """Images of each set on which progress is measured."""
 LOSS_CHECKS = 50
 """Steps between checks of the loss, which wait for the device."""
+ALONE, BESIDE_MUON, TIMES = 1e-3, 1e-2, 10
+"""Default learning rates of Adam, and how many times as large Muon's is (docs/transition.md)."""
 
 
 class TrainingError(RunFailed):
@@ -56,7 +59,7 @@ class _State:
     """Everything a training needs to continue as if it had not been interrupted."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     average: dict[str, Tensor] | None
     training: str
     step: int = 0
@@ -68,15 +71,17 @@ class _State:
         """Write a checkpoint: tensors, and the numbers and rows so far among the metadata."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in (self.average or {}).items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-        own = {
+        for which, optimizer in enumerate(self.optimizers):
+            for index, moments in optimizer.state_dict()["state"].items():
+                own = f"optimizer.{which}.{index}"
+                tensors |= {f"{own}.{name}": value for name, value in moments.items()}
+        host = {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, value in tensors.items()
         }
         counters = [self.step, self.loss_sum, self.loss_count, self.seconds]
         header = {"twinscore": json.dumps({"counters": counters, "history": rows})}
-        sealed.write(path, serialise(own, header), self.training)
+        sealed.write(path, serialise(host, header), self.training)
 
     def restore(self, path: Path, device: torch.device) -> list[dict[str, float]]:
         """Take up a checkpoint of this training, on a device, and give its rows.
@@ -95,16 +100,9 @@ class _State:
             for name, value in load_file(path, device=str(device)).items():
                 part, _, rest = name.partition(".")
                 parts[part][rest] = value
-            groups = self.optimizer.state_dict()["param_groups"]
-            weights = self.optimizer.param_groups[0]["params"]
-            moments: dict[int, dict[str, Tensor]] = {}
-            for name, value in parts["optimizer"].items():
-                index, _, moment = name.partition(".")
-                if value.shape == weights[int(index)].shape:  # fused Adam takes them to lie alike
-                    value = torch.empty_like(weights[int(index)]).copy_(value)
-                moments.setdefault(int(index), {})[moment] = value
             self.model.load_state_dict(parts["model"])
-            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            for which, optimizer in enumerate(self.optimizers):
+                _restore(optimizer, parts["optimizer"], f"{which}.")
             self.average = parts["average"] or None
             self.step, self.loss_sum, self.loss_count, self.seconds = found["counters"]
             return found["history"]
@@ -114,6 +112,20 @@ class _State:
                 f"{path}: not a checkpoint of this training ({reason}); "
                 "delete it to train from the start"
             ) from None
+
+
+def _restore(optimizer: torch.optim.Optimizer, found: dict[str, Tensor], own: str) -> None:
+    """Give an optimiser its moments back, from names like ``<own>3.exp_avg``."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in found.items():
+        if name.startswith(own):
+            index, _, moment = name.removeprefix(own).partition(".")
+            if value.shape == weights[int(index)].shape:  # fused Adam takes them to lie alike
+                value = torch.empty_like(weights[int(index)]).copy_(value)
+            moments.setdefault(int(index), {})[moment] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def single_device(name: str = "auto") -> Fabric:
@@ -197,12 +209,11 @@ def fit(
         images = from_data(images)
     fabric = fabric or single_device()
     denoiser.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(denoiser.parameters(), lr=spec.learning_rate, fused=True)
-    module, optimizer = fabric.setup(denoiser, optimizer)
+    module, *optimizers = fabric.setup(denoiser, *_optimizers(denoiser, spec))
     average = _detached(denoiser) if spec.ema else None
     own = {"spec": spec.model_dump(), "seed": seed, "images": _content(images)}
     own |= {"identity": identity}
-    state = _State(denoiser, optimizer, average, digest(own))
+    state = _State(denoiser, optimizers, average, digest(own))
     rows: list[dict[str, float]] = []
     if folder:
         make_folder(folder)
@@ -271,6 +282,21 @@ def _require_level(denoiser: nn.Module) -> None:
         ) from None
 
 
+def _optimizers(denoiser: nn.Module, spec: TrainingSpec) -> list[torch.optim.Optimizer]:
+    """Adam for all that Muon does not move, and Muon, if there is anything for it to move."""
+    turned = kernels(denoiser) if spec.optimizer == "muon" else []
+    known = {id(parameter) for parameter in turned}
+    others = [parameter for parameter in denoiser.parameters() if id(parameter) not in known]
+    rate = spec.learning_rate or (BESIDE_MUON if turned else ALONE)
+    adam = torch.optim.Adam(others, lr=rate, fused=True)
+    own: list[torch.optim.Optimizer] = [adam]
+    own += [Muon(turned, lr=TIMES * rate)] if turned else []
+    for optimizer in own:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return own
+
+
 def _step(
     module: nn.Module,
     state: _State,
@@ -279,19 +305,21 @@ def _step(
     seed: int,
     fabric: Fabric,
 ) -> Tensor:
-    rate = learning_rate(spec, state.step)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
+    for optimizer in state.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * annealing(spec, state.step)
+        optimizer.zero_grad()
     x = images[batch_indices(seed, state.step, len(images), spec.batch)]
-    sigma, noise = noise_draw(seed, state.step, tuple(x.shape), spec.noise, spec.sigma_max)
+    law = {"law": spec.noise, "sigma_max": spec.sigma_max, "spread": spec.levels == "spread"}
+    sigma, noise = noise_draw(seed, state.step, tuple(x.shape), **law)
     x = x.to(fabric.device, memory_format=torch.channels_last)
     y = x + noise.to(fabric.device, memory_format=torch.channels_last)
-    state.optimizer.zero_grad()
     loss = (module(y, sigma.flatten().to(fabric.device)) - x).square().sum() / len(x)
     fabric.backward(loss)
     if spec.clip is not None:
-        fabric.clip_gradients(module, state.optimizer, max_norm=spec.clip, error_if_nonfinite=False)
-    state.optimizer.step()
+        nn.utils.clip_grad_norm_(module.parameters(), spec.clip)
+    for optimizer in state.optimizers:
+        optimizer.step()
     if state.average is not None:
         decay = min(spec.ema, (1 + state.step) / (10 + state.step))  # forget the initial weights
         with torch.no_grad():
@@ -327,7 +355,7 @@ def _evaluate(
     row = {
         "step": state.step,
         "train_loss": state.loss_sum / state.loss_count,
-        "learning_rate": learning_rate(spec, state.step - 1),
+        "learning_rate": state.optimizers[0].param_groups[0]["lr"],
         "seconds": state.seconds,
     }
     state.loss_sum, state.loss_count = 0.0, 0

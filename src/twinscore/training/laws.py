@@ -48,7 +48,13 @@ def noise_level(u: Tensor, law: str, sigma_max: float) -> Tensor:
 
 
 def noise_draw(
-    seed: int, step: int, shape: tuple[int, ...], law: str, sigma_max: float
+    seed: int,
+    step: int,
+    shape: tuple[int, ...],
+    law: str,
+    sigma_max: float,
+    *,
+    spread: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Noise levels and noise of one step.
 
@@ -60,6 +66,9 @@ def noise_draw(
         (B, C, H, W).
     law, sigma_max
         As for :func:`noise_level`.
+    spread : bool
+        One level from each of B equally likely parts of the law, in random order, rather than B
+        that know nothing of each other. Each level still has the law.
 
     Returns
     -------
@@ -70,16 +79,18 @@ def noise_draw(
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "noise", step))
     u = torch.rand(shape[0], 1, 1, 1, generator=generator)
+    if spread:
+        u = (torch.randperm(shape[0], generator=generator).view_as(u) + u) / shape[0]
     sigma = noise_level(u, law, sigma_max)
     return sigma, sigma * torch.randn(shape, generator=generator)
 
 
-def learning_rate(spec: TrainingSpec, step: int) -> float:
-    """Learning rate of step ``step`` in [0, steps)."""
+def annealing(spec: TrainingSpec, step: int) -> float:
+    """Learning rate of step ``step`` in [0, steps), relative to its peak."""
     progress = step / spec.steps
     if spec.schedule == "halving":
-        return spec.learning_rate * 0.5 ** math.floor(10 * progress)
+        return 0.5 ** math.floor(10 * progress)
     if spec.schedule == "constant":
-        return spec.learning_rate
+        return 1.0
     warm = min((step + 1) / (WARM_UP * spec.steps), 1.0)
-    return spec.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * progress))
+    return warm * 0.5 * (1 + math.cos(math.pi * progress))
