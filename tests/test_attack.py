@@ -21,11 +21,6 @@ def attack(folder, *options):
     return json.loads(counts)
 
 
-def test_some_kills(tmp_path):
-    counts = attack(tmp_path, "--kills", "6", "--seconds", "60")
-    assert counts["held"] == counts["tried"] > 0
-
-
 @pytest.mark.slow
 def test_many_kills(tmp_path):
     counts = attack(tmp_path, "--seed", "1", "--kills", "400", "--seconds", "1500")

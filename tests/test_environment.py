@@ -183,14 +183,13 @@ def test_a_run_is_not_continued_with_fewer_threads_than_its_weights_depend_on(tm
 
 def test_a_worker_uses_no_more_than_its_share():
     """Torch, what counts processors, and the libraries below numpy."""
+    expected = 1, 1, {1}
+    found = list(run_tasks(counted, ["1", "2"], workers=2, threads=1, report=lambda *_: None))
+    assert [outcome for _, outcome in found] == [expected] * 2
     for threads in (1, 2):
-        expected = threads, min(threads, environment.available_cores()), {threads}
-        found = list(
-            run_tasks(counted, ["1", "2"], workers=2, threads=threads, report=lambda *_: None)
-        )
-        assert [outcome for _, outcome in found] == [expected] * 2
         with settled_torch(threads):
-            assert counted("here") == expected
+            available = min(threads, environment.available_cores())
+            assert counted("here") == (threads, available, {threads})
 
 
 def counted(task, report=None):

@@ -40,5 +40,6 @@ def test_many_mutated_files_are_images_or_one_line(tmp_path, seed):
     check(tmp_path, seed, "10000")
 
 
+@pytest.mark.slow
 def test_bombs_are_images_or_one_line(tmp_path):
     check(tmp_path, "0", "0")

@@ -300,7 +300,7 @@ def test_the_report_leaves_images_out_when_asked(study, copied):
     assert "<canvas" not in text
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_its_figures_are_given_as_matplotlibs(study, finished, theme):
     showing = {name for name, drawing in page._drawings(study).items() if drawing.images}
     found = ts.figures(finished[0], theme=theme)
@@ -455,7 +455,7 @@ def files(folder):
     return [p for p in found if p.name not in (".lock", "log.txt") and p.parent.name != "figures"]
 
 
-@pytest.mark.parametrize("kind", ["flip", "gone"])
+@pytest.mark.parametrize("kind", ["flip", pytest.param("gone", marks=pytest.mark.slow)])
 def test_whatever_is_damaged_is_named_and_made_again(study, copied, twinscore, kind):
     """All files at once but the one that says what run this is."""
     before = contents(copied)
