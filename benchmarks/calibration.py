@@ -89,6 +89,7 @@ def main(seeds: int) -> None:
                     schedule="constant",
                     learning_rate=2e-3,
                     noise="log",
+                    levels="independent",
                     evaluations=1,
                 )
                 fit(denoiser, of, spec, seed=seed, fabric=single_device("cpu"), on_step=look)
@@ -113,6 +114,7 @@ def names() -> None:
     """What wrong names are told."""
     of = images.load("digits")
     own = {"steps": 400, "batch": BATCH, "learning_rate": 2e-3, "noise": "log", "evaluations": 1}
+    own["levels"] = "independent"
     for true in CONVENTIONS:
         network, spec = Network(of.shape[0], 0), TrainingSpec(**own, sigma_max=2.0)
         fit(converted(network, true), of, spec, fabric=single_device("cpu"))

@@ -51,7 +51,13 @@ def spread(values: list[float]) -> str:
 def network(model: str | None, steps: int, quick: bool) -> denoisers.UNet:
     if model:
         return denoisers.load(model).denoiser
-    spec = TrainingSpec(steps=steps, batch=8 if quick else 16, evaluations=1)
+    spec = TrainingSpec(
+        steps=steps,
+        batch=8 if quick else 16,
+        evaluations=1,
+        optimizer="adam",
+        levels="independent",
+    )
     made = denoisers.UNet(width=8) if quick else denoisers.UNet()
     return fit(made, images.load("photos,size=40"), spec).eval()
 

@@ -111,7 +111,8 @@ def main() -> None:
         f"{'network':28s}{'published/s':>24s}{'ours/s':>24s}{'ratio':>8s}{'/step':>8s}{'goal':>7s}"
     )
     small = UNet(1, 32, 2)
-    spec = TrainingSpec(steps=150 if quick else 1000, batch=64, learning_rate=3e-3, evaluations=1)
+    own = {"learning_rate": 3e-3, "optimizer": "adam", "levels": "independent"}
+    spec = TrainingSpec(steps=150 if quick else 1000, batch=64, evaluations=1, **own)
     small = fit(small, images.load("digits"), spec)
     for _ in range(1 if quick else 3):
         theirs = published_seconds(arguments.published, small, 8, 1 if quick else 4, 800)

@@ -63,7 +63,7 @@ def trained(law: MixtureLaw, steps: int, twin: int) -> Denoiser:
     first = (1 + twin) * 10**6
     images, _ = mixture(range(first, first + TRAINED), law, seed=SEED)
     network = build(NETWORK, 1, derive_seed(SEED, "weights", twin))
-    spec = TrainingSpec(steps=steps, batch=64)
+    spec = TrainingSpec(steps=steps, batch=64, optimizer="adam", levels="independent")
     return fit(network, images, spec, seed=twin, fabric=single_device("cpu"))
 
 
