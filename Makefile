@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLDEST := $(VENV)-oldest
 
-.PHONY: demo test test-slow test-newest test-oldest lint format clean
+.PHONY: demo bench test test-slow test-newest test-oldest lint format clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -17,6 +17,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/twinscore transition --spec demo --out runs/demo
+
+# The quick form of every benchmark, into docs/benchmarks.md; ARGS="--published PATH" compares.
+bench: $(READY)
+	$(BIN)/python benchmarks/quick.py $(ARGS)
 
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow"
