@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /
 
 WORDS = [
     *("transition", "--sizes", "2", "5", "--test", "6", "--samples", "5", "--device", "cpu"),
-    *("--training.steps", "40", "--training.batch", "8", "--training.evaluations", "4"),
+    *("--training.steps", "80", "--training.batch", "8", "--training.evaluations", "4"),
     *("--network.width", "16", "--network.levels", "1", "--sampling.steps", "3"),
 ]
 PATIENCE = 120.0

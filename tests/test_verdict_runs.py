@@ -71,7 +71,8 @@ class Filter(nn.Module):
 
 def photographs(sizes, seed, **training):
     """Of a transition on photographs of 16x16."""
-    own = {"batch": 32, "learning_rate": 0.003, "evaluations": 2} | training
+    own = {"optimizer": "adam", "levels": "independent", "learning_rate": 0.003}
+    own |= {"batch": 32, "evaluations": 2} | training
     return transition.Spec(
         data="photos,size=16",
         sizes=sizes,
