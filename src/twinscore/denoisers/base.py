@@ -45,7 +45,8 @@ def per_image(sigma: float | Tensor | None, y: Tensor) -> Tensor | None:
 def denoise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
     """Clean estimate of ``y`` by a denoiser that is given one noise level for each image.
 
-    So denoisers that take only a (B,) tensor work everywhere. Shapes as in :func:`check`.
+    So denoisers that take only a (B,) tensor work everywhere. Shapes as in
+    :func:`~twinscore.denoisers.check`.
     """
     return denoiser(y, per_image(sigma, y))
 
@@ -98,7 +99,7 @@ def check(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) ->
 def score(denoiser: Denoiser, y: Tensor, sigma: float | Tensor) -> Tensor:
     """Score of the noisy density that the denoiser implies, ``(x_hat - y) / sigma^2``.
 
-    Robbins 1956, Miyasawa 1961; [GAHB] eq. 3. Shapes as in :func:`check`.
+    Robbins 1956, Miyasawa 1961; [GAHB] eq. 3. Shapes as in :func:`~twinscore.denoisers.check`.
     """
     level = per_image(sigma, y)
     return (denoiser(y, level) - y) / level.view(-1, 1, 1, 1) ** 2

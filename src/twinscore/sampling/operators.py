@@ -15,7 +15,7 @@ ADJOINT_TOLERANCE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """A linear map from images to measurements; make your own with :func:`from_callables`.
+    """A linear map from images to measurements; make your own with ``operators.from_callables``.
 
     Attributes
     ----------

@@ -73,7 +73,7 @@ def converted(
         ``network(c y, t) -> F``, (B, C, H, W), with ``t`` (B,), both of the dtype and on the device
         of ``y``.
     convention : str or Convention
-        A name of :data:`CONVENTIONS`, or what :func:`edm` or :func:`trigflow` gave.
+        A name of ``CONVENTIONS``, or what :func:`edm` or :func:`trigflow` gave.
     time : callable, optional
         The time ``t`` of (B,) noise levels in the network's range: :func:`tabulated` for a
         scheduler's own table; default: the convention's.

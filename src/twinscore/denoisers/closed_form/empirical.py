@@ -36,7 +36,7 @@ Scored = Iterator[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class Empirical:
-    """Posterior mean of ``x`` uniform over N training images; made by :meth:`of`.
+    """Posterior mean of ``x`` uniform over N training images; made by ``of``.
 
     Cost of a call: 4 B N d flops, half of that where few images weigh anything. Memory: chunks of
     2^20 numbers for any N, also for derivatives of first and second order, which pass over the

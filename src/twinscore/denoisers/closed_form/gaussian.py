@@ -20,7 +20,7 @@ class Gaussian:
     """Posterior mean of ``x ~ N(mean, C)``: every principal component shrunk on its own.
 
     ``f(y) = mean + sum_k lambda_k / (lambda_k + sigma^2) <y - mean, e_k> e_k``; make one with
-    :meth:`of`. Cost of a call: 4 B d^2 flops.
+    ``of``. Cost of a call: 4 B d^2 flops.
 
     Attributes
     ----------

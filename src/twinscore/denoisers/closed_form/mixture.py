@@ -15,7 +15,7 @@ _CHUNK = 2**24
 
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
-    """Posterior mean of ``x ~ sum_k w_k N(m_k, C_k)``, exact; make one with :meth:`of`.
+    """Posterior mean of ``x ~ sum_k w_k N(m_k, C_k)``, exact; make one with ``of``.
 
     ``f(y) = sum_k r_k(y) f_k(y)`` with the components' Wiener filters ``f_k`` and responsibilities
     ``r_k`` proportional to ``w_k N(y; m_k, C_k + sigma^2)``. Cost of a call: 4 B K d^2 flops, or

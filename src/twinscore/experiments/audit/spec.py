@@ -30,7 +30,7 @@ class Spec(Frozen):
     """The model itself, a trial folder or another (docs/models.md): its errors on both sets are
     compared too, and it is drawn from where no samples are given."""
     checkpoints: str | None = None
-    """Models saved along the training, a pattern such as 'ckpt/*.safetensors', whose last is the
+    """Models saved along the training, a pattern such as ``ckpt/*.safetensors``, whose last is the
     model where --model is not given: when was it good, and when did it remember?"""
     checkpoint_samples: int = Field(default=128, ge=0, le=MOST_SAMPLES)
     """Samples to draw from each of these, for their energy distance from held-out images; 0 for
