@@ -89,6 +89,15 @@ def converted(
     ------
     ValueError
         If there is no such convention, or ``low`` is not below ``high``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers.adapters import converted
+    >>> denoiser = converted(lambda y, t: torch.zeros_like(y), "noise")  # predicts none
+    >>> y = torch.rand(2, 1, 8, 8)
+    >>> torch.allclose(denoiser(y, torch.tensor([0.1, 0.2])), y)
+    True
     """
     if isinstance(convention, str):
         if convention not in CONVENTIONS:

@@ -30,6 +30,14 @@ class Gaussian:
         (d,) eigenvalues of the covariance, ``d = C H W``, ascending, not negative.
     components : Tensor
         (d, d), eigenvectors in columns.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers.closed_form import Gaussian
+    >>> optimum = Gaussian.of(torch.zeros(1, 1, 2), torch.diag(torch.tensor([3.0, 1.0])))
+    >>> optimum(torch.ones(1, 1, 1, 2), 1.0)  # variance / (variance + sigma^2) of each
+    tensor([[[[0.7500, 0.5000]]]])
     """
 
     mean: Tensor

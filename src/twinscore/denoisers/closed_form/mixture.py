@@ -32,6 +32,15 @@ class GaussianMixture:
     components : Tensor or None
         (K, d, d) or, shared, (1, d, d): eigenvectors in columns. None where all covariances are
         diagonal.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers.closed_form import GaussianMixture
+    >>> means = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)
+    >>> mixture = GaussianMixture.of(torch.tensor([0.5, 0.5]), means, torch.full((2, 1), 0.01))
+    >>> mixture(torch.zeros(1, 1, 1, 1), 0.5).item()
+    0.0
     """
 
     weights: Tensor

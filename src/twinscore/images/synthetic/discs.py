@@ -39,6 +39,13 @@ def discs(
         ``(n, 1, size, size)`` float32 in [0, 1].
     parameters : torch.Tensor
         ``(n, 5)`` float32, the exact ones: :func:`render` makes the same images of them.
+
+    Examples
+    --------
+    >>> from twinscore.images import synthetic
+    >>> discs, parameters = synthetic.discs(range(4), size=16)
+    >>> discs.shape, parameters.shape
+    (torch.Size([4, 1, 16, 16]), torch.Size([4, 5]))
     """
     parameters = sample_parameters(indices, size=size, radius=radius, seed=seed).float().to(device)
     return render(parameters, size, edge=edge), parameters
