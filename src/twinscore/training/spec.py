@@ -13,7 +13,9 @@ RECIPE_VERSION = 2
 class TrainingSpec(BaseModel):
     """Budget, noise law and optimiser. Noise levels are in image units (1 = white to black)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     steps: int = Field(default=10_000, ge=1, le=10**9)
     """Gradient steps, the same for every training set size (exposure control)."""

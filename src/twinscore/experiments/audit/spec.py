@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from twinscore.limits import LARGEST_SIDE, MOST_SAMPLES, Listed, Seed
-from twinscore.results.base import Frozen
+from twinscore.results.base import Settings
 from twinscore.sampling import SamplingSpec
 
 NUMBERS = (
@@ -21,7 +21,7 @@ COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator
 _CONDITION = re.compile(r"\s*([a-z_.]+)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*")
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """Whether samples repeat training images, more than held-out ones explain."""
 
     samples: str | None = None
