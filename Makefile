@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLDEST := $(VENV)-oldest
+DOCS_READY := $(VENV)/.docs-ready
+SITE := docs/_build/html
 
-.PHONY: demo bench test test-slow test-newest test-oldest lint format clean
+.PHONY: demo bench test test-slow test-newest test-oldest lint format docs linkcheck clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -52,5 +54,19 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+# The site, with its gallery run (scripts that did not change are not run again); warnings are errors.
+docs: $(DOCS_READY)
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs $(SITE)
+	$(BIN)/python docs/check_links.py $(SITE)
+	@echo "site: $(SITE)/index.html"
+
+# Links to other sites, which have to be reachable.
+linkcheck: $(DOCS_READY)
+	$(BIN)/sphinx-build -q -b linkcheck -D plot_gallery=0 docs docs/_build/links
+
 clean:
-	rm -rf $(VENV) $(OLDEST)
+	rm -rf $(VENV) $(OLDEST) docs/_build docs/api docs/auto_gallery

@@ -17,7 +17,8 @@ from pydantic import BaseModel, RootModel
 
 from twinscore import cli, commands
 from twinscore.errors import InputError
-from twinscore.options import _flags, _with_spec, parse
+from twinscore.options import SHELLS, _flags, _with_spec, parse
+from twinscore.spec_files import shipped
 
 HELP = "--help lists the options"
 SPELT = {
@@ -463,3 +464,41 @@ def test_a_word_unlike_any_command_is_shown_all_on_one_line(capsys):
     assert said.count("\n") == 1
     assert len(said) < 400
     assert all(command in said for command in cli.commands())
+
+
+@pytest.mark.parametrize("command", cli.commands())
+def test_the_help_says_what_happens_by_default_and_not_none(capsys, command):
+    assert cli.main([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "default: None" not in " ".join(said.replace("│", "").split())
+    own = [name for name, study in shipped().items() if study == command]
+    assert all(re.search(rf"\b{name}\b", said) for name in own)
+
+
+@pytest.mark.parametrize(("name", "command"), shipped().items())
+def test_shipped_specs_are_of_the_command_that_they_name(name, command):
+    options, spec_type, _ = parsed(command)
+    assert parse(["--spec", name], options, spec_type, command).spec
+
+
+def test_a_misspelt_spec_is_answered_with_the_one_meant(capsys):
+    assert cli.main(["transition", "--spec", "quick-twin"]) == 2
+    assert "did you mean quick-twins?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_shells_complete_every_command_and_its_flags(capsys, shell):
+    assert cli.main(["--print-completion", shell]) == 0
+    said = capsys.readouterr().out
+    assert all(command in said for command in cli.commands())
+    assert all(flag in said for flag in ("--fail-if", "--network.kind", "--no-images"))
+
+
+def test_completion_of_an_unknown_shell_is_refused(capsys):
+    assert cli.main(["--print-completion", "dos"]) == 2
+    assert capsys.readouterr().err == "twinscore: --print-completion: name a shell: bash, zsh\n"
+
+
+def test_an_option_before_the_command_is_answered_with_the_order(capsys):
+    assert cli.main(["--spec", "demo"]) == 2
+    assert "--spec: give a command first" in capsys.readouterr().err

@@ -82,6 +82,8 @@ def _do(words: Sequence[str]) -> int:
 
         print(f"twinscore {__version__}")
         return 0
+    if words[0] == "--print-completion":
+        return _complete(words[1:])
     command = words[0].replace("_", "-")
     if command not in commands():
         raise InputError(_no_such_command(words[0]))
@@ -92,10 +94,23 @@ def _do(words: Sequence[str]) -> int:
     return 0
 
 
+def _complete(words: Sequence[str]) -> int:
+    from twinscore.commands import complete
+    from twinscore.options import SHELLS
+
+    if len(words) != 1 or words[0] not in SHELLS:
+        raise InputError(f"--print-completion: name a shell: {', '.join(SHELLS)}")
+    with suppress(SystemExit):  # once it is printed
+        complete(words[0], list(commands()))
+    return 0
+
+
 def _no_such_command(typed: str) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(typed.lower(), commands(), n=1)
+    if typed.startswith("-") and not near:
+        return f"{' '.join(typed.split())[:80]}: give a command first; --help lists them"
     hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(commands())}"
     return f"{' '.join(typed.split())[:80]}: no such command; {hint}"
 
@@ -133,9 +148,24 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "twinscore COMMAND --help shows the options of a command; --version the version.",
+            "--spec sets all options at once, and flags override it: a YAML file, or one shipped:",
+            *(f"  {study:{width}}{', '.join(names)}" for study, names in _specs().items()),
+            "",
+            "twinscore COMMAND --help shows the options of a command, COMMAND --print-spec their",
+            "values as such a file; twinscore --print-completion bash|zsh prints a script for",
+            "the shell, which then completes them; twinscore --version prints the version.",
         ]
     )
+
+
+def _specs() -> dict[str, list[str]]:
+    """Names of the shipped specs of each command."""
+    from twinscore.spec_files import shipped
+
+    by_command: dict[str, list[str]] = {}
+    for name, command in shipped().items():
+        by_command.setdefault(command, []).append(name)
+    return dict(sorted(by_command.items()))
 
 
 def _open_streams() -> None:

@@ -6,18 +6,23 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from tyro.conf import arg
+
 from twinscore.errors import say
-from twinscore.options import parse
+from twinscore.options import parse, print_completion
 from twinscore.results import studies
+
+_SAYS = arg(help_behavior_hint="")
+"""For a default of None, of which the help text says what it means."""
 
 
 @dataclass(frozen=True)
 class WriteOptions:
     """Options of a command that writes something; none of them is part of a hash."""
 
-    out: Path | None = None
-    """Where the result goes."""
-    threads: int | None = None
+    out: Annotated[Path | None, _SAYS] = None
+    """Where the result goes; a study's and a training's by default to runs/COMMAND-HASH."""
+    threads: Annotated[int | None, _SAYS] = None
     """Processors that the command may take, all workers together (default: OMP_NUM_THREADS of each
     worker, and never more than affinity and container grant)."""
     print_spec: bool = False
@@ -76,6 +81,11 @@ def call(command: str, words: Sequence[str]) -> int:
     return 0
 
 
+def complete(shell: str, names: Sequence[str]) -> None:
+    """Print the script by which a shell completes the commands of these names, and their flags."""
+    print_completion(shell, {name: types_of(name.replace("-", "_")) for name in names})
+
+
 def _print_spec(spec: Any) -> None:
     import yaml
 
@@ -86,10 +96,8 @@ def _study(command: str, *words: str) -> int:
     """Run a study and print its verdict, its table and where its report is."""
     from twinscore.report import page
 
-    study = import_module(f"twinscore.experiments.{command}").STUDY
-    optional = (*study.machine, *(["no_images"] if page.shows_images(command) else []))
-    shown = command.replace("_", "-")
-    options = parse(words, _with(StudyOptions, optional), study.spec, shown)
+    study = _declared(command)
+    options = parse(words, *types_of(command), command.replace("_", "-"))
     if options.print_spec:
         _print_spec(options.spec)
         return 0
@@ -103,21 +111,40 @@ def _study(command: str, *words: str) -> int:
     return done.result.exit_code
 
 
+def _declared(study: str) -> Any:
+    return import_module(f"twinscore.experiments.{study}").STUDY
+
+
+def types_of(command: str) -> tuple[type, type | None]:
+    """Options and spec of a command, which :func:`parse` takes."""
+    if command in studies():
+        from twinscore.report import page
+
+        study = _declared(command)
+        optional = (*study.machine, *(["no_images"] if page.shows_images(command) else []))
+        return _with(StudyOptions, optional), study.spec
+    if command == "report":
+        return ReportOptions, None
+    options = {"train": _with(StudyOptions, ["device"]), "sample": NetworkOptions}
+    spec = import_module(f"twinscore.experiments.{command}").Spec
+    return options.get(command, WriteOptions), spec
+
+
 def _with(base: type, names: Sequence[str]) -> type:
     """``base`` and some of the ``OPTIONAL`` options."""
-    import tyro
-
     added = []
     for name in names:
         kind, default, text = OPTIONAL[name]
-        added.append((name, Annotated[kind, tyro.conf.arg(help=text)], field(default=default)))
+        hint = "" if default is None else None
+        told = Annotated[kind, arg(help=text, help_behavior_hint=hint)]
+        added.append((name, told, field(default=default)))
     return make_dataclass(base.__name__, added, bases=(base,), frozen=True)
 
 
 def _prepare(words: Sequence[str]) -> None:
     from twinscore.experiments import prepare
 
-    options = parse(words, WriteOptions, prepare.Spec, "prepare")
+    options = parse(words, *types_of("prepare"), "prepare")
     if options.print_spec:
         return _print_spec(options.spec)
     result = prepare.run(options.spec, options.out, threads=options.threads)
@@ -128,7 +155,7 @@ def _prepare(words: Sequence[str]) -> None:
 def _train(words: Sequence[str]) -> None:
     from twinscore.experiments import train
 
-    options = parse(words, _with(StudyOptions, ["device"]), train.Spec, "train")
+    options = parse(words, *types_of("train"), "train")
     if options.print_spec:
         return _print_spec(options.spec)
     where = {"device": options.device, "threads": options.threads}
@@ -142,7 +169,7 @@ def _train(words: Sequence[str]) -> None:
 def _sample(words: Sequence[str]) -> None:
     from twinscore.experiments import sample
 
-    options = parse(words, NetworkOptions, sample.Spec, "sample")
+    options = parse(words, *types_of("sample"), "sample")
     if options.print_spec:
         return _print_spec(options.spec)
     where = {"device": options.device, "threads": options.threads}
@@ -156,7 +183,7 @@ def _sample(words: Sequence[str]) -> None:
 def _export(words: Sequence[str]) -> None:
     from twinscore.experiments import export
 
-    options = parse(words, WriteOptions, export.Spec, "export")
+    options = parse(words, *types_of("export"), "export")
     if options.print_spec:
         return _print_spec(options.spec)
     result = export.run(options.spec, options.out, threads=options.threads)
@@ -168,7 +195,7 @@ def _report(words: Sequence[str]) -> None:
     from twinscore.experiments.again import judge_again
     from twinscore.report import page
 
-    options = parse(words, ReportOptions, None, "report")
+    options = parse(words, *types_of("report"), "report")
     if said := judge_again(options.run_folder):
         say(said)
     print(f"report: {page.write(options.run_folder, images=not options.no_images)}")

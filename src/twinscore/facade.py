@@ -60,6 +60,13 @@ def sample(
     ------
     ValueError
         For a count below 1, a field that is not one of sampling, or a size that does not suit.
+
+    Examples
+    --------
+    >>> import twinscore as ts
+    >>> model = ts.load("gaussian:digits")
+    >>> ts.sample(model, 4, seed=0, quality="draft").shape
+    torch.Size([4, 1, 8, 8])
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
@@ -93,6 +100,15 @@ def eigenpairs(
     -------
     Eigenpairs
         Values, and vectors (k, d).
+
+    Examples
+    --------
+    >>> import twinscore as ts
+    >>> model = ts.load("gaussian:digits")
+    >>> y = ts.sample(model, 1, seed=0)
+    >>> pairs = ts.eigenpairs(model, y, 0.3, k=3)
+    >>> pairs.vectors.shape, bool((pairs.values < 1).all())
+    (torch.Size([3, 64]), True)
     """
     denoiser = getattr(model, "denoiser", model)
     around = linearise(denoiser, y if y.ndim == 4 else y[None], sigma)

@@ -8,17 +8,19 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, field, fields, make_dataclass
 from difflib import get_close_matches
-from importlib import resources
 from pathlib import Path
 from textwrap import shorten
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from twinscore.errors import InputError, one_line
 from twinscore.runs import require_utf8
 
 SHORT = {"--quality": "--sampling.quality"}
 """Flags that may be written without the part of the spec that they belong to."""
+
+SHELLS = ("bash", "zsh")
+"""What :func:`print_completion` knows."""
 
 _SPEC = {"--spec", "--spec="}
 _Flags = Mapping[str, tuple[tuple[str, ...], Any]]
@@ -234,15 +236,13 @@ def _read_spec(name: str) -> dict[str, Any]:
     """Content of a shipped spec or a YAML file."""
     from twinscore import spec_files
 
-    shipped = resources.files("twinscore") / "recipes"
-    names = sorted(p.name.removesuffix(".yaml") for p in shipped.iterdir() if ".yaml" in p.name)
+    names = spec_files.shipped()
     if name in names:
-        return spec_files.read(shipped / f"{name}.yaml")
+        return spec_files.read(spec_files.SHIPPED / f"{name}.yaml")
     if not os.path.lexists(name):
-        raise InputError(
-            f"--spec: {_shown(name)} is neither a file nor a shipped spec; "
-            f"shipped: {', '.join(names)}"
-        )
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"shipped: {', '.join(names)}"
+        raise InputError(f"--spec: {_shown(name)} is neither a file nor a shipped spec; {hint}")
     return spec_files.read(Path(name))
 
 
@@ -297,39 +297,95 @@ def _help(options: type, spec_type: type | None, values: dict[str, Any], command
     if spec_type is not None:
         prog = f"{prog} [--spec NAME|FILE.yaml]"
         options = _with_spec(options, Annotated[spec_type, tyro.conf.arg(name="")])
-        options.__doc__ = spec_type.__doc__
+        options.__doc__ = f"{spec_type.__doc__}\n\n{_specs_of(command)}"
         default = TypeAdapter(options).validate_python(values)
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs)
-    with _unions():
-        tyro.cli(options, args=["--help"], default=default, prog=prog, config=config)
+    with _models():
+        tyro.cli(options, args=["--help"], default=default, prog=prog, config=_config())
 
 
-def _unions() -> Any:
-    """Context in which the help of a union of models shows the fields of every kind.
+def _specs_of(command: str) -> str:
+    """What a command's help says of ``--spec``."""
+    from twinscore.spec_files import shipped
 
-    By itself tyro makes subcommands of a union.
+    own = [name for name, study in shipped().items() if study == command]
+    names = f" or a shipped spec ({', '.join(own)})" if own else ""
+    return f"After --spec a YAML file{names} sets all options of the spec; flags override it."
+
+
+def print_completion(shell: str, commands: Mapping[str, tuple[type, type | None]]) -> None:
+    """Print the script by which a shell completes every command and its flags.
+
+    Parameters
+    ----------
+    shell : str
+        One of ``SHELLS``.
+    commands : mapping
+        For each command its options and its spec, as :func:`parse` takes them.
     """
-    from pydantic import RootModel
+    import tyro
+
+    named = []
+    for name, (options, spec_type) in commands.items():
+        if spec_type is not None:
+            spec = ("spec", Annotated[spec_type, tyro.conf.arg(name="")], field(kw_only=True))
+            options = make_dataclass(options.__name__, [spec], bases=(options,), frozen=True)
+        default = {} if spec_type is None else {"default": options(spec=spec_type())}
+        named.append(Annotated[options, tyro.conf.subcommand(name=name, **default)])
+    words = ["--tyro-print-completion", shell]
+    with _models():
+        tyro.cli(Union[tuple(named)], args=words, prog="twinscore", config=_config())  # noqa: UP007
+
+
+def _config() -> tuple[Any, ...]:
+    import tyro
+
+    return (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs)
+
+
+def _models() -> Any:
+    """Context in which tyro shows models as they are read.
+
+    Of a union it shows the fields of every kind; by itself it makes subcommands. Of a field whose
+    default is None it shows no default: its text says what happens then.
+    """
+    import tyro
+    from pydantic import BaseModel, RootModel
     from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
 
     registry = ConstructorRegistry()
+    quiet = tyro.conf.arg(help_behavior_hint="")
 
     @registry.struct_rule
-    def flat(info: Any) -> StructConstructorSpec | None:
-        if not (isinstance(info.type, type) and issubclass(info.type, RootModel)):
+    def model(info: Any) -> StructConstructorSpec | None:
+        if not (isinstance(info.type, type) and issubclass(info.type, BaseModel)):
             return None
-        root = info.default.root
-        given = root.model_dump(exclude_unset=True) | {"kind": root.kind}
-        texts = {"kind": ["Fields of another kind are refused"]}
-        for model in get_args(info.type.model_fields["root"].annotation):
-            for name, each in list(model.model_fields.items())[1:]:
-                default = f" (default {each.default})" if each.default else ""
-                text = f"{_kind(model)}: {each.description}{default}"
-                texts.setdefault(name, []).append(text)
+        rows = _of_union if issubclass(info.type, RootModel) else _of_model
         fields = [
-            StructFieldSpec(name, kind, given.get(name), helptext=f"{'; '.join(texts[name])}.")
-            for name, kind in _fields(info.type).items()
+            StructFieldSpec(
+                name, Annotated[kind, quiet] if value is None else kind, value, helptext=text
+            )
+            for name, kind, value, text in rows(info.type, info.default)
         ]
         return StructConstructorSpec(info.type, tuple(fields))
 
     return registry
+
+
+_Rows = Iterable[tuple[str, Any, Any, str | None]]
+"""Of each field of a model its name, type, default and text."""
+
+
+def _of_model(kind: Any, default: Any) -> _Rows:
+    for name, each in kind.model_fields.items():
+        yield name, each.annotation, getattr(default, name), each.description
+
+
+def _of_union(kind: Any, default: Any) -> _Rows:
+    given = default.root.model_dump(exclude_unset=True) | {"kind": default.root.kind}
+    texts = {"kind": ["Fields of another kind are refused"]}
+    for model in get_args(kind.model_fields["root"].annotation):
+        for name, each in list(model.model_fields.items())[1:]:
+            own = f" (default {each.default})" if each.default else ""
+            texts.setdefault(name, []).append(f"{_kind(model)}: {each.description}{own}")
+    for name, each in _fields(kind).items():
+        yield name, each, given.get(name), f"{'; '.join(texts[name])}."

@@ -5,12 +5,14 @@ anything is expanded. What is not null, true, false or a number is text, a date 
 """
 
 import re
+from importlib import resources
 from typing import Any
 
 import yaml
 
 from twinscore.errors import InputError, one_line
 
+SHIPPED = resources.files("twinscore") / "recipes"
 MOST_BYTES = 100_000
 MOST_DEPTH = 10
 
@@ -24,6 +26,13 @@ _PLAIN = {
     ),
 }
 """What a plain value must match to be of a type, and its first letters."""
+
+
+def shipped() -> dict[str, str]:
+    """Names of the shipped specs, each with its command: ``# twinscore COMMAND --spec NAME``."""
+    files = [file for file in SHIPPED.iterdir() if file.name.endswith(".yaml")]
+    first = (file.read_text(encoding="utf-8").partition("\n")[0].split() for file in files)
+    return dict(sorted((words[4], words[2]) for words in first))
 
 
 class _Loader(yaml.SafeLoader):

@@ -230,7 +230,7 @@ def redealt(
         ``tosses[k][r]``: by similarity k, of replicate r. Those of a replicate share its deal;
         replicates were dealt independently, and M is their mean.
     seed, redealings : int
-        As for :func:`~twinscore.analysis.redealing.redeal`.
+        As for ``analysis.redealing.redeal``.
     """
     columns, labels, strata, offset = [], [], [], 0
     for by_similarity in zip(*tosses, strict=True):

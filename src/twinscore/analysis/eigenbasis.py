@@ -215,8 +215,9 @@ def against_noise_level(
     """Trace and effective rank at ``x + sigma z``, for every sigma (image units) with the same z.
 
     For one clean image, (1, C, H, W), and ``products`` of each estimate; see
-    :func:`jacobian.trace_and_rank`. The seed is that of z and of the estimates. ValueError for a
-    noise level that is not positive, several images, or a denoiser that breaks the contract.
+    :func:`~twinscore.analysis.jacobian.trace_and_rank`. The seed is that of z and of the
+    estimates. ValueError for a noise level that is not positive, several images, or a denoiser
+    that breaks the contract.
     """
     z = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
     levels = []

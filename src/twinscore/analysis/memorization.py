@@ -15,6 +15,14 @@ def distance_ratio(samples: Tensor, training: Tensor) -> Tensor:
     two, where there is no second nearest. A matrix product preselects ``CANDIDATES`` neighbours,
     whose distances are then computed by direct differences: exact where it matters, at small
     distances.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.analysis.memorization import distance_ratio
+    >>> training = torch.tensor([0.0, 1.0, 2.0]).view(3, 1, 1, 1)
+    >>> distance_ratio(torch.tensor([0.0, 0.5]).view(2, 1, 1, 1), training)
+    tensor([0., 1.])
     """
     if len(training) < 2:
         raise ValueError("the ratio rule needs at least two training images")

@@ -22,6 +22,14 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
     """Similarity of each pair ``a[i], b[i]``, mean removed, in [-1, 1]: (N, C, H, W) to (N,).
 
     The measure of [GAHB] figure 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.analysis.similarity import cosine_similarity
+    >>> x = torch.tensor([0.0, 1.0, 0.0, 1.0]).view(1, 1, 2, 2)
+    >>> cosine_similarity(x, 0.3 * x + 0.2).item(), cosine_similarity(x, 1 - x).item()
+    (1.0, -1.0)
     """
     return (unit(a) * unit(b)).sum(1).clamp(-1, 1)
 
@@ -31,6 +39,15 @@ def nearest(queries: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
 
     Their cosine similarities, mean removed, (M,), and indices, (M,) int64. Cost: M N d products;
     memory bounded by ``CHUNK_VALUES``.
+
+    Examples
+    --------
+    >>> import twinscore as ts
+    >>> from twinscore import images
+    >>> digits = images.load("digits")
+    >>> similarity, which = ts.nearest(digits[[5, 7]], digits[:10])
+    >>> which
+    tensor([5, 7])
     """
     q, r = unit(queries), unit(references)
     rows = max(1, CHUNK_VALUES // len(r))

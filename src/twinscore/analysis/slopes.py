@@ -160,6 +160,14 @@ def slope(sigmas: Sequence[float], mse: ArrayLike, fit_range: tuple[float, float
     """Slope of an exact curve, dB per dB, by least squares: one error for each noise level, (K,).
 
     Units, range and errors raised as for :func:`fitted_slope`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinscore.analysis.slopes import slope
+    >>> sigmas = 10 ** -np.linspace(0.5, 1.5, 5)
+    >>> round(slope(sigmas, sigmas ** (2 * 2 / 3), (10, 30)), 3)  # alpha / (alpha + 1) of alpha = 2
+    0.667
     """
     errors = np.asarray(mse, dtype=np.float64)
     _check(sigmas, errors)

@@ -184,6 +184,13 @@ def clopper_pearson(successes: int, trials: int, tail: float) -> tuple[float, fl
 
     Clopper & Pearson 1934. ``tail`` 0.05 gives one-sided bounds of 95 %, 0.025 an interval of 95 %.
     ValueError unless ``0 <= successes <= trials`` and there is a trial.
+
+    Examples
+    --------
+    >>> from twinscore.analysis.statistics import clopper_pearson
+    >>> low, high = clopper_pearson(0, 100, 0.05)
+    >>> low, round(high, 3)
+    (0.0, 0.03)
     """
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"cannot have {successes} successes in {trials} trials")

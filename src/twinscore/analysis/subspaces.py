@@ -39,6 +39,14 @@ def agreement(a: Tensor, b: Tensor) -> Agreement:
     complex subspaces. Take the top k eigenvectors of two denoisers, twins for instance, at the same
     image. Where eigenvalues k and k + 1 are equal, the top k are not defined: cut in a gap.
     ValueError if the vectors are of different length, or more of them than that.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.analysis.subspaces import agreement
+    >>> axes = torch.eye(3)
+    >>> bool((agreement(axes[:2], axes[1:]).cosines - torch.tensor([1.0, 0.0])).abs().max() < 1e-6)
+    True
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or max(len(a), len(b)) > a.shape[1]:
         raise ValueError(f"need rows (k, d) and (l, d); got {tuple(a.shape)} and {tuple(b.shape)}")

@@ -28,6 +28,14 @@ def sure(
     default it is exact. Cost: ``probes`` (or d) forward products per image. ValueError for a noise
     level that is not positive, or a denoiser that breaks the contract or is not differentiable by
     autograd.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import twinscore as ts
+    >>> keep = lambda y, sigma: y
+    >>> ts.sure(keep, torch.rand(1, 1, 8, 8), 0.5).item()  # keeps all noise: sigma^2 d
+    16.0
     """
     around = linearise(denoiser, y, sigma)
     residual = doubled(y - around.value).square().flatten(1).sum(1)

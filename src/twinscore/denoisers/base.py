@@ -45,7 +45,8 @@ def per_image(sigma: float | Tensor | None, y: Tensor) -> Tensor | None:
 def denoise(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) -> Tensor:
     """Clean estimate of ``y`` by a denoiser that is given one noise level for each image.
 
-    So denoisers that take only a (B,) tensor work everywhere. Shapes as in :func:`check`.
+    So denoisers that take only a (B,) tensor work everywhere. Shapes as in
+    :func:`~twinscore.denoisers.check`.
     """
     return denoiser(y, per_image(sigma, y))
 
@@ -73,6 +74,15 @@ def check(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) ->
         If the denoiser is in training mode (its batch statistics would leak between images), if
         ``y`` is not a finite 4-d floating-point tensor, if ``sigma`` is not positive or has the
         wrong length, or if the result has the wrong shape or dtype or is not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers import check
+    >>> check(lambda y, sigma: y[:, :, ::2], torch.rand(2, 1, 8, 8), 0.1)
+    Traceback (most recent call last):
+        ...
+    ValueError: the denoiser must return (2, 1, 8, 8) float32, got (2, 1, 4, 8) float32
     """
     if parts.trains(denoiser):
         raise ValueError(
@@ -98,7 +108,15 @@ def check(denoiser: Denoiser, y: Tensor, sigma: float | Tensor | None = None) ->
 def score(denoiser: Denoiser, y: Tensor, sigma: float | Tensor) -> Tensor:
     """Score of the noisy density that the denoiser implies, ``(x_hat - y) / sigma^2``.
 
-    Robbins 1956, Miyasawa 1961; [GAHB] eq. 3. Shapes as in :func:`check`.
+    Robbins 1956, Miyasawa 1961; [GAHB] eq. 3. Shapes as in :func:`~twinscore.denoisers.check`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers import score
+    >>> score(lambda y, sigma: 0.5 * y, torch.ones(1, 1, 2, 2), 0.5)[0, 0]
+    tensor([[-2., -2.],
+            [-2., -2.]])
     """
     level = per_image(sigma, y)
     return (denoiser(y, level) - y) / level.view(-1, 1, 1, 1) ** 2
@@ -109,6 +127,13 @@ def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
 
     The MSE is per pixel. Shapes (B, C, H, W) to (B,). Averaging the result over images is the
     published convention; slopes and KL bounds need the PSNR of the mean MSE instead.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers import psnr
+    >>> psnr(torch.full((1, 1, 8, 8), 0.1), torch.zeros(1, 1, 8, 8))
+    tensor([20.])
     """
     return -10 * torch.log10((x_hat - x).square().flatten(1).mean(1))
 

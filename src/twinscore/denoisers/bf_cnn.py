@@ -9,7 +9,7 @@ class BFCNN(nn.Module):
     """Bias-free CNN that predicts the noise and returns the clean estimate.
 
     ``layers`` convolutions 3x3 of ``width`` channels; all but the first and the last are followed
-    by :class:`BiasFreeNorm` and ReLU; the first is linear. With its defaults 702,784 parameters
+    by ``BiasFreeNorm`` and ReLU; the first is linear. With its defaults 702,784 parameters
     and a receptive field of 43x43. Blind: ``sigma`` is accepted and ignored. Mohan, Kadkhodaie,
     Simoncelli & Fernandez-Granda, ICLR 2020; [GAHB] appendix.
 

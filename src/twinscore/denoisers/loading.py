@@ -42,11 +42,12 @@ def load(model: str | Path, *, network: Callable[[int], nn.Module] | None = None
         network of classes, ``,guidance=W`` and, last, ``,prompt=TEXT``); ``onnx:FILE.onnx``,
         ``torch-export:FILE.pt2`` and ``torchscript:FILE.pt``, an exported denoiser;
         ``FILE.py:FUNCTION``, a function of the user's own that takes nothing and returns a
-        denoiser, or a :class:`Checkpoint` that also gives the images' shape and mean;
+        denoiser, or a :class:`~twinscore.denoisers.Checkpoint` that also gives the images' shape
+        and mean;
         ``gaussian:SOURCE`` and ``empirical:SOURCE``, the closed forms of the images of a source
         (:func:`twinscore.images.load`); ``local:SOURCE``, that of their patches
-        (:func:`twinscore.denoisers.fitted.local`); ``threshold:BASIS``, a shrinkage estimator
-        (:func:`twinscore.denoisers.named_thresholds.thresholding`).
+        (``denoisers.fitted.local``); ``threshold:BASIS``, a shrinkage estimator
+        (``denoisers.named_thresholds``).
     network : callable, optional
         For weights of a network of the user's own: the factory that made it, ``network(channels)``.
 

@@ -20,7 +20,7 @@ class UNet(nn.Module):
     """Bias-free UNet that predicts the noise and returns the clean estimate.
 
     ``levels`` encoder blocks, one middle block and ``levels`` decoder blocks, each of
-    ``convolutions`` 3x3 convolutions with :class:`BiasFreeNorm` and ReLU; average pooling 2x2 on
+    ``convolutions`` 3x3 convolutions with ``BiasFreeNorm`` and ReLU; average pooling 2x2 on
     the way down, transposed convolution 2x2 up, skip concatenation, channels doubling per level.
     No additive term anywhere, no normalisation after the first convolution, the last one maps
     straight to the image. With its defaults it is the network of [GAHB]: 7,659,264 parameters.

@@ -23,7 +23,7 @@ from twinscore.experiments.study import Arrays, Summary
 from twinscore.experiments.trials import Factory, open_images, open_model
 from twinscore.experiments.wiring import chosen, require_mean
 from twinscore.limits import Listed, Seed
-from twinscore.results.base import Frozen
+from twinscore.results.base import Settings
 from twinscore.results.check_model import Fit, Result
 from twinscore.training import memory, single_device
 
@@ -31,7 +31,7 @@ _HELD = 3
 """Tensors of an evaluation that are held at a time without gradients, about."""
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """Which model, and images that it knows."""
 
     model: str = ""

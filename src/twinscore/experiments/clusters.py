@@ -25,7 +25,7 @@ from twinscore.experiments.study import Arrays, Summary, of_trials, write_images
 from twinscore.experiments.trials import Trial, distinct, open_images, require_trained_level
 from twinscore.images import Clusters, ImageSet, Pair
 from twinscore.limits import MOST_IMAGES, MOST_REPLICATES, MOST_SAMPLES, Seed
-from twinscore.results.base import Frozen
+from twinscore.results.base import Settings
 from twinscore.results.clusters import Curve, Data, Dynamics, Measured, Result, Side
 from twinscore.runs import derive_seed
 from twinscore.sampling import SamplingSpec
@@ -41,7 +41,7 @@ Outcome = tuple[Trial, Arrays]
 Twins = tuple[Outcome, Outcome]
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """Twins trained on the two nearest, and on the two farthest, of the clusters of images."""
 
     data: str = "digits"

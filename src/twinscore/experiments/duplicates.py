@@ -17,7 +17,7 @@ from twinscore.experiments.study import Arrays, Summary, csv_text
 from twinscore.experiments.trials import open_images
 from twinscore.images import ImageSet
 from twinscore.limits import LARGEST_SIDE
-from twinscore.results.base import Frozen
+from twinscore.results.base import Settings
 from twinscore.results.duplicates import Count, Data, Pair, Result
 from twinscore.training import memory
 
@@ -34,7 +34,7 @@ one, float64 three times; of a pixel that is read, float32 and float64 with the 
 pair of a block; of an image in table and arrays, at most."""
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """Near-duplicates within a set of images, or between two sets."""
 
     data: str = "digits"

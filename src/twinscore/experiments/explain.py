@@ -34,7 +34,7 @@ from twinscore.experiments.study import Arrays, Study, Summary
 from twinscore.experiments.trials import Factory, open_images, open_model
 from twinscore.experiments.wiring import MOST, chosen, refuse_wrong
 from twinscore.limits import MOST_SAMPLES, Listed, Seed
-from twinscore.results.base import Frozen, Interval
+from twinscore.results.base import Interval, Settings
 from twinscore.results.explain import (
     CLOSED,
     Explained,
@@ -58,7 +58,7 @@ _TIMED, _RATE = 2**14, 1e10
 patches are traced."""
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """Which network, what it was trained on, and how closely it is looked at."""
 
     model: str = ""

@@ -12,12 +12,12 @@ from twinscore.errors import InputError
 from twinscore.execution import settled_torch
 from twinscore.experiments.folders import require, require_end
 from twinscore.limits import Sigma
-from twinscore.results.base import Frozen
+from twinscore.results.base import Frozen, Settings
 
 _ENDS = {"torch-export": ("pt2",), "onnx": ("onnx",)}
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """Which model, and who is to read it."""
 
     model: str = ""

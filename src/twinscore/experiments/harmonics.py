@@ -27,7 +27,7 @@ from twinscore.experiments.study import Arrays, Study, Summary
 from twinscore.experiments.trials import Factory, open_images, open_model
 from twinscore.experiments.wiring import MOST, chosen, refuse_wrong
 from twinscore.limits import MOST_IMAGES, MOST_SAMPLES, Listed, Seed
-from twinscore.results.base import Frozen
+from twinscore.results.base import Settings
 from twinscore.results.harmonics import Agreement, Fixed, Level, Model, Result
 from twinscore.runs import derive_seed, make_within
 from twinscore.training import memory, single_device
@@ -48,7 +48,7 @@ _TIMED = 64  # products that are timed, fewer of large images
 NoiseLevel = Annotated[float, Field(ge=LEAST, le=1e4)]
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """Which denoiser, at which image, and how closely it is looked at."""
 
     model: str = ""

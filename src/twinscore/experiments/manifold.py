@@ -37,7 +37,7 @@ VALUES = (
     *("network", "tangent", "exact", "gap_tangent", "gap_exact"),
     *("kept", "kept_exact", "near_one", "near_one_exact", "overlap"),
 )
-"""The numbers with intervals of a :class:`Level`."""
+"""The numbers with intervals of a ``Level``."""
 _PRODUCTS = 300  # pixels at which the products of a Jacobian take as long as a call, about
 
 Radius = Annotated[float, Field(ge=0.25, le=1024)]

@@ -9,10 +9,10 @@ from twinscore.execution import Report, settled_torch
 from twinscore.experiments.folders import making, require, require_end
 from twinscore.images import packed
 from twinscore.progress import Reporter
-from twinscore.results.base import Frozen
+from twinscore.results.base import Frozen, Settings
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """Images to pack."""
 
     data: str = ""

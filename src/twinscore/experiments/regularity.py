@@ -173,7 +173,7 @@ def measure(spec: Spec, trial: Trial, model: Checkpoint, report: Report) -> Arra
     -------
     dict
         ``mse/<method>`` for each of ``METHODS``, (K, T): squared error per pixel, expected for
-        oracles; and, of the first replicate, what :func:`compare_bases` gives.
+        oracles; and, of the first replicate, what ``compare_bases`` gives.
     """
     device = single_device(trial.device).device
     network = model.on(device)

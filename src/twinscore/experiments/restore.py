@@ -26,7 +26,7 @@ from twinscore.experiments.trials import Factory, open_model
 from twinscore.experiments.wiring import refuse_wrong
 from twinscore.images import picture
 from twinscore.limits import LARGEST_SIDE, Seed
-from twinscore.results.base import Frozen
+from twinscore.results.base import Settings
 from twinscore.results.restore import Result, Score
 from twinscore.sampling import Operator, SamplingSpec, Solves, operators
 from twinscore.sampling.spec import evaluations
@@ -40,7 +40,7 @@ _MATRIX = 32
 """Bytes of each value of compressive sensing's images: float64 and again for QR, float32 twice."""
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """One picture, what is measured of it, and how it is restored."""
 
     model: str = ""

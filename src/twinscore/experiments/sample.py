@@ -22,7 +22,7 @@ from twinscore.experiments.folders import kept, making, require, require_end
 from twinscore.experiments.wiring import MOST, chosen, names_convention, refuse_other
 from twinscore.limits import LARGEST_SIDE, MOST_SAMPLES, Seed
 from twinscore.progress import Reporter
-from twinscore.results.base import Frozen
+from twinscore.results.base import Frozen, Settings
 from twinscore.sampling import SamplingSpec, noise
 from twinscore.sampling.samples import batch_for, draw_batch, settled_for
 from twinscore.training import single_device
@@ -31,7 +31,7 @@ MARGIN = 1
 FILM_SEEDS = 8
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """Samples of one model."""
 
     model: str = ""

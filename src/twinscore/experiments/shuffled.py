@@ -29,7 +29,7 @@ from twinscore.images import ImageSet
 from twinscore.images.sources import parse
 from twinscore.images.synthetic import PixelShuffle, pixel_shuffle
 from twinscore.limits import MOST_IMAGES, MOST_REPLICATES, Seed
-from twinscore.results.base import Frozen
+from twinscore.results.base import Settings
 from twinscore.results.shuffled import Level, Result
 from twinscore.runs import derive_seed
 from twinscore.training import TrainingSpec, memory, single_device
@@ -42,7 +42,7 @@ _SQUARES = 6
 _CHUNK_VALUES = 2**22  # pixels of the images that are summed at once, float64: 32 MiB
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """The same images with and without one fixed permutation of their pixels."""
 
     data: str = "photos,size=16"

@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 from twinscore.execution import Report
 from twinscore.experiments.trials import Trial, open_images
 from twinscore.limits import Listed
-from twinscore.results.base import Frozen
+from twinscore.results.base import Settings
 
 MOST_IMAGES = 9_999_999  # largest number of images of a synthetic source
 
@@ -23,7 +23,7 @@ InputPsnrs = Annotated[Listed[float], AfterValidator(_levels)]
 """Noise levels as input PSNR, -20 log10(sigma), dB, ascending."""
 
 
-class AtLevels(Frozen):
+class AtLevels(Settings):
     """A spec with noise levels, ``levels``."""
 
     @property

@@ -24,13 +24,13 @@ from twinscore.experiments.trials import (
 from twinscore.experiments.trials import train as train_trial
 from twinscore.limits import MOST_CHECKPOINTS, MOST_IMAGES, Seed
 from twinscore.progress import Reporter
-from twinscore.results.base import Frozen
+from twinscore.results.base import Settings
 from twinscore.training import TrainingSpec
 from twinscore.training.fit import HISTORY
 from twinscore.training.history import SIGMAS, columns
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """One universal blind denoiser."""
 
     data: str = "digits"

@@ -37,7 +37,7 @@ from twinscore.limits import (
     Listed,
     Seed,
 )
-from twinscore.results.base import Frozen
+from twinscore.results.base import Settings
 from twinscore.results.transition import CriticalN, Data, Level, Result, Verdict
 from twinscore.sampling import SamplingSpec
 from twinscore.sampling.spec import evaluations
@@ -45,7 +45,7 @@ from twinscore.training import TrainingSpec, memory
 from twinscore.training.history import SIGMAS
 
 
-class Growing(Frozen):
+class Growing(Settings):
     """Twins on growing subsets, and their samples."""
 
     data: str = "digits"

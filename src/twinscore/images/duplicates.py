@@ -101,6 +101,15 @@ def near_duplicates(
     ----------
     Kadkhodaie, Guth, Simoncelli and Mallat, ICLR 2024 (arXiv 2310.02557), who take the absolute
     correlation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinscore import images
+    >>> pixels = np.random.default_rng(0).random((3, 1, 8, 8)).astype(np.float32)
+    >>> found = images.near_duplicates(images.from_data(np.concatenate([pixels, pixels[:1]])))
+    >>> found.drop, found.partner[3]
+    (array([False, False, False,  True]), np.int64(0))
     """
     _check(threshold, size, block)
     others = images if against is None else against

@@ -69,7 +69,7 @@ def load_folder(folder: Path, options: Options) -> ImageSet:
     ------
     InputError
         When the folder holds no picture, one is corrupt (unless ``skip_corrupt``) or beyond the
-        limits of :func:`decode`, or they differ in size, depth or number of channels after the
+        limits of ``pictures.decode``, or they differ in size, depth or number of channels after the
         options were applied. Of several such files the first is named.
     """
     return _load(folder, *_listed(folder), options)
@@ -84,7 +84,7 @@ def picture(path: Path, size: int, *, gray: bool) -> torch.Tensor:
     """Load the central square of a picture, resized: ``(1 or 3, size, size)`` float32 in [0, 1].
 
     Colour becomes luma if ``gray``; otherwise gray becomes three equal channels. Files and errors
-    as :func:`decode`.
+    as ``pictures.decode``.
     """
     options = Options(size=size, gray=gray)
     pixels, peak = intensities(decode(path), options, repr(str(path)))

@@ -37,6 +37,14 @@ def from_data(data: Given) -> ImageSet:
     InputError
         When it is something else, its shape or its range is wrong, items differ in shape or type,
         or give another image when they are read again.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinscore import images
+    >>> faces = images.from_data(np.zeros((5, 16, 16), np.uint8))
+    >>> len(faces), faces.shape
+    (5, (1, 16, 16))
     """
     if isinstance(data, ImageSet):
         return data

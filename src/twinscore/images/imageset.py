@@ -77,7 +77,7 @@ class ImageSet:
     ----------
     pixels : Pixels
         ``(N, C, H, W)``, uint8, uint16 or float32: an array,
-        :class:`~twinscore.images.mapping.MappedPixels`, or :class:`LazyPixels`.
+        ``MappedPixels``, or :class:`LazyPixels`.
     peak : float
         The stored value that means intensity 1 (255, 65535, 16 or 1).
     names : tuple of str

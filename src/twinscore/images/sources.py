@@ -81,12 +81,11 @@ def load(
     source : str or path-like
         A name (``digits``, ``photos``, ``faces``, ``textures``), a kind and what it reads or makes
         (``idx:PATH``, ``c_alpha:alpha=2``), or a path to a folder or file that
-        :func:`~twinscore.images.paths.load_path` knows; then options, each after a comma:
+        ``images.paths`` knows; then options, each after a comma:
         ``size=S`` (crop to the central square and resize it to SxS, antialiased; of a synthetic
         class the side that is made), ``crop=S`` (keep the central SxS first), ``gray`` (luma),
         ``skip_corrupt`` (leave out undecodable files, and list them in ``ImageSet.skipped``),
-        ``augment=mirror`` (every image is followed by its mirrored copy, see
-        :func:`~twinscore.images.mirror.with_mirrored`),
+        ``augment=mirror`` (every image is followed by its mirrored copy),
         ``shuffle=SEED`` (permute the pixels, all images in the same way), ``only=FILE`` (the
         images that a text file names, a name on a line, in its order), ``first=N`` (the first N of
         what is left), and those of its kind: of files ``depth=BITS`` (bits in use of integers) and

@@ -75,6 +75,13 @@ def twins(
         When the images lack what ``by`` goes by; when there are too few, of a group, a label or an
         attribute, and by how many; when n is less than 1, test, seed or replicate is negative, or
         ``among`` holds duplicates, indices out of range or an image without its mirrored copy.
+
+    Examples
+    --------
+    >>> from twinscore import images
+    >>> split = images.twins(images.load("digits"), 100, test=64)
+    >>> len(split.a), len(split.b), len(split.test), set(split.a) & set(split.b)
+    (100, 100, 64, set())
     """
     if n < 1:
         raise InputError(f"n: {n} images to train on are too few; give at least 1")

@@ -107,7 +107,7 @@ def figures(
     Raises
     ------
     InputError
-        As :func:`write`, or for another theme.
+        As :func:`~twinscore.report.page.write`, or for another theme.
     """
     if theme not in style.THEMES:
         raise InputError(f"theme: give one of {', '.join(style.THEMES)}; got {theme!r}")

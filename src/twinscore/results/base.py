@@ -14,6 +14,12 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Settings(Frozen):
+    """What a command is asked for; the texts under its fields are the help of its flags."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
 Method = Literal["Student's t", "bootstrap", "jackknife", "Clopper-Pearson"]
 """Student's t of the replicates' values; percentiles of the bootstrap; Student's t of the
 jackknife's pseudo-values; Clopper and Pearson's bounds of a rate."""

@@ -19,7 +19,9 @@ from twinscore.sampling.noise import noise
 class LikelihoodSpec(BaseModel):
     """How the likelihood of images is computed, by the probability flow."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     images: int = Field(default=32, ge=0, le=MOST_SAMPLES)
     """Training and test images, as many of each; 0 leaves the likelihood out."""

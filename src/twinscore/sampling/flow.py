@@ -51,6 +51,15 @@ def probability_flow(
     ------
     ValueError
         As for every :class:`Sampler`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers import load
+    >>> from twinscore.sampling import noise, probability_flow
+    >>> start = noise([0, 1], (1, 8, 8))
+    >>> probability_flow(load("empirical:digits"), start, mean=0.3, steps=10).shape
+    torch.Size([2, 1, 8, 8])
     """
     levels = noise_levels(steps, sigma_max, sigma_min, rho)
     y = solver(denoiser, started(denoiser, noise, seeds, mean, sigma_max), levels, callback)

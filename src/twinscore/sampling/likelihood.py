@@ -56,6 +56,17 @@ def log_density(
     ------
     ValueError
         For an impossible schedule or a denoiser that breaks the contract.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers.closed_form import Gaussian
+    >>> from twinscore.sampling import log_density
+    >>> law = Gaussian.of(torch.zeros(1, 1, 2), torch.eye(2))
+    >>> y = torch.tensor([0.3, -0.8]).view(1, 1, 1, 2)
+    >>> found = log_density(law, y, lambda y: law.log_density(y, 1.0), steps=20)
+    >>> bool((found - law.log_density(y, 0.01)).abs() < 1e-4)
+    True
     """
     if not (0 < sigma_min < sigma_max < math.inf and steps >= 1):
         raise ValueError(

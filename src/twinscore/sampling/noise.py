@@ -24,6 +24,12 @@ def noise(seeds: Sequence[int], shape: tuple[int, int, int], step: int = 0) -> T
     -------
     Tensor
         (B, C, H, W), float32, on the CPU.
+
+    Examples
+    --------
+    >>> from twinscore.sampling import noise
+    >>> bool((noise([3, 5], (1, 8, 8))[1] == noise([5], (1, 8, 8))[0]).all())
+    True
     """
     out = torch.empty(len(seeds), *shape)
     generator = torch.Generator()

@@ -15,7 +15,7 @@ ADJOINT_TOLERANCE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """A linear map from images to measurements; make your own with :func:`from_callables`.
+    """A linear map from images to measurements; make your own with ``operators.from_callables``.
 
     Attributes
     ----------
@@ -63,6 +63,14 @@ def random_pixels(shape: tuple[int, int, int], fraction: float, seed: int = 0) -
     ------
     ValueError
         If the fraction measures no position or all.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.sampling import operators
+    >>> kept = operators.random_pixels((1, 8, 8), 0.25)
+    >>> kept.measure(torch.rand(2, 1, 8, 8)).shape, kept.orthonormal
+    (torch.Size([2, 16]), True)
     """
     _, height, width = shape
     count = round(fraction * height * width)

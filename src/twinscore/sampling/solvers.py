@@ -59,6 +59,12 @@ def noise_levels(
     ------
     ValueError
         If not ``0 < sigma_min <= sigma_max < inf``, ``steps < 1`` or ``rho <= 0``.
+
+    Examples
+    --------
+    >>> from twinscore.sampling import noise_levels
+    >>> [round(sigma, 3) for sigma in noise_levels(4, 1.0, 0.01)]
+    [1.0, 0.293, 0.066, 0.01]
     """
     if not (0 < sigma_min <= sigma_max < math.inf and steps >= 1 and rho > 0):
         raise ValueError(

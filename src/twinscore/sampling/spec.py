@@ -18,7 +18,9 @@ QUALITIES: dict[str, dict[str, Any]] = {
 class SamplingSpec(BaseModel):
     """How samples are drawn from a denoiser."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     quality: Literal["draft", "standard", "exact"] = "standard"
     """Stands for a method, solver and steps; each of them, where given, goes before."""

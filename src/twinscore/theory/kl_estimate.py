@@ -94,7 +94,8 @@ def log_likelihood(
     start : float
         Smallest time, at which the points are given.
     width : float
-        Smallest length of the target; with it steps are evenly spaced, see :func:`reverse_times`.
+        Smallest length of the target; with it steps are evenly spaced, see
+        :func:`~twinscore.theory.coordinates.reverse_times`.
     initial : Density, optional
         Law at T; by default the prior.
     tolerance : float

@@ -85,6 +85,13 @@ def variance_exploding(diffusion: Schedule | None = None, *, end: float = 1.0) -
     ``ramp(0, 2)`` makes time the noise level itself. The variance comes from Gauss quadrature of 64
     nodes. ValueError for an end that is not positive, or a diffusion that is negative or not
     finite.
+
+    Examples
+    --------
+    >>> from twinscore.theory.processes import ramp, variance_exploding
+    >>> process = variance_exploding(ramp(0, 2))  # g^2 = 2 t: time is the noise level
+    >>> round(float(process.deviation(0.5)), 6)
+    0.5
     """
     squared = _checked("diffusion", diffusion or geometric(25.0), end)
     return Process(

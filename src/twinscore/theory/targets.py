@@ -195,7 +195,14 @@ def gaussian_mixture(weights: ArrayLike, means: ArrayLike, variances: ArrayLike)
 
 
 def two_modes(mu: float, weights: Sequence[float] = (0.5, 0.5)) -> Mixture:
-    """``q_1 N(-mu, 1) + q_2 N(mu, 1)``, the target of the modes-shift study ([GP])."""
+    """``q_1 N(-mu, 1) + q_2 N(mu, 1)``, the target of the modes-shift study ([GP]).
+
+    Examples
+    --------
+    >>> from twinscore.theory.targets import two_modes
+    >>> two_modes(3.0).means.ravel()
+    array([-3.,  3.])
+    """
     return gaussian_mixture(weights, [-mu, mu], 1.0)
 
 

@@ -203,6 +203,17 @@ def fit(
     InputError
         If the network does not take a noise level, the images cannot be used, ``folder`` cannot
         be written, or (``Damaged``) its checkpoint is damaged or from another training.
+
+    Examples
+    --------
+    >>> from twinscore import images
+    >>> from twinscore.denoisers import NetworkSpec, build
+    >>> from twinscore.training import TrainingSpec, fit
+    >>> digits = images.load("digits")
+    >>> small = build(NetworkSpec(kind="bf_cnn", width=8, layers=3), channels=1, seed=0)
+    >>> fitted = fit(small, digits[:64], TrainingSpec(steps=2, batch=8))
+    >>> fitted(digits[:2]).shape
+    torch.Size([2, 1, 8, 8])
     """
     _require_level(denoiser)
     if isinstance(images, np.ndarray | Dataset | list | tuple):

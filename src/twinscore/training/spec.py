@@ -23,7 +23,9 @@ PUBLISHED = {
 class TrainingSpec(BaseModel):
     """Budget, noise law and optimiser. Noise levels are in image units (1 = white to black)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     recipe: Literal["fast", "published"] = "fast"
     """Where the defaults come from: what learns most in few steps, or what was published."""

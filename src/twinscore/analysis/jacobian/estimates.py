@@ -43,6 +43,14 @@ def trace(linearisation: Linearisation, *, products: int = 96, seed: int = 0) ->
     ------
     ValueError
         For fewer than 6 products, or several images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.analysis.jacobian import linearise, trace
+    >>> half = linearise(lambda y, sigma: 0.5 * y, torch.rand(1, 1, 8, 8), 0.1)
+    >>> round(trace(half, products=192).value, 4)  # d / 2: exact with 3 d products
+    32.0
     """
     if products < 6:
         raise ValueError(f"Hutch++ needs at least 6 products, got {products}")

@@ -14,7 +14,7 @@ class Adapted(nn.Module):
 
     A module, so that the network moves between devices, has its weights and tells whether it is in
     training mode as if it stood alone, wherever a callable holds it
-    (:mod:`twinscore.denoisers.parts`): what it holds becomes a part of the adapter, and must not
+    (``denoisers.parts``): what it holds becomes a part of the adapter, and must not
     hold the adapter itself. Made by the functions of this module.
 
     Parameters

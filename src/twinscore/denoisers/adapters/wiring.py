@@ -73,7 +73,7 @@ def converted(
         ``network(c y, t) -> F``, (B, C, H, W), with ``t`` (B,), both of the dtype and on the device
         of ``y``.
     convention : str or Convention
-        A name of :data:`CONVENTIONS`, or what :func:`edm` or :func:`trigflow` gave.
+        A name of ``CONVENTIONS``, or what :func:`edm` or :func:`trigflow` gave.
     time : callable, optional
         The time ``t`` of (B,) noise levels in the network's range: :func:`tabulated` for a
         scheduler's own table; default: the convention's.
@@ -89,6 +89,15 @@ def converted(
     ------
     ValueError
         If there is no such convention, or ``low`` is not below ``high``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers.adapters import converted
+    >>> denoiser = converted(lambda y, t: torch.zeros_like(y), "noise")  # predicts none
+    >>> y = torch.rand(2, 1, 8, 8)
+    >>> torch.allclose(denoiser(y, torch.tensor([0.1, 0.2])), y)
+    True
     """
     if isinstance(convention, str):
         if convention not in CONVENTIONS:

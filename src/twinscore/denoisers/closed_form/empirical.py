@@ -36,7 +36,7 @@ Scored = Iterator[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class Empirical:
-    """Posterior mean of ``x`` uniform over N training images; made by :meth:`of`.
+    """Posterior mean of ``x`` uniform over N training images; made by ``of``.
 
     Cost of a call: 4 B N d flops, half of that where few images weigh anything. Memory: chunks of
     2^20 numbers for any N, also for derivatives of first and second order, which pass over the
@@ -56,6 +56,14 @@ class Empirical:
         (N,) float64, half the squared distance of each image to the centre.
     norm : float
         The largest Euclidean norm of an image.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers.closed_form import Empirical
+    >>> black_or_white = Empirical.of(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1))
+    >>> black_or_white(torch.tensor([0.6]).view(1, 1, 1, 1), 0.1).round(decimals=3).item()
+    1.0
     """
 
     images: Tensor | np.ndarray

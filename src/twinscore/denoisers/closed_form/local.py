@@ -59,7 +59,7 @@ class _Group:
 
 @dataclass(frozen=True, eq=False)
 class Local:
-    """Posterior mean per pixel over the training patches of a side; made by :meth:`of`.
+    """Posterior mean per pixel over the training patches of a side; made by ``of``.
 
     Kamb & Ganguli 2025 (arXiv 2412.20292): the local score machine, and, equivariant, the
     equivariant one, broken by the borders where they are known. A patch of even side reaches one

@@ -15,7 +15,7 @@ _CHUNK = 2**24
 
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
-    """Posterior mean of ``x ~ sum_k w_k N(m_k, C_k)``, exact; make one with :meth:`of`.
+    """Posterior mean of ``x ~ sum_k w_k N(m_k, C_k)``, exact; make one with ``of``.
 
     ``f(y) = sum_k r_k(y) f_k(y)`` with the components' Wiener filters ``f_k`` and responsibilities
     ``r_k`` proportional to ``w_k N(y; m_k, C_k + sigma^2)``. Cost of a call: 4 B K d^2 flops, or
@@ -32,6 +32,15 @@ class GaussianMixture:
     components : Tensor or None
         (K, d, d) or, shared, (1, d, d): eigenvectors in columns. None where all covariances are
         diagonal.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers.closed_form import GaussianMixture
+    >>> means = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)
+    >>> mixture = GaussianMixture.of(torch.tensor([0.5, 0.5]), means, torch.full((2, 1), 0.01))
+    >>> mixture(torch.zeros(1, 1, 1, 1), 0.5).item()
+    0.0
     """
 
     weights: Tensor

@@ -69,6 +69,16 @@ class Thresholding:
     ------
     ValueError
         If the multiple is not positive, or (in a call) sigma is missing or not positive.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers.shrinkage import Thresholding, Wavelets
+    >>> denoiser = Thresholding(Wavelets(), multiple=3.0)
+    >>> flat = torch.full((1, 1, 16, 16), 0.5)
+    >>> noisy = flat + 0.1 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(0))
+    >>> bool((denoiser(noisy, 0.1) - flat).square().mean() < 0.1**2 / 4)
+    True
     """
 
     dictionary: Dictionary
@@ -226,6 +236,14 @@ def oracle_risk(
     ``sum_k (1 - g_k)^2 c_k^2 + g_k^2 sigma^2``; for :func:`keep_or_kill` this is ``sum_k min(c_k^2,
     sigma^2)`` (docs/formulas.md#shrinkage). For clean images, (B, C, H, W), and sigma, scalar or
     (B,), image units: ValueError if it is missing or not positive.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from twinscore.denoisers.shrinkage import Cosines, oracle_risk
+    >>> flat = torch.full((1, 1, 16, 16), 0.5)  # one coefficient that is not 0
+    >>> round(oracle_risk(flat, 0.1, Cosines()).item(), 4)  # sigma^2: its noise is all that is left
+    0.01
     """
     variance = variance_of(sigma, x)
     energy = dictionary.adapted(x, sigma).forward(x).square()

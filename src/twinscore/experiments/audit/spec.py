@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from twinscore.limits import LARGEST_SIDE, MOST_SAMPLES, Listed, Seed
-from twinscore.results.base import Frozen
+from twinscore.results.base import Settings
 from twinscore.sampling import SamplingSpec
 
 NUMBERS = (
@@ -21,7 +21,7 @@ COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator
 _CONDITION = re.compile(r"\s*([a-z_.]+)\s*(>=|<=|>|<)\s*([0-9.eE+-]+)\s*")
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """Whether samples repeat training images, more than held-out ones explain."""
 
     samples: str | None = None
@@ -30,7 +30,7 @@ class Spec(Frozen):
     """The model itself, a trial folder or another (docs/models.md): its errors on both sets are
     compared too, and it is drawn from where no samples are given."""
     checkpoints: str | None = None
-    """Models saved along the training, a pattern such as 'ckpt/*.safetensors', whose last is the
+    """Models saved along the training, a pattern such as ``ckpt/*.safetensors``, whose last is the
     model where --model is not given: when was it good, and when did it remember?"""
     checkpoint_samples: int = Field(default=128, ge=0, le=MOST_SAMPLES)
     """Samples to draw from each of these, for their energy distance from held-out images; 0 for

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from twinscore.limits import MOST_REPLICATES, Listed, Seed
-from twinscore.results.base import Frozen
+from twinscore.results.base import Settings
 from twinscore.results.mixture import TargetName
 from twinscore.theory.coordinates import Grid, standard_grid
 from twinscore.theory.nodes import TimeRule, time_rule
@@ -29,7 +29,7 @@ Time = Annotated[float, Field(ge=1e-6, le=1e15)]
 """A training time in units of m."""
 
 
-class ShiftSpec(Frozen):
+class ShiftSpec(Settings):
     """Modes far apart, and modes of unequal weights."""
 
     distances: Listed[float] = (1.0, 3.0, 6.0, 10.0, 15.0)
@@ -85,7 +85,7 @@ class ShiftSpec(Frozen):
         return equal + [(mu, weight) for mu in self.watched for weight in self.weights]
 
 
-class TwinsSpec(Frozen):
+class TwinsSpec(Settings):
     """Two training sets, two models: when do they agree?"""
 
     width: Features = 128
@@ -96,7 +96,7 @@ class TwinsSpec(Frozen):
     """Independent pairs."""
 
 
-class Spec(Frozen):
+class Spec(Settings):
     """Early stopping, capacity and modes shift of random-feature score models, solved exactly."""
 
     mu: float = Field(default=3.0, ge=1e-6, le=FARTHEST)

@@ -13,6 +13,7 @@ from twinscore.images.synthetic.fields import (
     field_law,
     mixture,
     mixture_law,
+    spectrum_of,
     subspace,
     subspace_law,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "render",
     "sample_parameters",
     "shuffle_pixels",
+    "spectrum_of",
     "subspace",
     "subspace_law",
     "tangents",

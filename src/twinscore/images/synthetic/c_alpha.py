@@ -101,6 +101,12 @@ def c_alpha(
 
     The published generator has the same law, except for contours that leave the image at the top,
     where it counts rows from the bottom instead.
+
+    Examples
+    --------
+    >>> from twinscore.images import synthetic
+    >>> synthetic.c_alpha(range(4), synthetic.CAlpha(size=16, alpha=2.0)).shape
+    torch.Size([4, 1, 16, 16])
     """
     images = torch.empty(len(indices), 1, law.size, law.size, device=device)
     step = max(1, _PIXELS_AT_A_TIME // law.size**2)

@@ -39,6 +39,13 @@ def discs(
         ``(n, 1, size, size)`` float32 in [0, 1].
     parameters : torch.Tensor
         ``(n, 5)`` float32, the exact ones: :func:`render` makes the same images of them.
+
+    Examples
+    --------
+    >>> from twinscore.images import synthetic
+    >>> discs, parameters = synthetic.discs(range(4), size=16)
+    >>> discs.shape, parameters.shape
+    (torch.Size([4, 1, 16, 16]), torch.Size([4, 5]))
     """
     parameters = sample_parameters(indices, size=size, radius=radius, seed=seed).float().to(device)
     return render(parameters, size, edge=edge), parameters
@@ -86,7 +93,7 @@ def parameters_at(
 
 
 def render(parameters: torch.Tensor, size: int, *, edge: float = 1.0) -> torch.Tensor:
-    """Draw discs, ``(B, 1, size, size)``, of parameters ``(B, 5)``, see :data:`PARAMETERS`.
+    """Draw discs, ``(B, 1, size, size)``, of parameters ``(B, 5)``, see ``PARAMETERS``.
 
     Dtype and device are those of the parameters. ``edge`` is the width w of the edge in pixels: the
     standard deviation of its erf profile. InputError when a disc does not fit into the image, or a
@@ -102,7 +109,7 @@ def tangents(parameters: torch.Tensor, size: int, *, edge: float = 1.0) -> torch
     """Differentiate the image in each parameter; parameters and errors as for :func:`render`.
 
     ``(B, 5, 1, size, size)``, per pixel or per unit of intensity, in the order of
-    :data:`PARAMETERS`. They span the tangent space: of dimension 5 where foreground and background
+    ``PARAMETERS``. They span the tangent space: of dimension 5 where foreground and background
     differ, else 2.
     """
     _require_fit(parameters, size, edge)

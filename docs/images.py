@@ -1,6 +1,6 @@
 """Draw the pictures of docs/images.md: eight images of every built-in source and class.
 
-python docs/gallery.py
+python docs/images.py
 """
 
 from pathlib import Path
